@@ -1,0 +1,4 @@
+//! dsproxy.
+
+pub mod resp;
+pub mod slot;

@@ -1,0 +1,2 @@
+//! The `dsproxy` program.
+fn main() {}

@@ -1,0 +1,354 @@
+//! Finds one request and its arguments in the bytes a client sent.
+//!
+//! Must not know: what a command is. Source: RESP specification, "Sending commands to a Redis server" and
+//! "Inline commands"; error words and limits are those of `networking.c` in Redis 7.0.
+
+use super::{Scan, Span};
+use thiserror::Error;
+
+/// Bounds on what one request may be. Defaults are those of Redis.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// Longest inline request or header line, in bytes.
+    pub inline_bytes: usize,
+    /// Most arguments in one request.
+    pub args: usize,
+    /// Longest single argument, in bytes.
+    pub bulk_bytes: usize,
+    /// Longest whole request, in bytes.
+    pub frame_bytes: usize,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self { inline_bytes: 64 << 10, args: 1 << 20, bulk_bytes: 512 << 20, frame_bytes: 1 << 30 }
+    }
+}
+
+/// Why the bytes are no request. The connection cannot be re-synchronised after any of these: answer, then close.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// An inline request longer than the limit.
+    #[error("Protocol error: too big inline request")]
+    InlineTooLong,
+    /// A header line longer than the limit, after `*`.
+    #[error("Protocol error: too big mbulk count string")]
+    CountLineTooLong,
+    /// A header line longer than the limit, after `$`.
+    #[error("Protocol error: too big bulk count string")]
+    LengthLineTooLong,
+    /// `*` followed by no number, or one beyond the limit.
+    #[error("Protocol error: invalid multibulk length")]
+    BadCount,
+    /// `$` followed by no number, or one beyond the limit.
+    #[error("Protocol error: invalid bulk length")]
+    BadLength,
+    /// Something else where `$` must stand.
+    #[error("Protocol error: expected '$', got '{}'", .0.escape_ascii())]
+    ExpectedBulk(u8),
+    /// An inline request with an open quote.
+    #[error("Protocol error: unbalanced quotes in request")]
+    UnbalancedQuotes,
+    /// The whole request is larger than the query buffer may become.
+    #[error("Protocol error: request larger than the query buffer limit")]
+    FrameTooLarge,
+    /// The first bytes are a TLS ClientHello.
+    #[error("Protocol error: this port speaks plain RESP, but the client opened with TLS; connect without TLS")]
+    Tls,
+    /// The first bytes are an HTTP request.
+    #[error("Protocol error: this port speaks RESP, but the client sent HTTP; use the HTTP port")]
+    Http,
+}
+
+/// Where a request's arguments are: in the frame itself, or unpacked from an inline line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Inline(pub Vec<u8>);
+
+/// A resumable scanner of one request at a time.
+///
+/// Feed it the same buffer from the same start until it reports [`Scan::Complete`]; then the spans of the arguments
+/// are in [`RequestScanner::spans`]. It keeps its place, so a request that arrives in many pieces is scanned once.
+#[derive(Debug, Default)]
+pub struct RequestScanner {
+    spans: Vec<Span>,
+    at: usize,
+    remaining: usize,
+    bulk: Option<usize>,
+    inline: bool,
+    started: bool,
+}
+
+impl RequestScanner {
+    /// Arguments found so far, in order.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// True when the last complete frame was an inline line (no `*` header); unpack it with [`Self::unpack_inline`].
+    pub fn is_inline(&self) -> bool {
+        self.inline
+    }
+
+    /// Forgets the current request, keeping the allocation.
+    pub fn reset(&mut self) {
+        self.spans.clear();
+        self.at = 0;
+        self.remaining = 0;
+        self.bulk = None;
+        self.inline = false;
+        self.started = false;
+    }
+
+    /// Scans `buf`, which starts where the current request starts.
+    ///
+    /// # Errors
+    /// A [`ProtocolError`] when the bytes can never become a request within `limits`.
+    pub fn scan(&mut self, buf: &[u8], limits: &RequestLimits) -> Result<Scan, ProtocolError> {
+        if !self.started {
+            match buf.first() {
+                None => return Ok(Scan::Incomplete(1)),
+                Some(b'*') => {}
+                Some(_) => return self.scan_inline(buf, limits),
+            }
+            let Some((count, next)) = line(buf, 1, limits, ProtocolError::CountLineTooLong)? else {
+                return Ok(Scan::Incomplete(buf.len() + 1));
+            };
+            let count = integer(count).ok_or(ProtocolError::BadCount)?;
+            self.started = true;
+            self.at = next;
+            // Redis skips `*0` and negative counts without a reply.
+            self.remaining = usize::try_from(count).unwrap_or(0);
+            if self.remaining > limits.args {
+                return Err(ProtocolError::BadCount);
+            }
+        }
+        while self.remaining > 0 {
+            let length = match self.bulk {
+                Some(length) => length,
+                None => match buf.get(self.at) {
+                    None => return Ok(Scan::Incomplete(self.at + 1)),
+                    Some(b'$') => {
+                        let Some((digits, next)) =
+                            line(buf, self.at + 1, limits, ProtocolError::LengthLineTooLong)?
+                        else {
+                            return Ok(Scan::Incomplete(buf.len() + 1));
+                        };
+                        let length = integer(digits)
+                            .and_then(|n| usize::try_from(n).ok())
+                            .filter(|n| *n <= limits.bulk_bytes)
+                            .ok_or(ProtocolError::BadLength)?;
+                        self.at = next;
+                        if next + length + 2 > limits.frame_bytes.min(u32::MAX as usize) {
+                            return Err(ProtocolError::FrameTooLarge);
+                        }
+                        length
+                    }
+                    Some(other) => return Err(ProtocolError::ExpectedBulk(*other)),
+                },
+            };
+            let end = self.at + length;
+            if buf.len() < end + 2 {
+                self.bulk = Some(length);
+                return Ok(Scan::Incomplete(end + 2));
+            }
+            // Redis does not look at the two bytes behind an argument; neither do we, they are forwarded as they came
+            // only when they are CRLF, so a second parser downstream cannot disagree with us.
+            if buf.get(end..end + 2) != Some(b"\r\n") {
+                return Err(ProtocolError::BadLength);
+            }
+            self.bulk = None;
+            self.spans.push(Span { start: self.at as u32, end: end as u32 });
+            self.at = end + 2;
+            self.remaining -= 1;
+        }
+        Ok(Scan::Complete(self.at))
+    }
+
+    fn scan_inline(&mut self, buf: &[u8], limits: &RequestLimits) -> Result<Scan, ProtocolError> {
+        if buf.starts_with(&[0x16, 0x03]) {
+            return Err(ProtocolError::Tls);
+        }
+        let window = &buf[..buf.len().min(limits.inline_bytes)];
+        let Some(end) = memchr::memchr(b'\n', window) else {
+            if buf.len() > limits.inline_bytes {
+                return Err(ProtocolError::InlineTooLong);
+            }
+            return Ok(Scan::Incomplete(buf.len() + 1));
+        };
+        if is_http(&buf[..end]) {
+            return Err(ProtocolError::Http);
+        }
+        self.inline = true;
+        Ok(Scan::Complete(end + 1))
+    }
+
+    /// Turns an inline line into the equivalent multibulk request; `None` for a blank line.
+    ///
+    /// # Errors
+    /// [`ProtocolError::UnbalancedQuotes`] as Redis has it (`sdssplitargs`).
+    pub fn unpack_inline(line: &[u8]) -> Result<Option<Inline>, ProtocolError> {
+        let words = split_words(line).ok_or(ProtocolError::UnbalancedQuotes)?;
+        if words.is_empty() {
+            return Ok(None);
+        }
+        let mut frame = Vec::with_capacity(line.len() + 16 * words.len());
+        super::push_command(&mut frame, words.iter().map(Vec::as_slice));
+        Ok(Some(Inline(frame)))
+    }
+}
+
+/// The bytes of the line starting at `from` without CRLF, and the offset after it; `None` while it is unfinished.
+fn line<'b>(
+    buf: &'b [u8],
+    from: usize,
+    limits: &RequestLimits,
+    too_long: ProtocolError,
+) -> Result<Option<(&'b [u8], usize)>, ProtocolError> {
+    let rest = buf.get(from..).unwrap_or_default();
+    // Headers are a few digits: a byte loop beats a vectorised search here.
+    let window = rest.len().min(limits.inline_bytes);
+    match rest[..window].iter().position(|b| *b == b'\n') {
+        Some(0) => Ok(Some((&rest[..0], from + 1))),
+        Some(newline) if rest[newline - 1] == b'\r' => Ok(Some((&rest[..newline - 1], from + newline + 1))),
+        Some(newline) => Ok(Some((&rest[..newline], from + newline + 1))),
+        None if rest.len() > limits.inline_bytes => Err(too_long),
+        None => Ok(None),
+    }
+}
+
+/// A decimal integer as `string2ll` of Redis reads it: optional minus, no plus, no leading zeros, no blanks.
+pub(super) fn integer(digits: &[u8]) -> Option<i64> {
+    let (negative, digits) = match digits.split_first()? {
+        (b'-', rest) => (true, rest),
+        _ => (false, digits),
+    };
+    match digits {
+        [] => return None,
+        [b'0'] if !negative => return Some(0),
+        [b'0', ..] => return None,
+        _ => {}
+    }
+    let mut value: i64 = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        let digit = i64::from(digit - b'0');
+        value = value.checked_mul(10)?;
+        value = if negative { value.checked_sub(digit)? } else { value.checked_add(digit)? };
+    }
+    Some(value)
+}
+
+fn is_http(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    line.windows(6).any(|w| w == b" HTTP/")
+        || line.len() >= 5 && line[..5].eq_ignore_ascii_case(b"host:")
+}
+
+/// `sdssplitargs` of Redis: blanks separate, double quotes with escapes, single quotes with `\'`.
+fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut words = Vec::new();
+    let mut rest = line;
+    loop {
+        while let [first, tail @ ..] = rest {
+            if !is_space(*first) {
+                break;
+            }
+            rest = tail;
+        }
+        if rest.is_empty() {
+            return Some(words);
+        }
+        let (word, tail) = split_word(rest)?;
+        words.push(word);
+        rest = tail;
+    }
+}
+
+fn split_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut word = Vec::new();
+    loop {
+        match rest {
+            [] => return Some((word, rest)),
+            [b'"', tail @ ..] => {
+                rest = double_quoted(tail, &mut word)?;
+                return closed(word, rest);
+            }
+            [b'\'', tail @ ..] => {
+                rest = single_quoted(tail, &mut word)?;
+                return closed(word, rest);
+            }
+            [byte, ..] if is_space(*byte) || *byte == 0 => return Some((word, rest)),
+            [byte, tail @ ..] => {
+                word.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+}
+
+/// A closing quote must be followed by a blank or the end.
+fn closed(word: Vec<u8>, rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    match rest.first() {
+        Some(byte) if !is_space(*byte) => None,
+        _ => Some((word, rest)),
+    }
+}
+
+fn double_quoted<'b>(mut rest: &'b [u8], word: &mut Vec<u8>) -> Option<&'b [u8]> {
+    loop {
+        match rest {
+            [] => return None,
+            [b'"', tail @ ..] => return Some(tail),
+            [b'\\', b'x', high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                word.push(hex(*high) << 4 | hex(*low));
+                rest = tail;
+            }
+            [b'\\', escaped, tail @ ..] => {
+                word.push(match escaped {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 0x08,
+                    b'a' => 0x07,
+                    other => *other,
+                });
+                rest = tail;
+            }
+            [byte, tail @ ..] => {
+                word.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+}
+
+fn single_quoted<'b>(mut rest: &'b [u8], word: &mut Vec<u8>) -> Option<&'b [u8]> {
+    loop {
+        match rest {
+            [] => return None,
+            [b'\'', tail @ ..] => return Some(tail),
+            [b'\\', b'\'', tail @ ..] => {
+                word.push(b'\'');
+                rest = tail;
+            }
+            [byte, tail @ ..] => {
+                word.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => digit - b'A' + 10,
+    }
+}
