@@ -1,4 +1,5 @@
 //! dsproxy.
 
+pub mod command;
 pub mod resp;
 pub mod slot;
