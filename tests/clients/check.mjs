@@ -1,0 +1,26 @@
+// What the JavaScript clients' tests share: the address, the data and a comparison that names what differs.
+import { isDeepStrictEqual, inspect } from "node:util";
+
+const address = process.env.PROXY_ADDR ?? "127.0.0.1:6380";
+const colon = address.lastIndexOf(":");
+export const host = address.slice(0, colon);
+export const port = Number(address.slice(colon + 1));
+
+export function data(client) {
+  const prefix = `clients:${client}:${process.pid}`;
+  const numbers = [...Array(30).keys()];
+  return { keys: numbers.map((n) => `${prefix}:${n}`), values: numbers.map((n) => `value-${n}`), missing: `${prefix}:missing` };
+}
+
+export function fail(client, text) {
+  console.error(`${client}: ${text}`);
+  process.exit(1);
+}
+
+export function expecter(client) {
+  process.on("uncaughtException", (error) => fail(client, error.message));
+  setTimeout(() => fail(client, "no end within 20 s"), 20_000).unref();
+  return (what, got, wanted) => {
+    if (!isDeepStrictEqual(got, wanted)) fail(client, `${what}: got ${inspect(got)}, wanted ${inspect(wanted)}`);
+  };
+}

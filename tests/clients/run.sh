@@ -1,0 +1,51 @@
+#!/bin/sh
+# Runs every client in this folder, with its default settings, against PROXY_ADDR (host:port, default 127.0.0.1:6380).
+# Clients are installed once per version of the pin files, into target/clients. Arguments choose clients: redis_py ioredis node_redis.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+home=${CLIENTS_DIR:-$here/../../target/clients}
+mkdir -p "$home"
+home=$(cd "$home" && pwd)
+
+# A stamp is written last: an install that was cut short is done again.
+hash_of() { sha256sum "$1" | cut -c1-16; }
+
+python_home() {
+    dir=$home/python-$(hash_of "$here/requirements.txt")
+    if [ ! -e "$dir/installed" ]; then
+        rm -rf "$dir"
+        python3 -m venv "$dir"
+        "$dir/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+        touch "$dir/installed"
+    fi
+}
+
+node_home() {
+    dir=$home/node-$(hash_of "$here/package.json")
+    if [ ! -e "$dir/installed" ]; then
+        rm -rf "$dir"
+        mkdir -p "$dir"
+        cp "$here/package.json" "$dir/"
+        npm install --silent --no-audit --no-fund --prefix "$dir" >&2
+        touch "$dir/installed"
+    fi
+}
+
+failed=0
+for client in ${*:-redis_py ioredis node_redis}; do
+    case $client in
+    redis_py)
+        python_home
+        "$dir/bin/python" "$here/redis_py.py" || failed=1
+        ;;
+    ioredis | node_redis)
+        node_home
+        CLIENT_MODULES=$dir/package.json node "$here/$client.mjs" || failed=1
+        ;;
+    *)
+        echo "$client: no such client; choose from redis_py ioredis node_redis" >&2
+        exit 2
+        ;;
+    esac
+done
+exit $failed
