@@ -1,4 +1,5 @@
 //! dsproxy.
 
+pub mod config;
 pub mod resp;
 pub mod slot;
