@@ -295,11 +295,11 @@ settings! {
         /// What the value looks like: `json` (an object with one member per column) or `text` (one column).
         format: ValueFormat = ValueFormat::Json, choice::<ValueFormat>();
         /// Columns of a `json` value. Unset: all of the table's.
-        columns: Vec<String> = Vec::new(), List(COLUMN);
+        columns: Vec<String> = Vec::new(), List(Text { example: "name", ..COLUMN });
         /// The column that is the value, for `format = "text"`.
         column: Option<String> = None, Optional(COLUMN);
         /// The column by which the newest row of an id is found, for `mode = "append"`.
-        order_by: Option<String> = None, Optional(COLUMN);
+        order_by: Option<String> = None, Optional(Text { example: "ts", ..COLUMN });
         /// Custom SQL that loads rows by a list of ids in `$1`, instead of the one made from `table`.
         load: Option<String> = None, Optional(LOAD);
         /// How long a loaded value stays in Redis.
