@@ -1,5 +1,7 @@
 //! The configuration as a user meets it: files, variables, and every mistake with its cure.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
