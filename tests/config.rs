@@ -185,11 +185,34 @@ write = "through"
 #[test]
 fn secrets_are_never_quoted() {
     let url = "postgres://me:hunter2@:nonsense";
-    let file = format!(
-        "[database]\nurl = \"{url}\"\n[upstream]\npassword = [\"hunter2\"]\n[server]\npassword = \"hunter2\" x\n"
-    );
-    for found in [mistakes(&file, NONE), mistakes("", [("DATABASE_URL", url), ("REDIS_NODES", "a:1")])] {
-        assert!(!found.is_empty() && !format!("{found:?}").contains("hunter2"), "{found:#?}");
+    for file in [
+        format!("[database]\nurl = \"{url}\"\n[upstream]\npassword = [\"hunter2\"]\n"),
+        format!("database = \"{url}\""),
+        "[upstream]\nnodes = [\"redis://:hunter2@a:1\"]".to_owned(),
+        "[upstream]\nnodes = \"redis://:hunter2@a:1\"".to_owned(),
+        "[server]\npassword = \"hunter2\" x".to_owned(),
+        "[server]\npassword = hunter2".to_owned(),
+        "[server]\npassword = \"hunter2".to_owned(),
+        "[server]\npassword = 'hunter2\npassword = \"hunter2\\q\"".to_owned(),
+    ] {
+        let found = mistakes(&file, NODES);
+        assert!(!format!("{found:?}").contains("hunter2"), "{found:#?}");
+    }
+    let found = mistakes("", [("DATABASE_URL", url), ("REDIS_NODES", "redis://:hunter2@a:1")]);
+    assert!(found.len() == 2 && !format!("{found:?}").contains("hunter2"), "{found:#?}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_damaged_file_is_refused_or_loaded_never_a_panic(at in 0..20_000usize, with in ".{0,6}", cut in 0..40usize) {
+        let mut text = proxy_toml();
+        let floor = |text: &str, at: usize| (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();
+        let start = at % text.len();
+        let (start, end) = (floor(&text, start), floor(&text, start + cut));
+        text.replace_range(start..end, &with);
+        if let Err(found) = load(&text, NONE) {
+            proptest::prop_assert!(!found.is_empty());
+        }
     }
 }
 

@@ -53,13 +53,24 @@ fn within<T: PartialOrd>(range: &RangeInclusive<T>, value: T) -> Result<T, Refus
     if range.contains(&value) { Ok(value) } else { Err(Refused::default()) }
 }
 
+/// Refuses what is absent, without a hint.
+trait OrRefused<T> {
+    fn or_refused(self) -> Result<T, Refused>;
+}
+
+impl<T> OrRefused<T> for Option<T> {
+    fn or_refused(self) -> Result<T, Refused> {
+        self.ok_or(Refused(None))
+    }
+}
+
 /// `true` or `false`.
 pub struct Flag;
 
 impl Kind for Flag {
     type Value = bool;
     fn read(&self, raw: &Raw<'_>) -> Result<bool, Refused> {
-        raw.boolean().ok_or_default()
+        raw.boolean().or_refused()
     }
     fn render(&self, value: &bool) -> String {
         value.to_string()
@@ -72,24 +83,13 @@ impl Kind for Flag {
     }
 }
 
-/// `Option::ok_or_default` for refusals without a hint.
-trait OrRefused<T> {
-    fn ok_or_default(self) -> Result<T, Refused>;
-}
-
-impl<T> OrRefused<T> for Option<T> {
-    fn ok_or_default(self) -> Result<T, Refused> {
-        self.ok_or(Refused(None))
-    }
-}
-
 /// A whole number.
 pub struct Count(pub RangeInclusive<usize>);
 
 impl Kind for Count {
     type Value = usize;
     fn read(&self, raw: &Raw<'_>) -> Result<usize, Refused> {
-        let number = raw.integer().and_then(|number| usize::try_from(number).ok()).ok_or_default()?;
+        let number = raw.integer().and_then(|number| usize::try_from(number).ok()).or_refused()?;
         within(&self.0, number)
     }
     fn render(&self, value: &usize) -> String {
@@ -109,7 +109,7 @@ pub struct Fraction(pub RangeInclusive<f64>);
 impl Kind for Fraction {
     type Value = f64;
     fn read(&self, raw: &Raw<'_>) -> Result<f64, Refused> {
-        within(&self.0, raw.number().ok_or_default()?)
+        within(&self.0, raw.number().or_refused()?)
     }
     fn render(&self, value: &f64) -> String {
         format!("{value:?}")
@@ -132,7 +132,7 @@ impl Kind for Size {
             Some(number) => usize::try_from(number).ok(),
             None => raw.text().and_then(parse_size),
         };
-        within(&self.0, bytes.ok_or_default()?)
+        within(&self.0, bytes.or_refused()?)
     }
     fn render(&self, value: &usize) -> String {
         quoted(format_size(*value))
@@ -176,7 +176,7 @@ impl Kind for Span {
                     "a duration needs its unit: \"{number}s\" or \"{number}ms\""
                 ))));
             }
-            None => raw.text().and_then(parse_duration).ok_or_default()?,
+            None => raw.text().and_then(parse_duration).or_refused()?,
         };
         match duration {
             Duration::ZERO if self.zero.is_some() => Ok(duration),
@@ -202,7 +202,7 @@ pub struct Address;
 impl Kind for Address {
     type Value = SocketAddr;
     fn read(&self, raw: &Raw<'_>) -> Result<SocketAddr, Refused> {
-        raw.text().and_then(|text| text.parse().ok()).ok_or_default()
+        raw.text().and_then(|text| text.parse().ok()).or_refused()
     }
     fn render(&self, value: &SocketAddr) -> String {
         quoted(value)
@@ -229,7 +229,7 @@ pub struct Text {
 impl Kind for Text {
     type Value = String;
     fn read(&self, raw: &Raw<'_>) -> Result<String, Refused> {
-        raw.text().filter(|text| (self.check)(text)).map(str::to_owned).ok_or_default()
+        raw.text().filter(|text| (self.check)(text)).map(str::to_owned).or_refused()
     }
     fn render(&self, value: &String) -> String {
         quoted(value)
@@ -294,7 +294,7 @@ pub fn choice<T: Words>() -> Choice<T> {
 impl<T: Words> Kind for Choice<T> {
     type Value = T;
     fn read(&self, raw: &Raw<'_>) -> Result<T, Refused> {
-        let word = raw.text().ok_or_default()?;
+        let word = raw.text().or_refused()?;
         if let Some((_, value)) = T::WORDS.iter().find(|(known, _)| *known == word) {
             return Ok(*value);
         }
@@ -377,7 +377,7 @@ impl<K: Kind> Kind for List<K> {
     type Value = Vec<K::Value>;
     fn read(&self, raw: &Raw<'_>) -> Result<Self::Value, Refused> {
         raw.elements()
-            .ok_or_default()?
+            .or_refused()?
             .iter()
             .map(|element| {
                 self.0.read(element).map_err(|refused| {

@@ -62,8 +62,12 @@ impl Raw<'_> {
         }
     }
 
-    /// The value for an error message, cut to a readable length.
+    /// The value for an error message, cut to a readable length. What may be a URL with a password in the wrong place is
+    /// not shown.
     pub fn shown(&self) -> String {
+        if self.text().is_some_and(|text| text.contains('@')) {
+            return "a text with an `@`".to_owned();
+        }
         const LONGEST: usize = 60;
         let full = match self {
             Self::Toml(DeValue::String(text)) => format!("{text:?}"),
