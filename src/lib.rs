@@ -1,5 +1,9 @@
 //! dsproxy.
 
 pub mod command;
+pub mod config;
+pub mod health;
+pub mod http;
+pub mod metrics;
 pub mod resp;
 pub mod slot;

@@ -1,0 +1,123 @@
+//! The configuration: what can be set, and the checked values that were.
+//!
+//! Must not know: what any of it is used for.
+//!
+//! `settings` defines every key once, in the types of `kind`; `define` turns a definition into a struct field and a row
+//! of the table. `load` reads the file and the environment by that table and collects every mistake; `rules` checks
+//! what spans several keys; `reference` writes the documents.
+
+mod define;
+mod environment;
+mod kind;
+mod load;
+mod nearest;
+mod problem;
+mod raw;
+mod reference;
+mod rules;
+mod secret;
+mod settings;
+mod units;
+
+use define::{Section, Setting};
+
+pub use define::Definition;
+pub use environment::Environment;
+pub use kind::Words;
+pub use problem::{ConfigErrors, Place, Problem};
+pub use reference::{json_schema, proxy_toml, reference_page};
+pub use secret::Secret;
+pub use settings::{
+    CachePolicy, DatabaseConfig, DevConfig, HttpConfig, LimitsConfig, LogConfig, LogFormat, MappingConfig,
+    ReadThroughConfig, ServerConfig, UpstreamConfig, UpstreamMode, ValueFormat, WriteBehindConfig, WriteMode,
+    WritePolicy,
+};
+
+/// One table of the file, with its settings.
+struct SectionTable {
+    name: &'static str,
+    doc: &'static str,
+    settings: Vec<Setting<Config>>,
+}
+
+/// The settings of section `S`, applied to the configuration that contains it.
+fn table<S: Section>(field: fn(&mut Config) -> &mut S) -> SectionTable {
+    let settings = S::settings().into_iter().map(|setting| Setting {
+        definition: setting.definition,
+        apply: Box::new(move |config: &mut Config, raw: &raw::Raw<'_>| (setting.apply)(field(config), raw)),
+    });
+    SectionTable { name: S::NAME, doc: S::DOC, settings: settings.collect() }
+}
+
+macro_rules! config {
+    ($( $field:ident: $Section:ty, )+) => {
+        /// All settings, checked.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Config {
+            $(
+                #[doc = concat!("`[", stringify!($field), "]`")]
+                pub $field: $Section,
+            )+
+            /// `[[mapping]]`, in the order of the file.
+            pub mappings: Vec<MappingConfig>,
+        }
+
+        /// Every table of the file but the repeated `[[mapping]]`.
+        fn sections() -> Vec<SectionTable> {
+            vec![$( table(|config| &mut config.$field) ),+]
+        }
+    };
+}
+
+config! {
+    server: ServerConfig,
+    http: HttpConfig,
+    upstream: UpstreamConfig,
+    limits: LimitsConfig,
+    database: DatabaseConfig,
+    read_through: ReadThroughConfig,
+    write_behind: WriteBehindConfig,
+    log: LogConfig,
+    dev: DevConfig,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sound() {
+        let mut variables = std::collections::BTreeSet::new();
+        let definitions =
+            sections().into_iter().flat_map(|section| section.settings).map(|setting| setting.definition);
+        for definition in
+            definitions.chain(MappingConfig::settings().into_iter().map(|setting| setting.definition))
+        {
+            let path = definition.path();
+            assert!(variables.insert(definition.variable()), "{path}: two settings share a variable");
+            assert!(definition.doc.trim_end().ends_with('.'), "{path}: the doc is no sentence");
+            assert!(!definition.expects.is_empty(), "{path}");
+            let shown = definition.default.len().max(definition.example.len());
+            assert!(shown > 0, "{path}: neither default nor example");
+            assert!(
+                !definition.required || definition.section == "mapping",
+                "{path}: a global key needs a default"
+            );
+        }
+    }
+
+    #[test]
+    fn defaults_pass_their_own_checks() {
+        for setting in sections().into_iter().flat_map(|section| section.settings) {
+            let (definition, mut config) = (&setting.definition, Config::default());
+            for written in
+                [&definition.default, &definition.example].into_iter().filter(|text| !text.is_empty())
+            {
+                let line = format!("value = {written}");
+                let table = toml::de::DeTable::parse(&line).unwrap();
+                let raw = raw::Raw::Toml(table.get_ref()["value"].get_ref());
+                assert_eq!((setting.apply)(&mut config, &raw), Ok(()), "{}: {written}", definition.path());
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The rules that span several settings.
+//!
+//! Must not know: files, the environment; only where a value came from.
+
+use std::collections::BTreeMap;
+
+use super::load::{Findings, mapping_path};
+use super::problem::Place;
+use super::{Config, MappingConfig, UpstreamMode, ValueFormat, WriteMode, WritePolicy};
+
+/// Who provides Redis and Postgres.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Servers {
+    /// The configuration says where they are.
+    Configured,
+    /// They are started by the caller, who then says where they are.
+    Embedded,
+}
+
+/// A rule about global settings: what is wrong, if anything.
+struct Rule {
+    /// The settings that it compares. It is skipped when one of them was refused.
+    keys: &'static [&'static str],
+    /// Whether it is about servers that somebody else runs.
+    outside: bool,
+    broken: fn(&Config) -> Option<String>,
+}
+
+/// A rule about one mapping.
+struct MappingRule {
+    keys: &'static [&'static str],
+    broken: fn(&MappingConfig) -> Option<&'static str>,
+}
+
+/// A rule that the setting `$less` must not be more than `$more`.
+macro_rules! ordered {
+    ($section:ident, $less:ident <= $more:ident) => {
+        Rule {
+            keys: &[
+                concat!(stringify!($section), ".", stringify!($less)),
+                concat!(stringify!($section), ".", stringify!($more)),
+            ],
+            outside: false,
+            broken: |config| {
+                let section = &config.$section;
+                (section.$less > section.$more).then(|| {
+                    format!(
+                        "{0}.{1} is {2:?}, which is more than {0}.{3}, {4:?}: raise one or lower the other",
+                        stringify!($section),
+                        stringify!($less),
+                        section.$less,
+                        stringify!($more),
+                        section.$more,
+                    )
+                })
+            },
+        }
+    };
+}
+
+const RULES: &[Rule] = &[
+    ordered!(upstream, reconnect_backoff_min <= reconnect_backoff_max),
+    ordered!(write_behind, retry_min <= retry_max),
+    ordered!(write_behind, batch_rows <= max_batch_rows),
+    ordered!(write_behind, max_batch_rows <= queue_rows),
+    ordered!(limits, client_output_pause <= client_output_max),
+    ordered!(limits, inline <= query_buffer),
+    ordered!(limits, bulk <= query_buffer),
+    Rule {
+        keys: &["upstream.nodes"],
+        outside: true,
+        broken: |config| {
+            config.upstream.nodes.is_empty().then(|| {
+                "upstream.nodes names no Redis node: set it to a list such as [\"127.0.0.1:7000\"], or set REDIS_NODES"
+                    .to_owned()
+            })
+        },
+    },
+    Rule {
+        keys: &["upstream.nodes", "upstream.mode"],
+        outside: true,
+        broken: |config| {
+            let (mode, nodes) = (config.upstream.mode, config.upstream.nodes.len());
+            (mode == UpstreamMode::Single && nodes > 1).then(|| {
+                format!("upstream.mode is \"single\" but upstream.nodes names {nodes} nodes: name one, or use \"cluster\"")
+            })
+        },
+    },
+    Rule {
+        keys: &["upstream.password", "upstream.username"],
+        outside: true,
+        broken: |config| {
+            let upstream = &config.upstream;
+            (upstream.username.is_some() && upstream.password.is_none()).then(|| {
+                "upstream.username is set without upstream.password: set both, or the password alone"
+                    .to_owned()
+            })
+        },
+    },
+    Rule {
+        keys: &["database.url"],
+        outside: true,
+        broken: |config| {
+            (config.database.url.is_none() && !config.mappings.is_empty()).then(|| {
+                "there is a [[mapping]] but no database.url: set it to postgres://user:password@host:port/database, or \
+                 set DATABASE_URL"
+                    .to_owned()
+            })
+        },
+    },
+    Rule {
+        keys: &["http.listen", "server.listen", "http.enabled"],
+        outside: false,
+        broken: |config| {
+            let (http, server) = (config.http.listen, config.server.listen);
+            (config.http.enabled && http == server && http.port() != 0)
+                .then(|| format!("http.listen and server.listen are both {http}: give each its own port"))
+        },
+    },
+];
+
+const MAPPING_RULES: &[MappingRule] = &[
+    MappingRule {
+        keys: &["table", "load"],
+        broken: |mapping| {
+            (mapping.table.is_none() && mapping.load.is_none()).then_some(
+                "has neither `table` nor `load`: name the table of its rows, or the SELECT that loads them",
+            )
+        },
+    },
+    MappingRule {
+        keys: &["write", "table"],
+        broken: |mapping| {
+            (mapping.write != WritePolicy::None && mapping.table.is_none())
+                .then_some("is written to but has no `table`: name it, or set write = \"none\"")
+        },
+    },
+    MappingRule {
+        keys: &["id"],
+        broken: |mapping| {
+            mapping
+                .id
+                .is_empty()
+                .then_some("has an empty `id`: give the Postgres type of each placeholder of its key")
+        },
+    },
+    MappingRule {
+        keys: &["column", "format"],
+        broken: |mapping| match (mapping.format, &mapping.column) {
+            (ValueFormat::Text, None) => {
+                Some("has format = \"text\" but no `column`: name the column that is the value")
+            }
+            (ValueFormat::Json, Some(_)) => {
+                Some("has a `column`, which is for format = \"text\"; did you mean `columns`?")
+            }
+            _ => None,
+        },
+    },
+    MappingRule {
+        keys: &["columns", "format"],
+        broken: |mapping| {
+            (mapping.format == ValueFormat::Text && !mapping.columns.is_empty())
+                .then_some("has `columns`, which are for format = \"json\"; did you mean `column`?")
+        },
+    },
+    MappingRule {
+        keys: &["mode", "order_by"],
+        broken: |mapping| match (mapping.mode, &mapping.order_by) {
+            (WriteMode::Append, None) => Some(
+                "has mode = \"append\" but no `order_by`: name the column by which the newest row is found",
+            ),
+            (WriteMode::Upsert, Some(_)) => {
+                Some("has `order_by`, which is for mode = \"append\": remove one of them")
+            }
+            _ => None,
+        },
+    },
+];
+
+/// Checks every rule and records what is broken.
+pub(super) fn check(config: &Config, servers: Servers, found: &mut Findings) {
+    let applies = |rule: &&Rule| !(rule.outside && servers == Servers::Embedded);
+    for rule in RULES.iter().filter(applies) {
+        if rule.keys.iter().any(|key| found.is_refused(key)) {
+            continue;
+        }
+        if let Some(message) = (rule.broken)(config) {
+            let place = rule.keys.iter().find_map(|key| found.origin(key)).unwrap_or(&Place::Nowhere).clone();
+            found.add(place, message);
+        }
+    }
+    for (index, mapping) in config.mappings.iter().enumerate() {
+        check_mapping(index, mapping, found);
+    }
+    check_unique(config, "name", |mapping| &mapping.name, found);
+    check_unique(config, "key", |mapping| &mapping.key, found);
+}
+
+fn check_mapping(index: usize, mapping: &MappingConfig, found: &mut Findings) {
+    for rule in MAPPING_RULES {
+        let paths: Vec<String> = rule.keys.iter().map(|key| mapping_path(index, key)).collect();
+        // A missing required key has been reported as missing.
+        let missing = rule.keys == ["id"] && found.origin(&paths[0]).is_none();
+        if missing || paths.iter().any(|path| found.is_refused(path)) {
+            continue;
+        }
+        if let Some(message) = (rule.broken)(mapping) {
+            let place = paths.iter().find_map(|path| found.origin(path));
+            let place =
+                place.or_else(|| found.origin(&mapping_path(index, ""))).unwrap_or(&Place::Nowhere).clone();
+            found.add(place, format!("mapping \"{}\" {message}", mapping.name));
+        }
+    }
+}
+
+/// Two mappings must not share the value of `key`.
+fn check_unique(config: &Config, key: &str, value: fn(&MappingConfig) -> &str, found: &mut Findings) {
+    let mut first: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, mapping) in config.mappings.iter().enumerate() {
+        let value = value(mapping);
+        if value.is_empty() {
+            continue;
+        }
+        if let Some(earlier) = first.get(value) {
+            let place_of = |index| found.origin(&mapping_path(index, key)).unwrap_or(&Place::Nowhere).clone();
+            let (place, earlier) = (place_of(index), place_of(*earlier));
+            found.add(
+                place,
+                format!("the {key} \"{value}\" is taken by the mapping at {earlier}: choose another"),
+            );
+        } else {
+            first.insert(value, index);
+        }
+    }
+}

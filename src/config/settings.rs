@@ -1,0 +1,324 @@
+//! Every setting, defined once.
+//!
+//! Must not know: how a setting is parsed, documented or overridden.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::define::{settings, words};
+use super::kind::{Address, Count, Flag, Fraction, Hidden, List, Optional, Required, Size, Text};
+use super::kind::{choice, duration, duration_or};
+use super::secret::Secret;
+
+const KB: usize = 1 << 10;
+const MB: usize = 1 << 20;
+const GB: usize = 1 << 30;
+
+const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const fn hours(count: u64) -> Duration {
+    Duration::from_secs(count * 3600)
+}
+
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+const NAME: Text = Text {
+    expects: "a name of letters, digits, `_` and `-`, at most 64 long",
+    example: "user",
+    check: |text| {
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    },
+};
+
+const NODE: Text =
+    Text { expects: "host:port, such as 10.0.0.1:7000", example: "127.0.0.1:7000", check: is_node };
+
+const USERNAME: Text = some_text("the user's name", "dsproxy");
+const PASSWORD: Text = some_text("the password", "change-me");
+const KEY: Text = some_text("a key template with its {placeholders}", "user:{id}");
+const TABLE: Text = some_text("the name of a table, with its schema where needed", "users");
+const COLUMN: Text = some_text("the name of a column", "value");
+const TYPE: Text = some_text("the name of a Postgres type, such as bigint, text or uuid", "bigint");
+const LOAD: Text = some_text("a SELECT statement", "select id, name from users where id = any($1)");
+const DIRECTORY: Text = some_text("a directory", ".dsproxy");
+
+const POSTGRES_URL: Text = Text {
+    expects: "postgres://user:password@host:port/database (special characters of user and password percent-encoded)",
+    example: "postgres://postgres@127.0.0.1:5432/postgres",
+    check: |text| {
+        (text.starts_with("postgres://") || text.starts_with("postgresql://"))
+            && text.parse::<tokio_postgres::Config>().is_ok_and(|config| !config.get_hosts().is_empty())
+    },
+};
+
+const FILTER: Text = Text {
+    expects: "error, warn, info, debug, trace or off, or a filter by module such as info,dsproxy::cluster=debug",
+    example: "info,dsproxy::cluster=debug",
+    check: |text| {
+        // A bare word that is no level would be taken for a target by the filter's own grammar, and log everything of it.
+        let bare = !text.contains(['=', ',', '[']);
+        match bare {
+            true => text.parse::<tracing_subscriber::filter::LevelFilter>().is_ok(),
+            false => tracing_subscriber::EnvFilter::try_new(text).is_ok(),
+        }
+    },
+};
+
+const fn some_text(expects: &'static str, example: &'static str) -> Text {
+    Text { expects, example, check: |text| !text.is_empty() && !text.contains('\0') }
+}
+
+fn is_node(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host_ok = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains([':', '/', '@', ' ', '[', ']']),
+    };
+    host_ok && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+words! {
+    /// What stands behind the proxy.
+    UpstreamMode {
+        /// A Redis Cluster.
+        Cluster = "cluster",
+        /// One plain Redis.
+        Single = "single",
+    }
+
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// For machines: one JSON object per line.
+        Json = "json",
+    }
+
+    /// What the value of a mapped key looks like.
+    ValueFormat {
+        /// A JSON object with one member per column.
+        Json = "json",
+        /// The text of one column.
+        Text = "text",
+        later "hash",
+        later "list",
+    }
+
+    /// What a write of a mapped key does to the database.
+    WritePolicy {
+        /// Nothing: the mapping is read-only and writes are refused.
+        None = "none",
+        /// Answered at once, written to the database in batches.
+        Behind = "behind",
+        later "through",
+    }
+
+    /// How a written row enters its table.
+    WriteMode {
+        /// It replaces the row of the same id.
+        Upsert = "upsert",
+        /// It is added; the newest row of an id is the one that is read.
+        Append = "append",
+    }
+
+    /// Whether loaded values are stored in Redis.
+    CachePolicy {
+        /// They are.
+        On = "on",
+        /// They are loaded once per burst of readers, and never stored.
+        Off = "off",
+    }
+}
+
+settings! {
+    /// The RESP port: where Redis clients connect.
+    ServerConfig in "server" {
+        /// Address and port for Redis clients. Port 0 takes a free one.
+        listen: SocketAddr = local(6380), Address;
+        /// Data threads. 0 means one per core but one, at least 1, at most 8.
+        workers: usize = 0, Count(0..=256);
+        /// Connected clients at most; one more is refused with Redis' own error.
+        max_clients: usize = 10_000, Count(1..=1_000_000);
+        /// Idle time after which TCP asks whether the client is still there.
+        tcp_keepalive: Duration = secs(300), duration_or("never", secs(1)..=hours(24));
+        /// Password that clients must send with AUTH. Unset: none is asked for.
+        password: Option<Secret> = None, Optional(Hidden(PASSWORD));
+        /// On SIGTERM: how long unfinished commands may take before their connections are closed.
+        drain_timeout: Duration = secs(10), duration(ms(0)..=hours(1));
+        /// Idle time after which a client is disconnected.
+        client_idle_timeout: Duration = secs(0), duration_or("never", secs(1)..=hours(24 * 7));
+    }
+
+    /// The HTTP port: metrics, health, and the small REST facade.
+    HttpConfig in "http" {
+        /// Address and port for HTTP. Port 0 takes a free one.
+        listen: SocketAddr = local(8080), Address;
+        /// Whether HTTP is served at all.
+        enabled: bool = true, Flag;
+        /// Longest request body.
+        max_body: usize = MB, Size(KB..=GB);
+        /// How long a client may take to send a request's head or body, and a handler to answer it.
+        request_timeout: Duration = secs(5), duration(ms(10)..=hours(1));
+        /// Open HTTP connections at most; further ones wait to be accepted.
+        max_connections: usize = 1024, Count(1..=100_000);
+    }
+
+    /// The Redis behind the proxy.
+    UpstreamConfig in "upstream" {
+        /// A Redis Cluster, or one plain Redis.
+        mode: UpstreamMode = UpstreamMode::Cluster, choice::<UpstreamMode>();
+        /// Nodes to ask for the cluster's layout (any few of them), or the one plain Redis. Also set by `REDIS_NODES`.
+        nodes: Vec<String> = Vec::new(), List(NODE);
+        /// User for AUTH at the nodes (Redis ACL).
+        username: Option<String> = None, Optional(USERNAME);
+        /// Password for AUTH at the nodes.
+        password: Option<Secret> = None, Optional(Hidden(PASSWORD));
+        /// How long connecting to a node may take.
+        connect_timeout: Duration = secs(1), duration(ms(10)..=secs(60));
+        /// How long a node may take to answer a command before the client gets an error.
+        command_timeout: Duration = secs(5), duration(ms(10)..=hours(1));
+        /// How often the cluster's layout is asked for, besides on every redirect and lost connection.
+        refresh_interval: Duration = secs(10), duration(ms(100)..=hours(1));
+        /// Wait before the first attempt to reconnect; doubled on every failure.
+        reconnect_backoff_min: Duration = ms(20), duration(ms(1)..=secs(60));
+        /// Longest wait between attempts to reconnect.
+        reconnect_backoff_max: Duration = secs(2), duration(ms(1)..=secs(300));
+    }
+
+    /// What one client, one command or one node may take. Every buffer and queue of the hot path ends here.
+    LimitsConfig in "limits" {
+        /// Longest inline command and longest header line.
+        inline: usize = 64 * KB, Size(KB..=16 * MB);
+        /// Arguments of one command at most.
+        args: usize = MB, Count(16..=16 * MB);
+        /// Longest argument, as Redis' `proto-max-bulk-len`.
+        bulk: usize = 512 * MB, Size(KB..=4 * GB);
+        /// Longest unfinished command of one client, as Redis' `client-query-buffer-limit`.
+        query_buffer: usize = GB, Size(KB..=8 * GB);
+        /// Unanswered commands of one client; reading from it pauses there.
+        inflight_per_client: usize = 1024, Count(1..=1_000_000);
+        /// Unread replies of one client (bytes) at which reading from it pauses.
+        client_output_pause: usize = MB, Size(KB..=GB);
+        /// Unread replies of one client (bytes) at which it is disconnected.
+        client_output_max: usize = 256 * MB, Size(KB..=8 * GB);
+        /// How long a client with unread replies may take nothing before it is disconnected.
+        client_stall_timeout: Duration = secs(60), duration_or("never", ms(100)..=hours(24));
+        /// Unanswered commands at one node, per data thread; further ones wait with their clients.
+        upstream_inflight: usize = 65_536, Count(16..=16 * MB);
+        /// Unsent bytes to one node, per data thread; further commands wait with their clients.
+        upstream_buffer: usize = 256 * MB, Size(64 * KB..=8 * GB);
+    }
+
+    /// The database behind the mappings.
+    DatabaseConfig in "database" {
+        /// Where Postgres is. Needed as soon as there is a mapping. Also set by `DATABASE_URL`.
+        url: Option<Secret> = None, Optional(Hidden(POSTGRES_URL));
+        /// Open connections at most.
+        max_connections: usize = 16, Count(1..=1000);
+        /// How long connecting may take.
+        connect_timeout: Duration = secs(3), duration(ms(10)..=secs(60));
+        /// How long one statement may take before the database is told to cancel it.
+        statement_timeout: Duration = secs(2), duration(ms(10)..=hours(1));
+    }
+
+    /// Filling the cache from the database on a miss.
+    ReadThroughConfig in "read_through" {
+        /// Keys that one query loads at most.
+        max_batch: usize = 1000, Count(1..=100_000);
+        /// Queries of one mapping at a time.
+        concurrency: usize = 4, Count(1..=256);
+        /// Keys that may wait to be loaded; one more is answered with an error.
+        queue: usize = 100_000, Count(1..=10_000_000);
+        /// Part of the time to live that is varied at random, so that keys loaded together do not expire together.
+        ttl_jitter: f64 = 0.1, Fraction(0.0..=0.5);
+        /// How long a client waits for a load before it gets an error.
+        timeout: Duration = secs(5), duration(ms(10)..=hours(1));
+    }
+
+    /// Writing to the database in batches, after the client has its answer.
+    WriteBehindConfig in "write_behind" {
+        /// Waiting rows that start a flush.
+        batch_rows: usize = 50, Count(1..=100_000);
+        /// Longest time that a row waits before a flush is started.
+        batch_interval: Duration = secs(2), duration(ms(1)..=hours(1));
+        /// Rows that one statement writes at most.
+        max_batch_rows: usize = 1000, Count(1..=100_000);
+        /// Rows that may wait; further writes are refused.
+        queue_rows: usize = 1_000_000, Count(1..=100_000_000);
+        /// Bytes that may wait; further writes are refused.
+        queue_bytes: usize = 256 * MB, Size(64 * KB..=64 * GB);
+        /// Wait before a failed flush is tried again; doubled on every failure.
+        retry_min: Duration = ms(50), duration(ms(1)..=secs(60));
+        /// Longest wait between attempts to flush.
+        retry_max: Duration = secs(5), duration(ms(1)..=hours(1));
+        /// On shutdown: how long the last flush may take.
+        shutdown_timeout: Duration = secs(30), duration(ms(0)..=hours(1));
+    }
+
+    /// What the proxy says about itself.
+    LogConfig in "log" {
+        /// Lines for people, or JSON for machines.
+        format: LogFormat = LogFormat::Text, choice::<LogFormat>();
+        /// How much is said: error, warn, info, debug or trace, or a filter by module such as
+        /// `info,dsproxy::cluster=debug`.
+        level: String = "info".to_owned(), FILTER;
+    }
+
+    /// The embedded servers of `dsproxy dev`.
+    DevConfig in "dev" {
+        /// Directory for their data.
+        directory: String = ".dsproxy".to_owned(), DIRECTORY;
+        /// Redis nodes of the embedded cluster.
+        shards: usize = 3, Count(3..=16);
+    }
+
+    /// A family of keys that stand for rows of a table. A key that matches no mapping is plain Redis.
+    MappingConfig in "mapping" {
+        /// Name of the mapping, in metrics and messages. Each is used once.
+        name: String = String::new(), Required(NAME);
+        /// Template of its keys. Each `{placeholder}` is the column of that name.
+        key: String = String::new(), Required(KEY);
+        /// Table of its rows. Needed unless `load` is given.
+        table: Option<String> = None, Optional(TABLE);
+        /// Postgres types of the key's placeholders, in their order; one text when there is one placeholder.
+        id: Vec<String> = Vec::new(), Required(List(TYPE));
+        /// What the value looks like: `json` (an object with one member per column) or `text` (one column).
+        format: ValueFormat = ValueFormat::Json, choice::<ValueFormat>();
+        /// Columns of a `json` value. Unset: all of the table's.
+        columns: Vec<String> = Vec::new(), List(Text { example: "name", ..COLUMN });
+        /// The column that is the value, for `format = "text"`.
+        column: Option<String> = None, Optional(COLUMN);
+        /// The column by which the newest row of an id is found, for `mode = "append"`.
+        order_by: Option<String> = None, Optional(Text { example: "ts", ..COLUMN });
+        /// Custom SQL that loads rows by a list of ids in `$1`, instead of the one made from `table`.
+        load: Option<String> = None, Optional(LOAD);
+        /// How long a loaded value stays in Redis.
+        ttl: Duration = secs(300), duration_or("no expiry", ms(1)..=hours(24 * 365));
+        /// What a write does to the database: `none` (writes are refused) or `behind` (written in batches).
+        write: WritePolicy = WritePolicy::None, choice::<WritePolicy>();
+        /// How a written row enters the table: `upsert` (replaces the row of its id) or `append` (is added).
+        mode: WriteMode = WriteMode::Upsert, choice::<WriteMode>();
+        /// Whether loaded values are stored in Redis.
+        cache: CachePolicy = CachePolicy::On, choice::<CachePolicy>();
+    }
+}
+
+impl ServerConfig {
+    /// How many data threads to start: as configured, or one per core but one, at least 1, at most 8.
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).clamp(1, 8)),
+            workers => workers,
+        }
+    }
+}

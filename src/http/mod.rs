@@ -1,0 +1,85 @@
+//! The HTTP side server: metrics, health, and a small REST facade.
+//!
+//! Must not know: where a write goes, where a read comes from: [`Facade`] holds what does.
+//!
+//! `server` accepts and drains connections, `router` finds the route of a request, `routes` has the handlers, `error`
+//! turns failures into answers.
+
+mod error;
+mod query;
+mod router;
+mod routes;
+mod server;
+mod stall;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::config::HttpConfig;
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+pub use error::ApiError;
+pub use server::serve;
+
+/// A future that is handed over as a value.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What the server works with.
+pub struct HttpState {
+    /// Its limits.
+    pub config: HttpConfig,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+    /// What `/health/ready` shows.
+    pub health: Arc<Health>,
+    /// What `/write` and `/read` do.
+    pub facade: Facade,
+}
+
+/// Accepts a value. `Ok` promises as much as the answer `accepted` does.
+pub type Write = dyn Fn(WriteRequest) -> BoxFuture<Result<(), ApiError>> + Send + Sync;
+
+/// The latest value of a user.
+pub type Read = dyn Fn(String) -> BoxFuture<Result<Option<Bytes>, ApiError>> + Send + Sync;
+
+/// The two operations of the REST facade. Their futures are dropped when the client has gone or its time is up.
+#[derive(Clone)]
+pub struct Facade {
+    /// What `POST /write` does.
+    pub write: Arc<Write>,
+    /// What `GET /read` does.
+    pub read: Arc<Read>,
+}
+
+impl Facade {
+    /// A facade made of two async functions.
+    pub fn new<W, R, WF, RF>(write: W, read: R) -> Self
+    where
+        W: Fn(WriteRequest) -> WF + Send + Sync + 'static,
+        R: Fn(String) -> RF + Send + Sync + 'static,
+        WF: Future<Output = Result<(), ApiError>> + Send + 'static,
+        RF: Future<Output = Result<Option<Bytes>, ApiError>> + Send + 'static,
+    {
+        Self {
+            write: Arc::new(move |request| Box::pin(write(request))),
+            read: Arc::new(move |user_id| Box::pin(read(user_id))),
+        }
+    }
+}
+
+/// The body of `POST /write`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteRequest {
+    /// Whose value.
+    pub user_id: String,
+    /// The value.
+    pub value: String,
+    /// When it was written, by the client's clock; generated when absent.
+    #[serde(default)]
+    pub ts: Option<i64>,
+}

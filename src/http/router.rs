@@ -1,0 +1,94 @@
+//! Brings a request to its route: method and path, body within the limits, a time for it all, and the metrics of it.
+//!
+//! Must not know: what a route does.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Body;
+use hyper::{Method, Request, Response};
+use tokio::time::timeout;
+
+use super::HttpState;
+use super::error::ApiError;
+use super::routes::{Answer, Call, ROUTES, Route};
+
+/// The `route` label of requests that match none.
+const UNMATCHED: &str = "unmatched";
+
+/// Answers one request. Every failure becomes an answer here.
+pub async fn respond<B>(state: Arc<HttpState>, request: Request<B>) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let start = Instant::now();
+    let found = find(request.method(), request.uri().path());
+    let (label, answer) = match found {
+        Ok(route) => (route.path, run(Arc::clone(&state), route, request).await),
+        Err((label, error)) => (label, Err(error)),
+    };
+    let response = answer.unwrap_or_else(|error| {
+        if error.status().is_server_error() {
+            tracing::warn!(route = label, %error, "request failed");
+        }
+        error.response()
+    });
+    state.metrics.http.request(label, response.status().as_u16(), start.elapsed());
+    response
+}
+
+/// The route of a request, or the label and the error of one that has none.
+fn find(method: &Method, path: &str) -> Result<&'static Route, (&'static str, ApiError)> {
+    let wanted = if method == Method::HEAD { &Method::GET } else { method };
+    let mut there = ROUTES.iter().filter(|route| route.path == path).peekable();
+    let Some(first) = there.peek().map(|route| route.path) else {
+        let paths = ROUTES.iter().map(|route| route.path).collect::<Vec<_>>().join(", ");
+        return Err((UNMATCHED, ApiError::NotFound(format!("there is no such path; there are {paths}"))));
+    };
+    let mut allowed = Vec::new();
+    for route in there {
+        if route.method == *wanted {
+            return Ok(route);
+        }
+        allowed.push(route.method.as_str());
+        if route.method == Method::GET {
+            allowed.push(Method::HEAD.as_str());
+        }
+    }
+    Err((first, ApiError::MethodNotAllowed(allowed.join(", "))))
+}
+
+async fn run<B>(state: Arc<HttpState>, route: &'static Route, request: Request<B>) -> Answer
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limit = state.config.request_timeout;
+    let (head, body) = request.into_parts();
+    // A body that GET does not ask for is left unread; hyper closes the connection behind the answer.
+    let body = if route.method == Method::GET {
+        Bytes::new()
+    } else {
+        timeout(limit, read_body(body, state.config.max_body)).await.map_err(|_| ApiError::Slow(limit))??
+    };
+    timeout(limit, (route.handler)(Call { state, head, body })).await.map_err(|_| ApiError::Timeout(limit))?
+}
+
+async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // Refused by its announced length before a byte of it is read.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(ApiError::TooLarge(limit));
+    }
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge(limit)),
+        Err(error) => Err(ApiError::Malformed(format!("the body cannot be read: {error}"))),
+    }
+}

@@ -1,0 +1,121 @@
+//! The routes: one line each in [`ROUTES`], and their handlers.
+//!
+//! Must not know: connections, limits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+use serde_json::{Map, Value as Json, json};
+
+use super::error::ApiError;
+use super::query::only_parameter;
+use super::{BoxFuture, HttpState, WriteRequest};
+use crate::health::{Condition, Dependency};
+use crate::metrics;
+
+/// What a handler yields.
+pub type Answer = Result<Response<Full<Bytes>>, ApiError>;
+
+/// A request whose body has been read.
+pub struct Call {
+    /// What the server works with.
+    pub state: Arc<HttpState>,
+    /// Method, URL and headers.
+    pub head: Parts,
+    /// The body; empty for methods that have none.
+    pub body: Bytes,
+}
+
+/// One route.
+pub struct Route {
+    /// Its method. A GET route answers HEAD too.
+    pub method: Method,
+    /// Its path, also the `route` label of the metrics.
+    pub path: &'static str,
+    /// What answers it.
+    pub handler: fn(Call) -> BoxFuture<Answer>,
+}
+
+/// Every route.
+pub static ROUTES: [Route; 6] = [
+    Route { method: Method::GET, path: "/metrics", handler: |call| Box::pin(show_metrics(call)) },
+    Route { method: Method::GET, path: "/ping", handler: |call| Box::pin(ping(call)) },
+    Route { method: Method::GET, path: "/health/live", handler: |call| Box::pin(live(call)) },
+    Route { method: Method::GET, path: "/health/ready", handler: |call| Box::pin(ready(call)) },
+    Route { method: Method::POST, path: "/write", handler: |call| Box::pin(write(call)) },
+    Route { method: Method::GET, path: "/read", handler: |call| Box::pin(read(call)) },
+];
+
+async fn show_metrics(call: Call) -> Answer {
+    let text = call.state.metrics.render().map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(answer(StatusCode::OK, metrics::CONTENT_TYPE, text))
+}
+
+async fn ping(_: Call) -> Answer {
+    Ok(text(StatusCode::OK, "pong"))
+}
+
+async fn live(_: Call) -> Answer {
+    Ok(answer(StatusCode::OK, "application/json", format!("{}\n", json!({"status": "live"}))))
+}
+
+async fn ready(call: Call) -> Answer {
+    let health = &call.state.health;
+    let dependencies: Map<String, Json> = Dependency::ALL
+        .into_iter()
+        .map(|dependency| {
+            let condition = match health.get(dependency) {
+                Condition::Off => json!({"status": "off"}),
+                Condition::Starting => json!({"status": "starting"}),
+                Condition::Up => json!({"status": "up"}),
+                Condition::Down(reason) => json!({"status": "down", "reason": reason}),
+            };
+            (dependency.name().to_owned(), condition)
+        })
+        .collect();
+    let (status, word) = match (health.is_draining(), health.is_ready()) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        (false, true) => (StatusCode::OK, "ready"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    let body = json!({"status": word, "dependencies": dependencies});
+    Ok(answer(status, "application/json", format!("{body}\n")))
+}
+
+async fn write(call: Call) -> Answer {
+    let malformed = |error: String| ApiError::Malformed(format!("the body is not a write request: {error}"));
+    let request: WriteRequest =
+        serde_json::from_slice(&call.body).map_err(|error| malformed(error.to_string()))?;
+    if request.user_id.is_empty() {
+        return Err(malformed("`user_id` is empty".to_owned()));
+    }
+    (call.state.facade.write)(request).await?;
+    Ok(text(StatusCode::ACCEPTED, "accepted"))
+}
+
+async fn read(call: Call) -> Answer {
+    let user_id = only_parameter(call.head.uri.query(), "user_id")?;
+    match (call.state.facade.read)(user_id).await? {
+        Some(value) => Ok(text(StatusCode::OK, value)),
+        None => Err(ApiError::NotFound("there is no value of this user".to_owned())),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    answer(status, "text/plain; charset=utf-8", body)
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A stored value is somebody else's text: no browser may take it for a page.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,122 @@
+//! Accepts HTTP connections within their limits, and drains them at the end.
+//!
+//! Must not know: routes.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::IntGauge;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::HttpState;
+use super::router::respond;
+use super::stall::StallGuard;
+
+/// Longest head of a request, in bytes; hyper answers a longer one with 431.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// Pause after a failed accept: without it, running out of file descriptors would turn into a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How connections are asked to end.
+#[derive(Clone)]
+struct Stop {
+    /// Finish the request at hand, then close.
+    drain: CancellationToken,
+    /// Close at once.
+    abort: CancellationToken,
+}
+
+/// Serves until `shutdown`, then stops accepting, lets requests at hand finish for at most `http.request_timeout`, and
+/// closes what is left. Returns when no connection is open. A dropped future closes nothing that is in progress: let it
+/// finish.
+pub async fn serve(listener: TcpListener, state: Arc<HttpState>, shutdown: CancellationToken) {
+    let connections = TaskTracker::new();
+    let permits = Arc::new(Semaphore::new(state.config.max_connections));
+    let stop = Stop { drain: shutdown.clone(), abort: CancellationToken::new() };
+    // Both arms can be dropped: a permit goes back, and a connection that is not accepted yet stays in the backlog.
+    while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener, &permits)).await {
+        match accepted {
+            Ok((stream, permit)) => {
+                connections.spawn(connection(stream, Arc::clone(&state), stop.clone(), permit));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "an HTTP connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    if timeout(state.config.request_timeout, connections.wait()).await.is_err() {
+        stop.abort.cancel();
+        connections.wait().await;
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+/// Counts a connection while it lives, also when its task panics.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+async fn connection(stream: TcpStream, state: Arc<HttpState>, stop: Stop, _permit: OwnedSemaphorePermit) {
+    let limit = state.config.request_timeout;
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let _open = Open::new(&state.metrics.http.connections);
+    let service = service_fn(|request| {
+        let state = Arc::clone(&state);
+        async move { Ok::<_, Infallible>(respond(state, request).await) }
+    });
+    let io = TokioIo::new(StallGuard::new(stream, limit));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limit)
+            .max_buf_size(MAX_HEAD)
+            // A client may close its sending side behind its request and still wants the answer.
+            .half_close(true)
+            .serve_connection(io, service)
+    );
+    let finished = tokio::select! {
+        finished = connection.as_mut() => Some(finished),
+        () = stop.drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            // `None` when the drain took too long: the connection is dropped, which closes it.
+            stop.abort.run_until_cancelled(connection).await
+        }
+    };
+    if let Some(Err(error)) = finished {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}

@@ -1,0 +1,207 @@
+//! What is counted by mapping: reads, queries, loads, flushes.
+//!
+//! Must not know: what a mapping is, but for its name and its key template.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
+
+use super::{SECONDS, counters, histograms};
+
+/// Buckets for rows or keys of a batch.
+const ROWS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+
+/// Reads of mapped keys.
+pub(super) struct CacheFamilies {
+    requests: IntCounterVec,
+    hits: IntCounterVec,
+    misses: IntCounterVec,
+}
+
+/// Queries, loads and flushes.
+pub(super) struct DatabaseFamilies {
+    queries: IntCounterVec,
+    duration: HistogramVec,
+    load_keys: HistogramVec,
+    flush_rows: HistogramVec,
+    flush_duration: HistogramVec,
+    flush_errors: IntCounterVec,
+    flush_retries: IntCounterVec,
+    rejected: IntCounterVec,
+}
+
+/// Why a query is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryKind {
+    /// Rows are loaded into the cache.
+    Load,
+    /// Written rows are flushed.
+    Flush,
+}
+
+impl QueryKind {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Flush => "flush",
+        }
+    }
+}
+
+impl CacheFamilies {
+    pub(super) fn build(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
+            requests: counters(
+                registry,
+                "dsproxy_cache_requests_total",
+                "Reads of mapped keys, by mapping and result (hit, miss).",
+                &["mapping", "result"],
+            )?,
+            hits: counters(
+                registry,
+                "cache_hits_total",
+                "Reads of mapped keys that Redis had, by template.",
+                &["key"],
+            )?,
+            misses: counters(
+                registry,
+                "cache_misses_total",
+                "Reads of mapped keys that Redis did not have, by template.",
+                &["key"],
+            )?,
+        })
+    }
+}
+
+impl DatabaseFamilies {
+    pub(super) fn build(registry: &Registry) -> prometheus::Result<Self> {
+        let mapping = ["mapping"];
+        let count = |name, help, labels: &[&str]| counters(registry, name, help, labels);
+        let spread =
+            |name, help, labels: &[&str], buckets: &[f64]| histograms(registry, name, help, labels, buckets);
+        Ok(Self {
+            queries: count(
+                "dsproxy_queries_total",
+                "Queries sent to the database, by mapping, kind (load, flush) and outcome (ok, error).",
+                &["mapping", "kind", "outcome"],
+            )?,
+            duration: spread(
+                "dsproxy_query_duration_seconds",
+                "Time of a query, by mapping and kind (load, flush).",
+                &["mapping", "kind"],
+                &SECONDS,
+            )?,
+            load_keys: spread("dsproxy_load_batch_keys", "Keys that one query loaded.", &mapping, &ROWS)?,
+            flush_rows: spread("dsproxy_flush_batch_rows", "Rows that one flush wrote.", &mapping, &ROWS)?,
+            flush_duration: spread(
+                "dsproxy_flush_duration_seconds",
+                "Time of a flush from taking its rows to their commit, retries included.",
+                &mapping,
+                &SECONDS,
+            )?,
+            flush_errors: count("dsproxy_flush_errors_total", "Attempts to flush that failed.", &mapping)?,
+            flush_retries: count(
+                "dsproxy_flush_retries_total",
+                "Attempts to flush after a failure.",
+                &mapping,
+            )?,
+            rejected: count(
+                "dsproxy_rejected_rows_total",
+                "Written rows that the database will never take, by reason.",
+                &["mapping", "reason"],
+            )?,
+        })
+    }
+}
+
+/// The counters of one mapping.
+#[derive(Clone)]
+pub struct MappingMetrics {
+    name: String,
+    hit: [IntCounter; 2],
+    miss: [IntCounter; 2],
+    load: QueryMetrics,
+    flush: QueryMetrics,
+    /// Keys that one query loaded.
+    pub load_keys: Histogram,
+    /// Rows that one flush wrote.
+    pub flush_rows: Histogram,
+    /// Seconds of a flush, retries included.
+    pub flush_duration: Histogram,
+    /// Attempts to flush that failed.
+    pub flush_errors: IntCounter,
+    /// Attempts to flush after a failure.
+    pub flush_retries: IntCounter,
+    rejected: IntCounterVec,
+}
+
+#[derive(Clone)]
+struct QueryMetrics {
+    ok: IntCounter,
+    error: IntCounter,
+    duration: Histogram,
+}
+
+impl MappingMetrics {
+    /// Resolves the counters of the mapping `name`, whose key template is `template`.
+    pub(super) fn new(
+        cache: &CacheFamilies,
+        database: &DatabaseFamilies,
+        name: &str,
+        template: &str,
+    ) -> Self {
+        let query = |kind: QueryKind| QueryMetrics {
+            ok: database.queries.with_label_values(&[name, kind.label(), "ok"]),
+            error: database.queries.with_label_values(&[name, kind.label(), "error"]),
+            duration: database.duration.with_label_values(&[name, kind.label()]),
+        };
+        Self {
+            name: name.to_owned(),
+            hit: [
+                cache.requests.with_label_values(&[name, "hit"]),
+                cache.hits.with_label_values(&[template]),
+            ],
+            miss: [
+                cache.requests.with_label_values(&[name, "miss"]),
+                cache.misses.with_label_values(&[template]),
+            ],
+            load: query(QueryKind::Load),
+            flush: query(QueryKind::Flush),
+            load_keys: database.load_keys.with_label_values(&[name]),
+            flush_rows: database.flush_rows.with_label_values(&[name]),
+            flush_duration: database.flush_duration.with_label_values(&[name]),
+            flush_errors: database.flush_errors.with_label_values(&[name]),
+            flush_retries: database.flush_retries.with_label_values(&[name]),
+            rejected: database.rejected.clone(),
+        }
+    }
+
+    /// Counts `count` reads that Redis had.
+    pub fn hits(&self, count: u64) {
+        self.hit.iter().for_each(|counter| counter.inc_by(count));
+    }
+
+    /// Counts `count` reads that Redis did not have.
+    pub fn misses(&self, count: u64) {
+        self.miss.iter().for_each(|counter| counter.inc_by(count));
+    }
+
+    /// Counts a query that took `elapsed`.
+    pub fn query(&self, kind: QueryKind, ok: bool, elapsed: Duration) {
+        let query = match kind {
+            QueryKind::Load => &self.load,
+            QueryKind::Flush => &self.flush,
+        };
+        if ok {
+            query.ok.inc()
+        } else {
+            query.error.inc()
+        }
+        query.duration.observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts rows that the database will never take. `reason` is one of a few constants: it is a label.
+    pub fn rejected(&self, reason: &'static str, rows: u64) {
+        self.rejected.with_label_values(&[self.name.as_str(), reason]).inc_by(rows);
+    }
+}

@@ -1,0 +1,222 @@
+//! The metric families of everything but the data threads, with the registry that all metrics are gathered from.
+//!
+//! Must not know: who counts, who scrapes.
+//!
+//! Names follow Prometheus' conventions: base units (seconds, bytes), `_total` for counters. Handles are resolved once
+//! per mapping or route ([`MappingMetrics`]), so that counting is one atomic addition.
+
+mod http;
+mod mapping;
+mod process;
+mod queue;
+
+use std::time::Instant;
+
+use prometheus::core::Collector;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, PullingGauge, Registry,
+    TextEncoder,
+};
+
+pub use http::HttpMetrics;
+pub use mapping::{MappingMetrics, QueryKind};
+pub use queue::QueueMetrics;
+
+use mapping::{CacheFamilies, DatabaseFamilies};
+use process::ProcessCollector;
+
+/// Content type of [`Metrics::render`]: Prometheus' text format 0.0.4.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Buckets for times of queries and requests: 100 us to 30 s.
+const SECONDS: [f64; 17] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0,
+];
+
+/// All families, in a registry of their own. Nothing is static: whoever counts is given this, or a part of it.
+pub struct Metrics {
+    registry: Registry,
+    cache: CacheFamilies,
+    database: DatabaseFamilies,
+    /// HTTP requests and connections.
+    pub http: HttpMetrics,
+    /// The write-behind queue.
+    pub queue: QueueMetrics,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers every family.
+    pub fn new() -> Self {
+        // Registration fails on a malformed or doubled name only, and all names are constants below: the first test
+        // would fail.
+        Self::build().expect("the families' names are constants, each used once")
+    }
+
+    fn build() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        register(&registry, ProcessCollector::new()?)?;
+        let build = IntGaugeVec::new(
+            Opts::new("dsproxy_build_info", "Always 1; the labels say which build this is."),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        register(&registry, build)?;
+        let start = Instant::now();
+        let uptime = move || start.elapsed().as_secs_f64();
+        register(
+            &registry,
+            PullingGauge::new(
+                "dsproxy_uptime_seconds",
+                "Seconds since the proxy was started.",
+                Box::new(uptime),
+            )?,
+        )?;
+        Ok(Self {
+            cache: CacheFamilies::build(&registry)?,
+            database: DatabaseFamilies::build(&registry)?,
+            http: HttpMetrics::build(&registry)?,
+            queue: QueueMetrics::build(&registry)?,
+            registry,
+        })
+    }
+
+    /// The registry: for collectors that are not built here.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The counters of one mapping. `template` is its key template, the `key` label of `cache_hits_total`.
+    pub fn mapping(&self, name: &str, template: &str) -> MappingMetrics {
+        MappingMetrics::new(&self.cache, &self.database, name, template)
+    }
+
+    /// Everything in Prometheus' text format, see [`CONTENT_TYPE`].
+    pub fn render(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+fn register(registry: &Registry, collector: impl Collector + 'static) -> prometheus::Result<()> {
+    registry.register(Box::new(collector))
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
+    let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+    register(registry, family.clone())?;
+    Ok(family)
+}
+
+fn histograms(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> prometheus::Result<HistogramVec> {
+    let family = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+    register(registry, family.clone())?;
+    Ok(family)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    let gauge = IntGauge::new(name, help)?;
+    register(registry, gauge.clone())?;
+    Ok(gauge)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn line(metrics: &Metrics, start: &str) -> String {
+        let text = metrics.render().unwrap();
+        let found = text.lines().find(|line| line.starts_with(start)).map(str::to_owned);
+        found.unwrap_or_else(|| format!("no {start} in\n{text}"))
+    }
+
+    #[test]
+    fn one_hit_is_counted_under_both_names() {
+        let metrics = Metrics::new();
+        let user = metrics.mapping("user", "user:{id}");
+        user.hits(2);
+        user.misses(1);
+        assert_eq!(line(&metrics, "cache_hits_total"), "cache_hits_total{key=\"user:{id}\"} 2");
+        assert_eq!(line(&metrics, "cache_misses_total"), "cache_misses_total{key=\"user:{id}\"} 1");
+        let family = "dsproxy_cache_requests_total{mapping=\"user\",result=";
+        assert_eq!(line(&metrics, &format!("{family}\"hit")), format!("{family}\"hit\"}} 2"));
+    }
+
+    #[test]
+    fn queries_flushes_and_rejects_are_counted_by_mapping() {
+        let metrics = Metrics::new();
+        let user = metrics.mapping("user", "user:{id}");
+        user.query(QueryKind::Load, true, Duration::from_millis(3));
+        user.query(QueryKind::Flush, false, Duration::from_millis(3));
+        user.rejected("type", 2);
+        user.flush_rows.observe(50.0);
+        let text = metrics.render().unwrap();
+        for expected in [
+            "dsproxy_queries_total{kind=\"load\",mapping=\"user\",outcome=\"ok\"} 1",
+            "dsproxy_queries_total{kind=\"flush\",mapping=\"user\",outcome=\"error\"} 1",
+            "dsproxy_query_duration_seconds_count{kind=\"load\",mapping=\"user\"} 1",
+            "dsproxy_flush_batch_rows_bucket{mapping=\"user\",le=\"50\"} 1",
+            "dsproxy_rejected_rows_total{mapping=\"user\",reason=\"type\"} 2",
+        ] {
+            assert!(text.lines().any(|line| line == expected), "no {expected} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_age_of_the_oldest_row_is_worked_out_at_the_scrape() {
+        let metrics = Metrics::new();
+        assert_eq!(
+            line(&metrics, "dsproxy_write_behind_oldest_seconds"),
+            "dsproxy_write_behind_oldest_seconds 0"
+        );
+        metrics.queue.set_oldest(Instant::now().checked_sub(Duration::from_secs(90)));
+        let shown = line(&metrics, "dsproxy_write_behind_oldest_seconds");
+        assert!(shown.contains(" 90."), "{shown}");
+    }
+
+    #[test]
+    fn the_process_and_the_build_are_described() {
+        let metrics = Metrics::new();
+        let text = metrics.render().unwrap();
+        for name in [
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_open_fds",
+            "process_threads",
+        ] {
+            assert!(text.contains(&format!("\n{name} ")), "no {name} in\n{text}");
+        }
+        assert!(text.contains(&format!("dsproxy_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))));
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let metrics = Metrics::new();
+        metrics.mapping("m", "m:{id}").query(QueryKind::Load, true, Duration::ZERO);
+        metrics.http.request("/ping", 200, Duration::ZERO);
+        for family in metrics.registry().gather() {
+            let (name, counter) =
+                (family.name(), family.get_field_type() == prometheus::proto::MetricType::COUNTER);
+            assert_eq!(counter, name.ends_with("_total"), "{name}");
+            assert!(family.help().ends_with('.'), "{name}");
+        }
+    }
+}
