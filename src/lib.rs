@@ -1,4 +1,5 @@
 //! dsproxy.
 
+pub mod embedded;
 pub mod resp;
 pub mod slot;
