@@ -164,11 +164,63 @@ fn a_client_that_waits_to_be_killed() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
+fn kept() -> KeeperOptions {
+    KeeperOptions { durable: true, keep_files: true, ..KeeperOptions::default() }
+}
+
+/// The root of keepers that leave their files; removed with the value, once the last keeper is gone.
+struct KeptRoot(PathBuf);
+
+impl KeptRoot {
+    fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("dsproxy-kept-").tempdir().unwrap().keep())
+    }
+}
+
+impl Drop for KeptRoot {
+    fn drop(&mut self) {
+        sweep(self.0.parent().unwrap(), self.0.file_name().unwrap().to_str().unwrap());
+    }
+}
+
+#[test]
+fn an_interrupted_first_start_is_repaired() {
+    let root = KeptRoot::new();
+    let stack = root.0.join("stack");
+    let remembers = |fact: &str| {
+        let memory = std::fs::read_to_string(stack.join("stack.json")).unwrap_or_default();
+        memory.contains(&format!("{fact:?}: true"))
+    };
+    let moments: [(&str, &dyn Fn() -> bool); 4] = [
+        ("a node has started", &|| stack.join("redis-2/nodes.conf").exists()),
+        ("initdb is at work", &|| stack.join("postgres/data/global").exists()),
+        ("initdb is done", &|| remembers("postgres_initialised")),
+        ("all is done", &|| remembers("cluster_formed")),
+    ];
+    for (what, reached) in moments {
+        let mut keeper = Command::new(env!("CARGO_BIN_EXE_dsproxy"))
+            .arg("keep-stack")
+            .arg(&root.0)
+            .arg(serde_json::to_string(&kept()).unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually(PATIENCE, what, reached);
+        keeper.kill().unwrap();
+        keeper.wait().unwrap();
+    }
+    let whole = PrivateStack::start_in(root.0.clone(), kept());
+    let info = whole.info();
+    set(&info.redis_nodes, "key", "value");
+    assert_eq!(whole.fresh_database().query("SELECT 1"), [[Some("1".to_owned())]]);
+    drop(whole);
+    eventually(PATIENCE, "the keeper is gone", || !runs(info.keeper_pid));
+}
+
 #[test]
 fn data_survives_a_restart() {
-    let root = tempfile::Builder::new().prefix("dsproxy-kept-").tempdir().unwrap();
-    let options = KeeperOptions { durable: true, keep_files: true, ..KeeperOptions::default() };
-    let start = || PrivateStack::start_in(root.path().to_owned(), options.clone());
+    let root = KeptRoot::new();
+    let start = || PrivateStack::start_in(root.0.clone(), kept());
     let leave = |stack: PrivateStack, kill: bool| {
         let info = stack.info();
         if kill {

@@ -11,35 +11,23 @@ use super::process::POLL;
 /// Slots of a Redis Cluster.
 const SLOTS: usize = 16_384;
 
-/// What the nodes' directories held before the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Before {
-    /// Nothing: slots are given out and nodes introduced.
-    Fresh,
-    /// A cluster whose nodes listen where they listened: they find each other.
-    SamePorts,
-    /// A cluster whose nodes moved: they keep their slots and are introduced again.
-    NewPorts,
-}
-
 /// Waits until every node of `nodes` (the first `shards` are primaries, the others their replicas in turn) runs and
-/// sees a cluster that serves all slots.
+/// sees a cluster that serves all slots. `fresh` nodes hold nothing yet; others are a cluster from an earlier run.
 pub(crate) fn form(
     nodes: &mut [Node],
     shards: usize,
-    before: Before,
+    fresh: bool,
     deadline: Instant,
 ) -> Result<(), StackError> {
     for node in nodes.iter_mut() {
         node.wait_ready(deadline)?;
     }
-    if before == Before::Fresh {
+    if fresh {
         give_out_slots(&nodes[..shards])?;
     }
-    if before != Before::SamePorts {
-        introduce(nodes)?;
-    }
-    if before == Before::Fresh {
+    // Also nodes that know each other: their ports may have changed, now or in a start that was interrupted.
+    introduce(nodes)?;
+    if fresh {
         attach_replicas(nodes, shards, deadline)?;
     }
     for node in nodes.iter() {

@@ -24,7 +24,6 @@ pub use error::StackError;
 pub use files::write_env_file;
 pub use ports::{free_ports, is_free};
 
-use cluster::Before;
 use files::{DirLock, Memory};
 use node::{Node, NodeStyle};
 use postgres::Postgres;
@@ -126,7 +125,7 @@ impl Stack {
         let deadline = Instant::now() + self.options.start_timeout;
         let dir = self.options.dir.clone();
         let mut memory = Memory::load(&dir);
-        let before = self.plan_cluster(&mut memory)?;
+        let fresh = self.plan_cluster(&mut memory)?;
         self.plan_postgres(&mut memory)?;
         memory.save(&dir)?;
         for node in &mut self.nodes {
@@ -135,7 +134,7 @@ impl Stack {
         // Waiting is done by another thread, starting by this one: see `process` on threads.
         let (nodes, shards, style_postgres) = (&mut self.nodes, self.options.shards, &mut self.postgres);
         let (formed, ready) = std::thread::scope(|scope| {
-            let forming = scope.spawn(|| cluster::form(nodes, shards, before, deadline));
+            let forming = scope.spawn(|| cluster::form(nodes, shards, fresh, deadline));
             let ready = start_postgres(style_postgres.as_mut(), &mut memory, &dir, deadline);
             let formed = forming.join().unwrap_or_else(|_| {
                 Err(StackError::Refused {
@@ -151,8 +150,8 @@ impl Stack {
         memory.save(&dir)
     }
 
-    /// Decides on ports and on what to do with what the directory holds.
-    fn plan_cluster(&mut self, memory: &mut Memory) -> Result<Before, StackError> {
+    /// Decides on ports and on what to do with what the directory holds; true when that is nothing (any more).
+    fn plan_cluster(&mut self, memory: &mut Memory) -> Result<bool, StackError> {
         let options = &self.options;
         let count = options.shards * (1 + options.replicas);
         let shape = |shards, replicas| format!("{shards} shards with {replicas} replicas each");
@@ -186,11 +185,7 @@ impl Stack {
         (memory.shards, memory.replicas, memory.cluster_formed) = (options.shards, options.replicas, kept);
         let ports = memory.redis_ports.iter().enumerate();
         self.nodes = ports.map(|(index, ports)| Node::new(&options.dir, index, *ports)).collect();
-        Ok(match (kept, same) {
-            (false, _) => Before::Fresh,
-            (true, true) => Before::SamePorts,
-            (true, false) => Before::NewPorts,
-        })
+        Ok(!kept)
     }
 
     fn plan_postgres(&mut self, memory: &mut Memory) -> Result<(), StackError> {
