@@ -1,9 +1,13 @@
 //! dsproxy.
 
+pub mod cluster;
 pub mod command;
 pub mod config;
+pub mod core;
+pub mod embedded;
 pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod resp;
 pub mod slot;
+pub mod worker;

@@ -1,0 +1,59 @@
+# The targets a newcomer needs; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-bench build run test lint bench fuzz clean clean-data
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# Arguments for `dsproxy dev`, as in: make run ARGS="--help"
+ARGS ?=
+# Arguments for the test runner, as in: make test TESTS=embedded
+TESTS ?=
+# Seconds per fuzz target.
+FUZZ_SECONDS ?= 60
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing (redis-server, postgresql); starts no service
+	@scripts/setup.sh
+
+setup-bench: ## Install what the comparison needs, too (haproxy, nutcracker)
+	@scripts/setup.sh --bench
+
+build: ## Build in release mode
+	cargo build --release --locked
+
+run: setup build ## Run everything: a Redis Cluster, a Postgres, the proxy (Ctrl-C stops it all)
+	@exec "$(TARGET_DIR)/release/dsproxy" dev $(ARGS)
+
+test: setup ## Run all tests against real servers
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -x; cargo nextest run --locked $(TESTS); \
+	else \
+		set -x; cargo test --locked --lib --bins --tests $(TESTS); \
+	fi
+	cargo test --locked --doc --quiet
+
+lint: ## Check the format and all lints
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+bench: setup-bench build ## Compare with a direct cluster, HAProxy and nutcracker
+	python3 loadtest/bench.py
+
+fuzz: ## Fuzz every target for FUZZ_SECONDS (needs cargo-fuzz and a nightly toolchain)
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
+		echo "fuzz: needs \`rustup toolchain install nightly\` and \`cargo install cargo-fuzz\`" >&2; exit 1; }
+	@targets=$$(cargo +nightly fuzz list) && for target in $$targets; do \
+		echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
+		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+clean: ## Remove what the build made (not the data of `make run`)
+	cargo clean
+
+clean-data: ## Remove the data of `make run` (.dsproxy)
+	@if [ -e .dsproxy/lock ] && ! flock -n .dsproxy/lock true; then \
+		echo "clean-data: dsproxy runs (pid $$(cat .dsproxy/lock)); stop it first" >&2; exit 1; \
+	fi
+	@if [ -L .dsproxy/postgres ]; then rm -rf -- "$$(readlink .dsproxy/postgres)"; fi
+	rm -rf .dsproxy
