@@ -9,6 +9,7 @@ mod http;
 mod mapping;
 mod process;
 mod queue;
+pub mod worker;
 
 use std::time::Instant;
 

@@ -46,9 +46,9 @@ pub fn push_simple(out: &mut Vec<u8>, text: &str) {
 }
 
 /// An error; CR and LF in `text` become blanks, so that no text can break the framing.
-pub fn push_error(out: &mut Vec<u8>, text: &str) {
+pub fn push_error(out: &mut Vec<u8>, text: impl AsRef<[u8]>) {
     out.push(b'-');
-    out.extend(text.bytes().map(|b| if b == b'\r' || b == b'\n' { b' ' } else { b }));
+    out.extend(text.as_ref().iter().copied().map(|b| if b == b'\r' || b == b'\n' { b' ' } else { b }));
     out.extend_from_slice(b"\r\n");
 }
 

@@ -1,0 +1,80 @@
+//! A handle by which the rest of the program runs a Redis command through the proxy's own data path.
+//!
+//! Must not know: who runs the command (a worker takes the calls off the channel).
+
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+/// On whose behalf a command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// As if a client had sent it: mapped keys are read through and written behind.
+    Client,
+    /// The proxy's own business: a plain command to the cluster.
+    Internal,
+}
+
+/// One command on its way to a worker.
+#[derive(Debug)]
+pub struct Call {
+    /// On whose behalf.
+    pub origin: Origin,
+    /// One RESP request.
+    pub request: Vec<u8>,
+    /// Where the raw RESP2 reply goes. Dropping it abandons the call.
+    pub reply: oneshot::Sender<Bytes>,
+}
+
+/// Why a call got no reply.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum GatewayError {
+    /// The worker's queue is full; a retry may help.
+    #[error("the proxy is overloaded: too many internal commands wait")]
+    Overloaded,
+    /// The workers have stopped.
+    #[error("the proxy is shutting down")]
+    Closed,
+}
+
+/// Spreads calls over the workers, round robin. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    workers: Arc<[mpsc::Sender<Call>]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Gateway {
+    /// A gateway to these workers' queues.
+    pub fn new(workers: Vec<mpsc::Sender<Call>>) -> Self {
+        Self { workers: workers.into(), next: Arc::default() }
+    }
+
+    /// Runs one command and returns its raw RESP2 reply. Every call ends within the command timeout of the upstream
+    /// plus that of a load. Dropping the future abandons the reply, not the command.
+    ///
+    /// # Errors
+    /// [`GatewayError`] when no worker took it.
+    pub async fn call(&self, origin: Origin, request: Vec<u8>) -> Result<Bytes, GatewayError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Call { origin, request, reply })?;
+        answer.await.map_err(|_| GatewayError::Closed)
+    }
+
+    /// Hands over a call without waiting.
+    ///
+    /// # Errors
+    /// [`GatewayError`] when no worker took it.
+    pub fn send(&self, call: Call) -> Result<(), GatewayError> {
+        if self.workers.is_empty() {
+            return Err(GatewayError::Closed);
+        }
+        let worker = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+        self.workers[worker].try_send(call).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => GatewayError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => GatewayError::Closed,
+        })
+    }
+}

@@ -1,0 +1,14 @@
+//! The upstream side: who owns which slot, what was sent to a node, what it still owes us.
+//!
+//! Must not know: clients, mappings, sockets.
+
+mod discovery;
+mod gateway;
+mod log;
+mod topology;
+mod upstream;
+
+pub use discovery::{Discovery, DiscoveryError, UpstreamOptions};
+pub use gateway::{Call, Gateway, GatewayError, Origin};
+pub use topology::{Node, NodeAddr, Topology, TopologyError};
+pub use upstream::{Entry, Link, Lost, Owner, Upstream};

@@ -1,0 +1,268 @@
+//! One connection to a node: what was sent, who waits for which reply, in order.
+//!
+//! Must not know: sockets (bytes in, bytes out), what a reply means.
+
+use super::log::RequestLog;
+use crate::resp::{MalformedReply, ReplyScanner, Scan};
+use std::collections::VecDeque;
+
+/// Who gets a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Part `part` of request `seq` of a client; `serial` tells a client from a later one at the same index.
+    Client {
+        /// Index of the client in its core.
+        index: u32,
+        /// Serial number of the client.
+        serial: u32,
+        /// Sequence number of its request.
+        seq: u32,
+        /// Which part of a split request.
+        part: u32,
+    },
+    /// The connection itself: a step of its handshake.
+    Handshake,
+    /// Nobody: `ASKING`, or a request whose client was already answered (timeout).
+    Nobody,
+}
+
+/// One request in flight (or still to be written).
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Who gets the reply.
+    pub owner: Owner,
+    /// Length of the request in bytes.
+    pub len: u32,
+    /// When it was dispatched, in microseconds of the core's clock.
+    pub at: u64,
+    /// Index of the command in the command table.
+    pub command: u16,
+    /// Index of the mapping its key belongs to, or [`Entry::UNMAPPED`].
+    pub mapping: u16,
+    /// May be sent again even when it may have run.
+    pub readonly: bool,
+    /// Redirects and retries so far.
+    pub attempts: u8,
+}
+
+impl Entry {
+    /// `mapping` of a request whose keys belong to no mapping.
+    pub const UNMAPPED: u16 = u16::MAX;
+}
+
+/// State of the link to the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Not connected; the next attempt is due at this time (microseconds of the core's clock).
+    Down {
+        /// When to connect again.
+        retry_at: u64,
+    },
+    /// A connection attempt is under way.
+    Connecting,
+    /// Connected.
+    Up,
+}
+
+/// A request taken off a lost connection.
+#[derive(Debug)]
+pub struct Lost {
+    /// The request's entry.
+    pub entry: Entry,
+    /// Its bytes.
+    pub request: Vec<u8>,
+    /// Whether any byte of it had been written, so that it may have run.
+    pub sent: bool,
+}
+
+/// One connection to one node in one dialect.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Address of the node, as `host:port`.
+    pub addr: Box<str>,
+    /// RESP dialect spoken on this connection: 2 or 3.
+    pub protocol: u8,
+    /// State of the link.
+    pub link: Link,
+    /// Consecutive failed connection attempts.
+    pub failures: u32,
+    /// Why the link last went down, for error texts.
+    pub reason: String,
+    /// Already on the list of connections to flush.
+    pub dirty: bool,
+    /// When bytes last arrived, in microseconds of the core's clock.
+    pub heard_at: u64,
+    log: RequestLog,
+    fifo: VecDeque<Entry>,
+    tail: Vec<u8>,
+    need: usize,
+    scanner: ReplyScanner,
+    pushed: u64,
+    answered: u64,
+}
+
+impl Upstream {
+    /// A connection that is still to be made.
+    pub fn new(addr: &str, protocol: u8) -> Self {
+        Self {
+            addr: addr.into(),
+            protocol,
+            link: Link::Down { retry_at: 0 },
+            failures: 0,
+            reason: String::from("not connected yet"),
+            dirty: false,
+            heard_at: 0,
+            log: RequestLog::default(),
+            fifo: VecDeque::new(),
+            tail: Vec::new(),
+            need: 0,
+            scanner: ReplyScanner::default(),
+            pushed: 0,
+            answered: 0,
+        }
+    }
+
+    /// Queues a request; `entry.len` is set from `request`.
+    #[inline]
+    pub fn push(&mut self, request: &[u8], mut entry: Entry) {
+        entry.len = request.len() as u32;
+        self.log.push(request);
+        self.fifo.push_back(entry);
+        self.pushed += 1;
+    }
+
+    /// Queues a request that `encode` appends to the output buffer.
+    #[inline]
+    pub fn push_with(&mut self, mut entry: Entry, encode: impl FnOnce(&mut Vec<u8>)) {
+        let tail = self.log.tail();
+        let before = tail.len();
+        encode(tail);
+        entry.len = (tail.len() - before) as u32;
+        self.fifo.push_back(entry);
+        self.pushed += 1;
+    }
+
+    /// Queues handshake requests before everything else; only right after connecting.
+    pub fn push_handshake(&mut self, requests: &[Vec<u8>], at: u64, command: u16) {
+        for request in requests.iter().rev() {
+            self.log.prepend(request);
+            self.fifo.push_front(Entry {
+                owner: Owner::Handshake,
+                len: request.len() as u32,
+                at,
+                command,
+                mapping: Entry::UNMAPPED,
+                readonly: true,
+                attempts: 0,
+            });
+        }
+    }
+
+    /// Bytes to be written to the socket.
+    pub fn unsent(&self) -> &[u8] {
+        self.log.unsent()
+    }
+
+    /// `n` bytes of [`Self::unsent`] were written.
+    pub fn wrote(&mut self, n: usize) {
+        self.log.wrote(n);
+    }
+
+    /// Requests without a reply.
+    pub fn inflight(&self) -> usize {
+        self.fifo.len()
+    }
+
+    /// Bytes of requests without a reply, plus those of an unfinished reply.
+    pub fn buffered(&self) -> usize {
+        self.log.len() + self.tail.len()
+    }
+
+    /// How many requests were ever queued; a mark for [`Self::answered_up_to`].
+    pub fn mark(&self) -> u64 {
+        self.pushed
+    }
+
+    /// True when every request queued before `mark` was answered or taken back.
+    pub fn answered_up_to(&self, mark: u64) -> bool {
+        self.answered >= mark
+    }
+
+    /// The oldest request without a reply.
+    pub fn oldest(&self) -> Option<&Entry> {
+        self.fifo.front()
+    }
+
+    /// Requests without a reply, oldest first.
+    pub fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.fifo.iter_mut()
+    }
+
+    /// The bytes of the oldest request without a reply.
+    pub fn oldest_request(&self) -> &[u8] {
+        self.fifo.front().map_or(&[], |entry| self.log.request(0, entry.len as usize))
+    }
+
+    /// Takes the oldest request off the queue: its reply is here.
+    #[inline]
+    pub fn answer(&mut self) -> Option<Entry> {
+        let entry = self.fifo.pop_front()?;
+        self.log.ack(entry.len as usize);
+        // Handshake steps jump the queue, so marks do not count them.
+        if entry.owner != Owner::Handshake {
+            self.answered += 1;
+        }
+        Some(entry)
+    }
+
+    /// Bytes of a reply that began in an earlier read; give them back with [`Self::keep_tail`].
+    pub fn take_tail(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.tail)
+    }
+
+    /// Keeps the bytes of an unfinished reply.
+    pub fn keep_tail(&mut self, tail: Vec<u8>) {
+        self.tail = tail;
+    }
+
+    /// True while a buffer of `len` bytes cannot hold the unfinished reply.
+    pub fn needs_more_than(&self, len: usize) -> bool {
+        len < self.need
+    }
+
+    /// Finds the end of the reply at the start of `buf`; `None` when it is unfinished.
+    ///
+    /// # Errors
+    /// [`MalformedReply`] when the node does not speak RESP.
+    #[inline]
+    pub fn scan(&mut self, buf: &[u8]) -> Result<Option<usize>, MalformedReply> {
+        match self.scanner.scan(buf)? {
+            Scan::Complete(end) => {
+                self.need = 0;
+                Ok(Some(end))
+            }
+            Scan::Incomplete(need) => {
+                self.need = need;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The link is gone: takes every request back, oldest first, and forgets half-read replies.
+    pub fn take_all(&mut self) -> Vec<Lost> {
+        let mut offset = 0;
+        let mut lost = Vec::with_capacity(self.fifo.len());
+        for entry in self.fifo.drain(..) {
+            let sent = self.log.touched(offset);
+            let request = self.log.request(offset, entry.len as usize).to_vec();
+            offset += entry.len as usize;
+            lost.push(Lost { entry, request, sent });
+        }
+        self.answered = self.pushed;
+        self.log.clear();
+        self.tail = Vec::new();
+        self.need = 0;
+        self.scanner.reset();
+        lost
+    }
+}

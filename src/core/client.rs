@@ -1,0 +1,186 @@
+//! One client: what it has asked, in order, and what it is still to be told.
+//!
+//! Must not know: upstreams, sockets.
+
+use super::gather::Gather;
+use super::session::Session;
+use crate::resp::RequestScanner;
+use std::collections::VecDeque;
+
+/// Tells a client from an earlier one at the same index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientKey {
+    /// Index in the core's slab.
+    pub index: u32,
+    /// Serial number, unique among the clients that ever had this index.
+    pub serial: u32,
+}
+
+/// What kind of client it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A socket.
+    Socket,
+    /// One call of the program itself, on behalf of a client.
+    Call,
+    /// One call of the program itself, past all mappings.
+    Internal,
+}
+
+/// A request whose reply has its place in the order.
+#[derive(Debug)]
+pub enum Slot {
+    /// Forwarded, unanswered.
+    Waiting(Begun),
+    /// Answered, but an earlier request is not.
+    Ready(Vec<u8>),
+    /// Split; some parts are unanswered.
+    Gathering(Begun, Box<Gather>),
+}
+
+/// When a request was dispatched, and what it was; for the metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun {
+    /// Microseconds of the core's clock.
+    pub at: u64,
+    /// Index in the command table.
+    pub command: u16,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    /// See [`ClientKey`].
+    pub serial: u32,
+    /// What kind.
+    pub kind: Kind,
+    /// What it has told about itself.
+    pub session: Session,
+    /// Replies in order, to be written from `out_at` on.
+    pub out: Vec<u8>,
+    /// Bytes of `out` already written.
+    pub out_at: usize,
+    /// Bytes received but not run: an unfinished request, or whole ones while paused.
+    pub tail: Vec<u8>,
+    /// Nothing can be run before the tail is this long.
+    pub need: usize,
+    /// Place in a long unfinished request.
+    pub scanner: Option<Box<RequestScanner>>,
+    /// On the list of clients with something to write.
+    pub touched: bool,
+    /// At a limit: not read, its tail not run.
+    pub paused: bool,
+    /// Paused until it has no unanswered request.
+    pub waits: bool,
+    /// No further request is run; closed once everything is written.
+    pub closing: bool,
+    /// It has sent its last byte; closed once everything is answered and written.
+    pub half_closed: bool,
+    slots: VecDeque<Slot>,
+    head: u32,
+}
+
+impl Client {
+    /// A client that has said nothing yet.
+    pub fn new(serial: u32, kind: Kind, session: Session) -> Self {
+        Self {
+            serial,
+            kind,
+            session,
+            out: Vec::new(),
+            out_at: 0,
+            tail: Vec::new(),
+            need: 0,
+            scanner: None,
+            touched: false,
+            paused: false,
+            waits: false,
+            closing: false,
+            half_closed: false,
+            slots: VecDeque::new(),
+            head: 0,
+        }
+    }
+
+    /// Requests whose reply is not in `out` yet.
+    pub fn inflight(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Bytes that wait to be written.
+    pub fn unwritten(&self) -> usize {
+        self.out.len() - self.out_at
+    }
+
+    /// True when it owes and is owed nothing.
+    pub fn is_quiet(&self) -> bool {
+        self.slots.is_empty() && self.unwritten() == 0
+    }
+
+    /// Sequence number of the next request.
+    pub fn next_seq(&self) -> u32 {
+        self.head.wrapping_add(self.slots.len() as u32)
+    }
+
+    /// Takes a place in the order for a request; its sequence number.
+    #[inline]
+    pub fn open(&mut self, slot: Slot) -> u32 {
+        let seq = self.next_seq();
+        self.slots.push_back(slot);
+        seq
+    }
+
+    /// The place of request `seq`, if it is still unanswered.
+    pub fn slot_mut(&mut self, seq: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(seq.wrapping_sub(self.head) as usize)
+    }
+
+    /// Answers request `seq`: appends the reply to `out` when it is its turn, else keeps it in a buffer from `spare`.
+    /// Returns when and what the request was; `None` when it is not waiting.
+    #[inline]
+    pub fn complete(&mut self, seq: u32, reply: &[u8], spare: &mut Vec<Vec<u8>>) -> Option<Begun> {
+        let place = seq.wrapping_sub(self.head) as usize;
+        let begun = match self.slots.get(place)? {
+            Slot::Waiting(begun) | Slot::Gathering(begun, _) => *begun,
+            Slot::Ready(_) => return None,
+        };
+        if place == 0 {
+            self.out.extend_from_slice(reply);
+            self.slots.pop_front();
+            self.head = self.head.wrapping_add(1);
+            self.advance(spare);
+        } else {
+            let mut kept = spare.pop().unwrap_or_default();
+            kept.extend_from_slice(reply);
+            if let Some(slot) = self.slots.get_mut(place) {
+                *slot = Slot::Ready(kept);
+            }
+        }
+        Some(begun)
+    }
+
+    /// Moves replies whose turn has come into `out`.
+    fn advance(&mut self, spare: &mut Vec<Vec<u8>>) {
+        while let Some(Slot::Ready(reply)) = self.slots.front_mut() {
+            self.out.extend_from_slice(reply);
+            super::recycle(std::mem::take(reply), spare);
+            self.slots.pop_front();
+            self.head = self.head.wrapping_add(1);
+        }
+        // A long pipeline leaves a long queue behind; a quiet client keeps none of it.
+        if self.slots.is_empty() && self.slots.capacity() > 32 {
+            self.slots = VecDeque::new();
+        }
+    }
+
+    /// Gives up buffers that hold nothing.
+    pub fn rest(&mut self, spare: &mut Vec<Vec<u8>>) {
+        if self.unwritten() == 0 && self.out.capacity() > 0 {
+            self.out_at = 0;
+            super::recycle(std::mem::take(&mut self.out), spare);
+        }
+        if self.tail.is_empty() && self.tail.capacity() > 0 {
+            super::recycle(std::mem::take(&mut self.tail), spare);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Puts the replies to the parts of a split command together.
+//!
+//! Must not know: where the parts went.
+
+use crate::command::Merge;
+use crate::resp::{ReplyScanner, Scan, push_array_header, push_integer};
+
+/// One part: keys of one slot.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    first: u32,
+    count: u32,
+}
+
+/// A split command that waits for its parts.
+#[derive(Debug)]
+pub struct Gather {
+    merge: Merge,
+    parts_left: usize,
+    parts: Vec<Part>,
+    /// Positions of keys in the client's order, grouped by part.
+    order: Vec<u32>,
+    /// Where the element for each key lies in `data`.
+    elements: Vec<(u32, u32)>,
+    data: Vec<u8>,
+    sum: i64,
+    error: Option<Vec<u8>>,
+    /// Positions of keys that came back nil and belong to a mapping, with the key.
+    pub missing: Vec<(u32, Vec<u8>)>,
+}
+
+impl Gather {
+    /// A gather without parts; reuse one with [`Self::reset`].
+    pub fn new() -> Self {
+        Self {
+            merge: Merge::AllOk,
+            parts_left: 0,
+            parts: Vec::new(),
+            order: Vec::new(),
+            elements: Vec::new(),
+            data: Vec::new(),
+            sum: 0,
+            error: None,
+            missing: Vec::new(),
+        }
+    }
+
+    /// Begins a command over `keys` keys.
+    pub fn reset(&mut self, merge: Merge, keys: usize) {
+        self.merge = merge;
+        self.parts_left = 0;
+        self.parts.clear();
+        self.order.clear();
+        self.elements.clear();
+        if merge == Merge::Array {
+            self.elements.resize(keys, (0, 0));
+        }
+        self.data.clear();
+        self.sum = 0;
+        self.error = None;
+        self.missing.clear();
+    }
+
+    /// Adds a part that covers the keys at these positions; its number.
+    pub fn add_part(&mut self, positions: impl Iterator<Item = u32>) -> u32 {
+        let first = self.order.len() as u32;
+        self.order.extend(positions);
+        self.parts.push(Part { first, count: self.order.len() as u32 - first });
+        self.parts_left += 1;
+        (self.parts.len() - 1) as u32
+    }
+
+    /// Takes the reply to a part. True when it was the last one.
+    pub fn take(&mut self, part: u32, reply: &[u8]) -> bool {
+        self.parts_left = self.parts_left.saturating_sub(1);
+        if reply.first() == Some(&b'-') {
+            self.error.get_or_insert_with(|| reply.to_vec());
+        } else if self.take_ok(part, reply).is_none() {
+            self.error.get_or_insert_with(|| b"-ERR dsproxy: a node answered a part of this command with an unexpected reply\r\n".to_vec());
+        }
+        self.parts_left == 0
+    }
+
+    fn take_ok(&mut self, part: u32, reply: &[u8]) -> Option<()> {
+        match self.merge {
+            Merge::AllOk => (reply.first() == Some(&b'+')).then_some(()),
+            Merge::Sum => {
+                let digits = reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
+                self.sum += std::str::from_utf8(digits).ok()?.parse::<i64>().ok()?;
+                Some(())
+            }
+            Merge::Array => self.take_elements(part, reply),
+        }
+    }
+
+    fn take_elements(&mut self, part: u32, reply: &[u8]) -> Option<()> {
+        if reply.first() != Some(&b'*') {
+            return None;
+        }
+        let Part { first, count } = *self.parts.get(part as usize)?;
+        let mut at = memchr::memchr(b'\n', reply)? + 1;
+        let mut scanner = ReplyScanner::default();
+        for position in self.order.get(first as usize..(first + count) as usize)? {
+            let Ok(Scan::Complete(length)) = scanner.scan(&reply[at..]) else { return None };
+            let start = self.data.len() as u32;
+            self.data.extend_from_slice(&reply[at..at + length]);
+            *self.elements.get_mut(*position as usize)? = (start, length as u32);
+            at += length;
+        }
+        (at == reply.len()).then_some(())
+    }
+
+    /// Positions of the keys of a part, in the client's order.
+    pub fn positions(&self, part: u32) -> &[u32] {
+        let Some(Part { first, count }) = self.parts.get(part as usize) else { return &[] };
+        self.order.get(*first as usize..(*first + *count) as usize).unwrap_or_default()
+    }
+
+    /// The element at `position`, as far as it has arrived.
+    pub fn element(&self, position: u32) -> &[u8] {
+        let Some((start, length)) = self.elements.get(position as usize) else { return &[] };
+        self.data.get(*start as usize..(*start + *length) as usize).unwrap_or_default()
+    }
+
+    /// Puts an encoded element in the place of the one at `position`.
+    pub fn replace(&mut self, position: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.data.len();
+        encode(&mut self.data);
+        if let Some(element) = self.elements.get_mut(position as usize) {
+            *element = (start as u32, (self.data.len() - start) as u32);
+        }
+    }
+
+    /// Makes the whole command fail with this encoded error.
+    pub fn fail(&mut self, error: &[u8]) {
+        self.error.get_or_insert_with(|| error.to_vec());
+    }
+
+    /// True when a part failed.
+    pub fn failed(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// Appends the merged reply.
+    pub fn finish(&self, out: &mut Vec<u8>) {
+        if let Some(error) = &self.error {
+            out.extend_from_slice(error);
+            return;
+        }
+        match self.merge {
+            Merge::AllOk => out.extend_from_slice(b"+OK\r\n"),
+            Merge::Sum => push_integer(out, self.sum),
+            Merge::Array => {
+                push_array_header(out, self.elements.len());
+                for position in 0..self.elements.len() {
+                    out.extend_from_slice(self.element(position as u32));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The data path of one worker thread: clients on one side, nodes on the other, nothing shared, no I/O.
+//!
+//! Must not know: sockets, threads, runtimes. Bytes come in through [`Core::client_data`] and
+//! [`Core::upstream_data`]; what the driver must do about it stands in [`Outbox`].
+//!
+//! The path of a hit: `run.rs` finds the requests in a client's bytes and appends each to the log of the node that
+//! owns its slot; `reply.rs` finds the replies in a node's bytes and appends each to the output of its client.
+
+mod client;
+mod gather;
+mod local;
+mod mapped;
+mod parking;
+mod reply;
+mod retry;
+mod routes;
+mod run;
+mod session;
+mod split;
+
+pub use client::{ClientKey, Kind};
+pub use mapped::{DataSide, Loads};
+
+use crate::cluster::{Link, Topology, Upstream};
+use crate::command::Command;
+use crate::metrics::worker::WorkerStats;
+use crate::resp::{RequestLimits, RequestScanner};
+use client::{Client, Slot};
+use gather::Gather;
+use parking::Parking;
+use routes::Routes;
+use session::Session;
+use slab::Slab;
+use std::sync::Arc;
+
+/// Buffers above this capacity are freed instead of kept for reuse, in bytes.
+const SPARE_BYTES: usize = 64 << 10;
+/// Most buffers kept for reuse.
+const SPARE_BUFFERS: usize = 1024;
+
+/// Bounds and times of a core.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// Bounds on one request.
+    pub request: RequestLimits,
+    /// Most unanswered requests of one client; beyond it the client is not read.
+    pub inflight_per_client: usize,
+    /// Unwritten reply bytes of one client beyond which it is not read.
+    pub output_pause: usize,
+    /// Unwritten reply bytes of one client beyond which it is closed.
+    pub output_max: usize,
+    /// Most unanswered requests on one upstream connection.
+    pub upstream_inflight: usize,
+    /// Most bytes of unanswered requests on one upstream connection.
+    pub upstream_buffer: usize,
+    /// After this long without a reply a request is answered with an error, in microseconds.
+    pub command_timeout_us: u64,
+    /// First and longest pause between two attempts to connect, in microseconds.
+    pub backoff_us: (u64, u64),
+    /// Credentials for the nodes.
+    pub upstream_auth: Option<UpstreamAuth>,
+    /// Password that clients must give, if any.
+    pub password: Option<crate::config::Secret>,
+    /// What `INFO`, `HELLO` and friends say about this process.
+    pub about: About,
+}
+
+/// Credentials for the nodes. Never printed.
+#[derive(Clone, Debug)]
+pub struct UpstreamAuth {
+    /// User name, if any.
+    pub username: Option<String>,
+    /// Password.
+    pub password: crate::config::Secret,
+}
+
+/// Facts about this process that clients may ask for.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Version of the Redis servers behind us, which is also what clients should take us for.
+    pub redis_version: String,
+    /// Port that clients connect to.
+    pub port: u16,
+    /// Number of data workers.
+    pub workers: usize,
+    /// Index of this worker: makes client ids unique.
+    pub worker: usize,
+}
+
+/// What the driver must do; it empties the lists.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Clients with something to write (or to close).
+    pub touched: Vec<ClientKey>,
+    /// Upstream connections with something to write.
+    pub dirty: Vec<usize>,
+    /// Upstream connections to be made.
+    pub connect: Vec<usize>,
+    /// Upstream connections to be closed; the core has forgotten what was on them.
+    pub close: Vec<usize>,
+    /// Paused clients that may go on: call [`Core::resume`].
+    pub resume: Vec<ClientKey>,
+    /// The topology looks outdated.
+    pub refresh: bool,
+}
+
+/// The data path of one worker. See the module's documentation.
+pub struct Core {
+    /// What the driver must do.
+    pub outbox: Outbox,
+    /// Microseconds since the core was made; set by the driver once per event.
+    pub now: u64,
+    options: CoreOptions,
+    clients: Slab<Client>,
+    upstreams: Slab<Upstream>,
+    node_stats: Vec<Arc<crate::metrics::worker::NodeCells>>,
+    routes: Routes,
+    parking: Parking,
+    data: Option<DataSide>,
+    stats: Arc<WorkerStats>,
+    next_serial: u32,
+    spare: Vec<Vec<u8>>,
+    spare_gathers: Vec<Box<Gather>>,
+    scanner: RequestScanner,
+    key_indexes: Vec<u32>,
+    by_slot: Vec<(u16, u32)>,
+    stopping: bool,
+}
+
+/// Keeps a buffer for reuse, unless it has grown large.
+fn recycle(mut buffer: Vec<u8>, spare: &mut Vec<Vec<u8>>) {
+    if buffer.capacity() <= SPARE_BYTES && spare.len() < SPARE_BUFFERS {
+        buffer.clear();
+        spare.push(buffer);
+    }
+}
+
+impl Core {
+    /// A core without clients.
+    pub fn new(
+        options: CoreOptions,
+        topology: Arc<Topology>,
+        data: Option<DataSide>,
+        stats: Arc<WorkerStats>,
+    ) -> Self {
+        Self {
+            outbox: Outbox::default(),
+            now: 0,
+            options,
+            clients: Slab::new(),
+            upstreams: Slab::new(),
+            node_stats: Vec::new(),
+            routes: Routes::new(topology),
+            parking: Parking::default(),
+            data,
+            stats,
+            next_serial: 0,
+            spare: Vec::new(),
+            spare_gathers: Vec::new(),
+            scanner: RequestScanner::default(),
+            key_indexes: Vec::new(),
+            by_slot: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// A client has connected, or the program calls.
+    pub fn add_client(&mut self, kind: Kind, peer: Option<Box<str>>) -> ClientKey {
+        self.next_serial = self.next_serial.wrapping_add(1);
+        let serial = self.next_serial;
+        let id = u64::from(serial) * self.options.about.workers as u64 + self.options.about.worker as u64;
+        let authenticated = self.options.password.is_none() || kind != Kind::Socket;
+        let session = Session::new(id, authenticated, peer, self.now);
+        let index = self.clients.insert(Client::new(serial, kind, session)) as u32;
+        if kind == Kind::Socket {
+            self.stats.clients.add(1);
+            self.stats.accepted.add(1);
+        }
+        ClientKey { index, serial }
+    }
+
+    /// The client is gone; what it still has in flight is answered into the void.
+    pub fn remove_client(&mut self, key: ClientKey) {
+        if self.client(key).is_none() {
+            return;
+        }
+        let client = self.clients.remove(key.index as usize);
+        self.stats.inflight.sub(client.inflight() as u64);
+        if client.kind == Kind::Socket {
+            self.stats.clients.sub(1);
+        }
+        recycle(client.out, &mut self.spare);
+        recycle(client.tail, &mut self.spare);
+    }
+
+    /// Its last byte has been read. It stays until everything is answered and written.
+    pub fn client_eof(&mut self, key: ClientKey) {
+        if let Some(client) = self.client_mut(key) {
+            client.half_closed = true;
+            self.touch(key.index as usize);
+        }
+    }
+
+    /// False while the client is at a limit (or has said all it may) and must not be read.
+    pub fn wants_read(&self, key: ClientKey) -> bool {
+        self.client(key).is_some_and(|client| !client.paused && !client.closing && !client.half_closed)
+    }
+
+    /// Bytes to be written to the client.
+    pub fn client_output(&self, key: ClientKey) -> &[u8] {
+        self.client(key).map_or(&[], |client| &client.out[client.out_at..])
+    }
+
+    /// `n` bytes of [`Self::client_output`] were written.
+    pub fn client_wrote(&mut self, key: ClientKey, n: usize) {
+        let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else { return };
+        client.out_at += n;
+        client.rest(&mut self.spare);
+        self.check_resume(key.index as usize);
+    }
+
+    /// Takes the client off the list of those with something to write; call before writing.
+    pub fn untouch(&mut self, key: ClientKey) {
+        if let Some(client) = self.client_mut(key) {
+            client.touched = false;
+        }
+    }
+
+    /// True when the client should be closed now: it said goodbye (or was told off), and all is written.
+    pub fn is_finished(&self, key: ClientKey) -> bool {
+        self.client(key).is_none_or(|client| {
+            client.is_quiet() && (client.closing || (client.half_closed && !client.paused) || self.stopping)
+        })
+    }
+
+    /// True when the client has more unwritten replies than allowed and must be closed.
+    pub fn is_too_slow(&self, key: ClientKey) -> bool {
+        self.client(key).is_some_and(|client| client.unwritten() > self.options.output_max)
+    }
+
+    /// Counts a client that was closed for not reading its replies.
+    pub fn count_slow(&self) {
+        self.stats.slow_clients.add(1);
+    }
+
+    /// For calls of the program: the whole reply once it is complete.
+    pub fn take_reply(&mut self, key: ClientKey) -> Option<Vec<u8>> {
+        let client = self.client_mut(key)?;
+        if client.inflight() > 0 || client.unwritten() == 0 {
+            return None;
+        }
+        let reply = std::mem::take(&mut client.out);
+        self.remove_client(key);
+        Some(reply)
+    }
+
+    /// Keys of all clients that are sockets.
+    pub fn socket_clients(&self) -> Vec<ClientKey> {
+        self.clients
+            .iter()
+            .filter(|(_, client)| client.kind == Kind::Socket)
+            .map(|(index, client)| ClientKey { index: index as u32, serial: client.serial })
+            .collect()
+    }
+
+    /// Stops reading from clients: each is closed as soon as what it has in flight is answered.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        for index in self.clients.iter().map(|(index, _)| index).collect::<Vec<_>>() {
+            self.touch(index);
+        }
+    }
+
+    /// Number of clients, calls included.
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// A new topology is known. Requests for slots that moved wait until their old owner has answered what it was
+    /// sent, so that no later command of a client overtakes an earlier one on the same key.
+    pub fn set_topology(&mut self, topology: Arc<Topology>) {
+        let old = self.routes.replace(topology);
+        let moved = old.moved_slots(self.routes.topology());
+        if moved.is_empty() {
+            return;
+        }
+        let marks: Vec<(usize, u64)> = self
+            .upstreams
+            .iter()
+            .filter(|(_, upstream)| upstream.link == Link::Up && upstream.inflight() > 0)
+            .map(|(index, upstream)| (index, upstream.mark()))
+            .collect();
+        self.parking.drain(&moved, marks);
+        self.reroute_unreachable();
+        self.release_parked();
+    }
+
+    fn client(&self, key: ClientKey) -> Option<&Client> {
+        self.clients.get(key.index as usize).filter(|client| client.serial == key.serial)
+    }
+
+    fn client_mut(&mut self, key: ClientKey) -> Option<&mut Client> {
+        self.clients.get_mut(key.index as usize).filter(|client| client.serial == key.serial)
+    }
+
+    /// Puts the client on the list of those with something to write.
+    #[inline]
+    fn touch(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index)
+            && !client.touched
+        {
+            client.touched = true;
+            self.outbox.touched.push(ClientKey { index: index as u32, serial: client.serial });
+        }
+    }
+
+    /// Puts the upstream connection on the list of those to flush, or asks for it to be made.
+    #[inline]
+    fn mark_dirty(&mut self, index: usize) {
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
+        match upstream.link {
+            Link::Up if !upstream.dirty => {
+                upstream.dirty = true;
+                self.outbox.dirty.push(index);
+            }
+            Link::Down { retry_at } if retry_at <= self.now => {
+                upstream.link = Link::Connecting;
+                self.outbox.connect.push(index);
+            }
+            Link::Up | Link::Down { .. } | Link::Connecting => {}
+        }
+    }
+
+    /// Lets a paused client go on once it is well below its limits.
+    fn check_resume(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        let most = if client.waits { 0 } else { self.options.inflight_per_client / 2 };
+        if client.paused
+            && client.inflight() <= most
+            && client.unwritten() <= self.options.output_pause / 2
+        {
+            client.paused = false;
+            client.waits = false;
+            self.outbox.resume.push(ClientKey { index: index as u32, serial: client.serial });
+        }
+    }
+
+    /// Answers a request at once, in its turn.
+    fn answer_now(&mut self, index: usize, command: Option<&Command>, reply: &[u8]) {
+        self.count(command.map(|c| c.id), reply);
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.inflight() == 0 {
+            if client.out.capacity() == 0 {
+                client.out = self.spare.pop().unwrap_or_default();
+            }
+            client.out.extend_from_slice(reply);
+        } else {
+            let mut kept = self.spare.pop().unwrap_or_default();
+            kept.extend_from_slice(reply);
+            client.open(Slot::Ready(kept));
+            self.stats.inflight.add(1);
+        }
+        self.touch(index);
+    }
+
+    /// Answers a request at once with an error; `text` begins with its code.
+    fn answer_error(&mut self, index: usize, command: Option<&Command>, text: &[u8]) {
+        let mut reply = self.spare.pop().unwrap_or_default();
+        crate::resp::push_error(&mut reply, text);
+        self.answer_now(index, command, &reply);
+        recycle(reply, &mut self.spare);
+    }
+
+    /// Counts an answered command.
+    #[inline]
+    fn count(&self, command: Option<u16>, reply: &[u8]) {
+        let index = command.map_or(self.stats.commands.len() - 1, usize::from);
+        if let Some(cells) = self.stats.commands.get(index) {
+            if reply.first() == Some(&b'-') { cells.error.add(1) } else { cells.ok.add(1) }
+        }
+    }
+}
+
+/// Position of [`WorkerStats::ROUTES`].
+#[derive(Clone, Copy)]
+enum Route {
+    Single = 0,
+    Split = 1,
+    Load = 3,
+}
+
+/// What [`Entry::command`] holds for requests that no client sent.
+const NO_COMMAND: u16 = u16::MAX;
+
+/// The driver's side of the upstream connections.
+impl Core {
+    /// `host:port` of an upstream connection.
+    pub fn upstream_addr(&self, index: usize) -> &str {
+        self.upstreams.get(index).map_or("", |upstream| &upstream.addr)
+    }
+
+    /// Bytes to be written to a node.
+    pub fn upstream_output(&self, index: usize) -> &[u8] {
+        self.upstreams.get(index).map_or(&[], Upstream::unsent)
+    }
+
+    /// `n` bytes of [`Self::upstream_output`] were written.
+    pub fn upstream_wrote(&mut self, index: usize, n: usize) {
+        if let Some(upstream) = self.upstreams.get_mut(index) {
+            upstream.wrote(n);
+        }
+    }
+
+    /// Takes the connection off the list of those to flush; call before writing.
+    pub fn clean(&mut self, index: usize) {
+        if let Some(upstream) = self.upstreams.get_mut(index) {
+            upstream.dirty = false;
+        }
+    }
+}

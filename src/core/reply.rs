@@ -1,0 +1,190 @@
+//! From a node's bytes to replies in their client's output.
+//!
+//! Must not know: how requests were routed.
+
+use super::client::Slot;
+use super::{ClientKey, Core, NO_COMMAND, Route, recycle};
+use crate::cluster::{Entry, Owner};
+use crate::resp::is_nil;
+
+impl Core {
+    /// Bytes have arrived from a node: hands every complete reply in them to its client.
+    pub fn upstream_data(&mut self, index: usize, data: &[u8]) {
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
+        upstream.heard_at = self.now;
+        let mut tail = upstream.take_tail();
+        if tail.is_empty() {
+            let used = self.read_replies(index, data);
+            if let Some(upstream) = self.upstreams.get_mut(index)
+                && let Some(rest) = used.and_then(|used| data.get(used..)).filter(|rest| !rest.is_empty())
+            {
+                tail.extend_from_slice(rest);
+                upstream.keep_tail(tail);
+            }
+        } else {
+            tail.extend_from_slice(data);
+            let used = if upstream.needs_more_than(tail.len()) { Some(0) } else { self.read_replies(index, &tail) };
+            if let Some(upstream) = self.upstreams.get_mut(index)
+                && let Some(used) = used
+            {
+                tail.drain(..used);
+                if !tail.is_empty() {
+                    upstream.keep_tail(tail);
+                }
+            }
+        }
+        if !self.parking.is_empty() {
+            self.release_parked();
+        }
+    }
+
+    /// Reads complete replies at the start of `buf`; how many bytes they took, `None` when the connection was given up.
+    fn read_replies(&mut self, index: usize, buf: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while at < buf.len() {
+            let upstream = self.upstreams.get_mut(index)?;
+            match upstream.scan(&buf[at..]) {
+                Ok(Some(length)) => {
+                    let reply = &buf[at..at + length];
+                    at += length;
+                    if !self.take_reply_from(index, reply) {
+                        return None;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.outbox.close.push(index);
+                    self.upstream_lost(index, &error.to_string());
+                    return None;
+                }
+            }
+        }
+        Some(at)
+    }
+
+    /// Takes one reply off a connection. False when the connection was given up.
+    #[inline]
+    fn take_reply_from(&mut self, index: usize, reply: &[u8]) -> bool {
+        let Some(upstream) = self.upstreams.get_mut(index) else { return false };
+        let kind = reply.first().copied().unwrap_or_default();
+        if kind == b'>' {
+            return true; // a push that nobody subscribed to
+        }
+        if kind == b'-' || is_nil(reply) {
+            return self.take_special(index, reply);
+        }
+        let Some(entry) = upstream.answer() else {
+            self.outbox.close.push(index);
+            self.upstream_lost(index, "it sent a reply that nothing asked for");
+            return false;
+        };
+        match entry.owner {
+            Owner::Client { .. } => {
+                if let Some(cells) = self.node_stats.get(index) {
+                    cells.latency.record(self.now.saturating_sub(entry.at));
+                }
+                if entry.mapping != Entry::UNMAPPED {
+                    self.count_hit(&entry, reply);
+                }
+                self.deliver(&entry, reply);
+            }
+            Owner::Handshake | Owner::Nobody => {}
+        }
+        true
+    }
+
+    /// Errors and nils: the replies that may mean something else than what they say.
+    #[cold]
+    fn take_special(&mut self, index: usize, reply: &[u8]) -> bool {
+        let Some(upstream) = self.upstreams.get_mut(index) else { return false };
+        let Some(oldest) = upstream.oldest().copied() else {
+            self.outbox.close.push(index);
+            self.upstream_lost(index, "it sent a reply that nothing asked for");
+            return false;
+        };
+        if oldest.owner == Owner::Handshake && reply.first() == Some(&b'-') {
+            let reason = format!("it refused the handshake: {}", String::from_utf8_lossy(reply).trim());
+            self.outbox.close.push(index);
+            self.upstream_lost(index, &reason);
+            return false;
+        }
+        let is_error = reply.first() == Some(&b'-');
+        let again = is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reply);
+        if again {
+            return true;
+        }
+        let wants_key = !is_error && oldest.mapping != Entry::UNMAPPED;
+        let mut request = self.spare.pop().unwrap_or_default();
+        let Some(upstream) = self.upstreams.get_mut(index) else { return false };
+        if wants_key || reply.first() == Some(&b'*') {
+            request.extend_from_slice(upstream.oldest_request());
+        }
+        upstream.answer();
+        if matches!(oldest.owner, Owner::Client { .. }) {
+            if let Some(cells) = self.node_stats.get(index) {
+                cells.latency.record(self.now.saturating_sub(oldest.at));
+            }
+            if !wants_key || !self.load_missing(&oldest, &request) {
+                self.deliver(&oldest, reply);
+            }
+        }
+        recycle(request, &mut self.spare);
+        true
+    }
+
+    /// Hands a reply to the client that asked.
+    #[inline]
+    pub(super) fn deliver(&mut self, entry: &Entry, reply: &[u8]) {
+        let Owner::Client { index, serial, seq, part } = entry.owner else { return };
+        let Some(client) = self.clients.get_mut(index as usize).filter(|client| client.serial == serial) else { return };
+        if let Some(Slot::Gathering(_, gather)) = client.slot_mut(seq) {
+            if gather.take(part, reply) {
+                self.finish_gather(ClientKey { index, serial }, seq);
+            }
+            return;
+        }
+        self.complete(index as usize, seq, reply, Route::Single);
+    }
+
+    /// Every part of a split command has arrived.
+    pub(super) fn finish_gather(&mut self, key: ClientKey, seq: u32) {
+        if self.load_missing_parts(key, seq) {
+            return;
+        }
+        let mut merged = self.spare.pop().unwrap_or_default();
+        let Some(client) = self.client_mut(key) else { return };
+        let Some(Slot::Gathering(begun, gather)) = client.slot_mut(seq) else { return };
+        gather.finish(&mut merged);
+        let begun = *begun;
+        // The gather goes back to the spares before its slot becomes an answered one.
+        let slot = Slot::Waiting(begun);
+        if let Some(place) = client.slot_mut(seq)
+            && let Slot::Gathering(_, gather) = std::mem::replace(place, slot)
+            && self.spare_gathers.len() < super::SPARE_BUFFERS
+        {
+            self.spare_gathers.push(gather);
+        }
+        self.complete(key.index as usize, seq, &merged, Route::Split);
+        recycle(merged, &mut self.spare);
+    }
+
+    /// Answers request `seq` of a client.
+    #[inline]
+    pub(super) fn complete(&mut self, index: usize, seq: u32, reply: &[u8], route: Route) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.out.capacity() == 0 {
+            client.out = self.spare.pop().unwrap_or_default();
+        }
+        let before = client.inflight();
+        let Some(begun) = client.complete(seq, reply, &mut self.spare) else { return };
+        let done = before - client.inflight();
+        let paused = client.paused;
+        self.stats.inflight.sub(done as u64);
+        self.stats.latency[route as usize].record(self.now.saturating_sub(begun.at));
+        self.count((begun.command != NO_COMMAND).then_some(begun.command), reply);
+        self.touch(index);
+        if paused {
+            self.check_resume(index);
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! From a client's bytes to requests on their way.
+//!
+//! Must not know: replies.
+
+use super::client::{Begun, Slot};
+use super::{ClientKey, Core, Kind};
+use crate::cluster::{Entry, Owner};
+use crate::command::{self, Class, Command};
+use crate::resp::{Args, ProtocolError, RequestScanner, Scan};
+use crate::slot;
+
+/// An unfinished request with more arguments than this keeps its place; a shorter one is scanned again.
+const KEEP_PLACE_ARGS: usize = 16;
+
+impl Core {
+    /// Bytes have arrived from a client: runs every complete request in them.
+    pub fn client_data(&mut self, key: ClientKey, data: &[u8]) {
+        let index = key.index as usize;
+        let Some(client) = self.clients.get_mut(index).filter(|client| client.serial == key.serial) else { return };
+        if client.tail.is_empty() && !client.paused {
+            let used = self.run_buffer(index, data);
+            self.keep(index, data.get(used..).unwrap_or_default());
+        } else {
+            client.tail.extend_from_slice(data);
+            if client.tail.len() >= client.need {
+                self.run_tail(index);
+            }
+        }
+    }
+
+    /// A paused client may go on.
+    pub fn resume(&mut self, key: ClientKey) {
+        if self.client(key).is_some_and(|client| !client.paused && !client.tail.is_empty()) {
+            self.run_tail(key.index as usize);
+        }
+    }
+
+    fn run_tail(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.paused {
+            return;
+        }
+        let mut tail = std::mem::take(&mut client.tail);
+        let used = self.run_buffer(index, &tail);
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.closing || used >= tail.len() {
+            super::recycle(tail, &mut self.spare);
+        } else {
+            tail.drain(..used);
+            client.tail = tail;
+        }
+    }
+
+    fn keep(&mut self, index: usize, rest: &[u8]) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if rest.is_empty() || client.closing {
+            return;
+        }
+        client.tail = self.spare.pop().unwrap_or_default();
+        client.tail.extend_from_slice(rest);
+    }
+
+    /// Runs complete requests at the start of `buf`; how many bytes they took.
+    fn run_buffer(&mut self, index: usize, buf: &[u8]) -> usize {
+        let mut scanner = match self.clients.get_mut(index).and_then(|client| client.scanner.take()) {
+            Some(kept) => *kept,
+            None => std::mem::take(&mut self.scanner),
+        };
+        let mut at = 0;
+        while at < buf.len() {
+            if !self.may_run(index) {
+                break;
+            }
+            match scanner.scan(&buf[at..], &self.options.request) {
+                Ok(Scan::Complete(length)) => {
+                    let frame = &buf[at..at + length];
+                    let flow = if scanner.is_inline() {
+                        self.run_inline(index, frame)
+                    } else if scanner.spans().is_empty() {
+                        Flow::Ran
+                    } else {
+                        self.run(index, Args::new(frame, scanner.spans()))
+                    };
+                    scanner.reset();
+                    match flow {
+                        Flow::Ran => at += length,
+                        Flow::Wait => {
+                            self.wait_for_replies(index);
+                            break;
+                        }
+                    }
+                }
+                Ok(Scan::Incomplete(need)) => {
+                    if let Some(client) = self.clients.get_mut(index) {
+                        client.need = need;
+                        if scanner.spans().len() > KEEP_PLACE_ARGS {
+                            client.scanner = Some(Box::new(std::mem::take(&mut scanner)));
+                        }
+                    }
+                    scanner.reset();
+                    break;
+                }
+                Err(error) => {
+                    self.refuse(index, &error);
+                    at = buf.len();
+                    scanner.reset();
+                }
+            }
+        }
+        self.scanner = scanner;
+        at
+    }
+
+    /// False when the client is at a limit, and pauses it.
+    #[inline]
+    fn may_run(&mut self, index: usize) -> bool {
+        let Some(client) = self.clients.get_mut(index) else { return false };
+        if client.closing || client.paused || self.stopping && client.kind == Kind::Socket {
+            return false;
+        }
+        if client.inflight() >= self.options.inflight_per_client || client.unwritten() >= self.options.output_pause {
+            client.paused = true;
+            client.need = 0;
+            self.stats.pauses.add(1);
+            return false;
+        }
+        true
+    }
+
+    /// The next request needs the client's earlier ones answered: it is run again then.
+    fn wait_for_replies(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index) {
+            client.paused = true;
+            client.waits = true;
+            client.need = 0;
+        }
+    }
+
+    /// The bytes are no RESP: says so, then closes.
+    fn refuse(&mut self, index: usize, error: &ProtocolError) {
+        self.stats.protocol_errors.add(1);
+        self.answer_error(index, None, format!("ERR {error}").as_bytes());
+        if let Some(client) = self.clients.get_mut(index) {
+            client.closing = true;
+        }
+    }
+
+    fn run_inline(&mut self, index: usize, line: &[u8]) -> Flow {
+        let mut scanner = RequestScanner::default();
+        let unpacked = RequestScanner::unpack_inline(line).and_then(|inline| {
+            inline.map(|inline| scanner.scan(&inline.0, &self.options.request).map(|_| inline)).transpose()
+        });
+        match unpacked {
+            Ok(None) => Flow::Ran,
+            Ok(Some(inline)) => self.run(index, Args::new(&inline.0, scanner.spans())),
+            Err(error) => {
+                self.refuse(index, &error);
+                Flow::Ran
+            }
+        }
+    }
+
+    /// Runs one request, unless it must wait for the client's earlier ones.
+    fn run(&mut self, index: usize, args: Args<'_>) -> Flow {
+        let command = match command::resolve(&args) {
+            Ok(command) => command,
+            Err(error) => {
+                self.answer_error(index, None, &error.message(&args));
+                return Flow::Ran;
+            }
+        };
+        // A change of dialect changes the upstream connection: earlier requests must be answered first, or later ones
+        // could overtake them.
+        if matches!(command.name, "hello" | "reset") && self.clients.get(index).is_some_and(|c| c.inflight() > 0) {
+            return Flow::Wait;
+        }
+        self.run_command(index, command, &args);
+        Flow::Ran
+    }
+
+    fn run_command(&mut self, index: usize, command: &'static Command, args: &Args<'_>) {
+        let Some(client) = self.clients.get(index) else { return };
+        if !client.session.authenticated && !command.flags.contains(command::Flags::NO_AUTH) {
+            return self.answer_error(index, Some(command), b"NOAUTH Authentication required.");
+        }
+        match command.class_of(args) {
+            Class::Single => self.run_single(index, command, args),
+            Class::Split(merge) => self.run_split(index, command, merge, args),
+            Class::Local => self.run_local(index, command, args),
+            Class::Refused => {
+                let text = format!("ERR '{}' is refused by this proxy: {}", command.name, command.note);
+                self.answer_error(index, Some(command), text.as_bytes());
+            }
+            Class::FanOut
+            | Class::Transaction
+            | Class::Blocking
+            | Class::BlockingIf(_)
+            | Class::PubSub
+            | Class::Script => {
+                let text = format!("ERR '{}' is not supported by this proxy yet", command.name);
+                self.answer_error(index, Some(command), text.as_bytes());
+            }
+        }
+    }
+
+    /// A command whose keys share a slot: forwarded as it came.
+    #[inline]
+    fn run_single(&mut self, index: usize, command: &'static Command, args: &Args<'_>) {
+        let slot = match command.first_key(args) {
+            Some(first) => slot::slot(args.get(first).unwrap_or_default()),
+            None => match self.common_slot(command, args) {
+                Ok(slot) => slot,
+                Err(text) => return self.answer_error(index, Some(command), text.as_bytes()),
+            },
+        };
+        let mapping = match self.mapping_of(index, command, args) {
+            Hook::Plain(mapping) => mapping,
+            Hook::Done => return,
+        };
+        self.forward(index, command, slot, mapping, args.frame());
+    }
+
+    /// The slot of a command with several keys, or with none (any slot will do).
+    fn common_slot(&mut self, command: &'static Command, args: &Args<'_>) -> Result<u16, &'static str> {
+        let mut indexes = std::mem::take(&mut self.key_indexes);
+        indexes.clear();
+        let found = command.keys(args, &mut indexes);
+        let mut slots = indexes.iter().map(|at| slot::slot(args.get(*at as usize).unwrap_or_default()));
+        let slot = match (found, slots.next()) {
+            // Redis itself finds the right words for a malformed key list.
+            (Err(_), _) | (Ok(()), None) => Ok(0),
+            (Ok(()), Some(first)) if slots.all(|slot| slot == first) => Ok(first),
+            (Ok(()), Some(_)) => Err("CROSSSLOT Keys in request don't hash to the same slot"),
+        };
+        self.key_indexes = indexes;
+        slot
+    }
+
+    /// Forwards a whole request; its reply takes the next place in the client's order.
+    #[inline]
+    pub(super) fn forward(&mut self, index: usize, command: &'static Command, slot: u16, mapping: u16, request: &[u8]) {
+        let at = self.now;
+        let Some(client) = self.clients.get_mut(index) else { return };
+        let seq = client.open(Slot::Waiting(Begun { at, command: command.id }));
+        let owner = Owner::Client { index: index as u32, serial: client.serial, seq, part: 0 };
+        self.stats.inflight.add(1);
+        let entry =
+            Entry { owner, len: 0, at, command: command.id, mapping, readonly: command.is_readonly(), attempts: 0 };
+        self.send(slot, entry, request);
+    }
+
+    /// Sends a request of the client in `entry` to the owner of `slot`.
+    #[inline]
+    pub(super) fn send(&mut self, slot: u16, entry: Entry, request: &[u8]) {
+        if self.parking.holds(slot) {
+            return self.parking.park(slot, entry, request.to_vec());
+        }
+        let Owner::Client { index, .. } = entry.owner else { return };
+        let Some(client) = self.clients.get_mut(index as usize) else { return };
+        match self.routes.upstream(slot, client.session.protocol, &mut self.upstreams) {
+            Some(upstream) => self.send_to(upstream, entry, request),
+            None => self.fail(&entry, "CLUSTERDOWN Hash slot not served"),
+        }
+    }
+
+    /// Appends a request to the log of an upstream connection.
+    #[inline]
+    pub(super) fn send_to(&mut self, upstream_index: usize, entry: Entry, request: &[u8]) {
+        let Some(upstream) = self.upstreams.get_mut(upstream_index) else { return };
+        upstream.push(request, entry);
+        if upstream.inflight() >= self.options.upstream_inflight || upstream.buffered() >= self.options.upstream_buffer {
+            self.pause_for_upstream(entry.owner);
+        }
+        self.mark_dirty(upstream_index);
+    }
+
+    /// The node is behind: the client that just sent to it is not read until it has its replies.
+    fn pause_for_upstream(&mut self, owner: Owner) {
+        if let Owner::Client { index, .. } = owner
+            && let Some(client) = self.clients.get_mut(index as usize)
+            && !client.paused
+        {
+            client.paused = true;
+            client.need = 0;
+            self.stats.pauses.add(1);
+        }
+    }
+}
+
+/// What the mapped-key hook says about a command.
+pub(super) enum Hook {
+    /// Forward it; the mapping of its key, or [`Entry::UNMAPPED`].
+    Plain(u16),
+    /// It is answered or on its way already.
+    Done,
+}
+
+/// Whether a request was run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// It was; go on with the next.
+    Ran,
+    /// It must wait until the client has no unanswered request.
+    Wait,
+}

@@ -1,0 +1,48 @@
+//! What a client has told about itself.
+//!
+//! Must not know: its requests.
+
+/// State of a connection that commands such as `HELLO` and `CLIENT` set and show.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// RESP dialect: 2 or 3.
+    pub protocol: u8,
+    /// It has given the password, or none is set.
+    pub authenticated: bool,
+    /// Unique number, for `CLIENT ID`.
+    pub id: u64,
+    /// What `CLIENT SETNAME` and `SETINFO` said; boxed, because most clients say nothing.
+    pub names: Option<Box<Names>>,
+    /// Where it comes from, for `CLIENT INFO`; empty for calls of the program itself.
+    pub peer: Option<Box<str>>,
+    /// When it connected, in microseconds of the core's clock.
+    pub since: u64,
+}
+
+/// Names that a client has given.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_version: Vec<u8>,
+}
+
+impl Session {
+    /// A new session in the old dialect, as Redis starts it.
+    pub fn new(id: u64, authenticated: bool, peer: Option<Box<str>>, since: u64) -> Self {
+        Self { protocol: 2, authenticated, id, names: None, peer, since }
+    }
+
+    /// The name given by `CLIENT SETNAME`, empty when there is none.
+    pub fn name(&self) -> &[u8] {
+        self.names.as_ref().map_or(&[], |names| &names.name)
+    }
+
+    /// The names, to be set.
+    pub fn names_mut(&mut self) -> &mut Names {
+        self.names.get_or_insert_default()
+    }
+}

@@ -1,0 +1,408 @@
+//! What a data worker counts: written by one thread without locks, read by the scraper.
+//!
+//! Must not know: commands, nodes or mappings beyond their labels.
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, MetricFamily};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A number with one writer. A plain load and store: a read-modify-write instruction would cost more than the command
+/// table look-up it counts.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds `n`; only ever from the owning thread.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes `n` away; only ever from the owning thread.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.add(n.wrapping_neg());
+    }
+
+    /// Sets the number; only ever from the owning thread.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The number as last written.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds are 64 us, doubling, up to 8.4 s; the last bucket is everything above.
+const BUCKETS: usize = 19;
+const FIRST_BOUND_US: u64 = 64;
+
+/// A latency histogram with power-of-two buckets.
+#[derive(Debug, Default)]
+pub struct Latency {
+    buckets: [Cell; BUCKETS],
+    sum_us: Cell,
+}
+
+impl Latency {
+    /// Counts one latency, in microseconds.
+    #[inline]
+    pub fn record(&self, us: u64) {
+        let bucket = (u64::BITS - (us.saturating_sub(1) / FIRST_BOUND_US).leading_zeros()) as usize;
+        self.buckets[bucket.min(BUCKETS - 1)].add(1);
+        self.sum_us.add(us);
+    }
+
+    fn merge_into(&self, total: &mut Merged) {
+        for (to, from) in total.buckets.iter_mut().zip(&self.buckets) {
+            *to += from.get();
+        }
+        total.sum_us += self.sum_us.get();
+    }
+}
+
+#[derive(Default)]
+struct Merged {
+    buckets: [u64; BUCKETS],
+    sum_us: u64,
+}
+
+/// How a command ended, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Any reply but an error.
+    Ok,
+    /// An error from Redis, or one of our own.
+    Error,
+}
+
+/// Counters of one command.
+#[derive(Debug, Default)]
+pub struct CommandCells {
+    /// Replies that were no error.
+    pub ok: Cell,
+    /// Errors.
+    pub error: Cell,
+}
+
+/// Counters of one mapping.
+#[derive(Debug, Default)]
+pub struct MappingCells {
+    /// Reads that the cluster answered with a value.
+    pub hits: Cell,
+    /// Reads that the cluster answered with nil.
+    pub misses: Cell,
+}
+
+/// Counters of one upstream node.
+#[derive(Debug)]
+pub struct NodeCells {
+    /// `host:port`.
+    pub addr: Box<str>,
+    /// From dispatch to reply.
+    pub latency: Latency,
+    /// Requests without a reply.
+    pub inflight: Cell,
+    /// Connections established.
+    pub connects: Cell,
+    /// Connections lost or refused.
+    pub losses: Cell,
+}
+
+/// Everything one worker counts.
+#[derive(Debug)]
+pub struct WorkerStats {
+    /// By index in the command table; the last one is for unknown commands.
+    pub commands: Box<[CommandCells]>,
+    /// Client-seen latency by the way a command took: see [`WorkerStats::ROUTES`].
+    pub latency: [Latency; WorkerStats::ROUTES.len()],
+    /// By index of the mapping.
+    pub mappings: Box<[MappingCells]>,
+    /// Connected clients.
+    pub clients: Cell,
+    /// Clients accepted so far.
+    pub accepted: Cell,
+    /// Client commands that wait for a reply.
+    pub inflight: Cell,
+    /// Requests that were no RESP.
+    pub protocol_errors: Cell,
+    /// `MOVED` and `ASK` followed.
+    pub redirects: Cell,
+    /// Requests sent again after a lost connection or a `TRYAGAIN`-like error.
+    pub retries: Cell,
+    /// Requests answered by the timeout.
+    pub timeouts: Cell,
+    /// Times a client was not read because it was at a limit.
+    pub pauses: Cell,
+    /// Clients closed because they did not read their replies.
+    pub slow_clients: Cell,
+    nodes: Mutex<Vec<Arc<NodeCells>>>,
+}
+
+impl WorkerStats {
+    /// Labels of [`WorkerStats::latency`]: forwarded whole, split over slots, answered here, loaded from the database.
+    pub const ROUTES: [&'static str; 4] = ["single", "split", "local", "load"];
+
+    /// Counters for `commands` commands and `mappings` mappings.
+    pub fn new(commands: usize, mappings: usize) -> Self {
+        Self {
+            commands: (0..=commands).map(|_| CommandCells::default()).collect(),
+            latency: Default::default(),
+            mappings: (0..mappings).map(|_| MappingCells::default()).collect(),
+            clients: Cell::default(),
+            accepted: Cell::default(),
+            inflight: Cell::default(),
+            protocol_errors: Cell::default(),
+            redirects: Cell::default(),
+            retries: Cell::default(),
+            timeouts: Cell::default(),
+            pauses: Cell::default(),
+            slow_clients: Cell::default(),
+            nodes: Mutex::default(),
+        }
+    }
+
+    /// The counters of the node at `addr`, made when first asked for.
+    pub fn node(&self, addr: &str) -> Arc<NodeCells> {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = nodes.iter().find(|node| &*node.addr == addr) {
+            return known.clone();
+        }
+        let node = Arc::new(NodeCells {
+            addr: addr.into(),
+            latency: Latency::default(),
+            inflight: Cell::default(),
+            connects: Cell::default(),
+            losses: Cell::default(),
+        });
+        nodes.push(node.clone());
+        node
+    }
+
+    fn nodes(&self) -> Vec<Arc<NodeCells>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Shows the sum over all workers to Prometheus.
+#[derive(Debug)]
+pub struct WorkerCollector {
+    workers: Vec<Arc<WorkerStats>>,
+    commands: Vec<&'static str>,
+    mappings: Vec<MappingLabels>,
+}
+
+/// How a mapping is labelled.
+#[derive(Clone, Debug)]
+pub struct MappingLabels {
+    /// Its name.
+    pub name: String,
+    /// Its key template: the `key` label of the counters that the seed systems know.
+    pub key: String,
+}
+
+impl WorkerCollector {
+    /// A collector over `workers`; `commands` and `mappings` name the indexes.
+    pub fn new(workers: Vec<Arc<WorkerStats>>, commands: Vec<&'static str>, mappings: Vec<MappingLabels>) -> Self {
+        Self { workers, commands, mappings }
+    }
+
+    fn sum(&self, cell: impl Fn(&WorkerStats) -> u64) -> u64 {
+        self.workers.iter().map(|worker| cell(worker)).sum()
+    }
+
+    fn commands(&self) -> MetricFamily {
+        let mut samples = Vec::new();
+        for index in 0..=self.commands.len() {
+            let name = self.commands.get(index).copied().unwrap_or("unknown");
+            let cells = |f: fn(&CommandCells) -> &Cell| self.sum(|w| w.commands.get(index).map_or(0, |c| f(c).get()));
+            for (outcome, count) in [("ok", cells(|c| &c.ok)), ("error", cells(|c| &c.error))] {
+                if count > 0 {
+                    samples.push(counter(&[("command", name), ("outcome", outcome)], count));
+                }
+            }
+        }
+        family("dsproxy_commands_total", "Client commands answered, by name and outcome", samples, proto::MetricType::COUNTER)
+    }
+
+    fn hits_and_misses(&self, families: &mut Vec<MetricFamily>) {
+        type Part = (&'static str, &'static str, fn(&MappingCells) -> &Cell);
+        let parts: [Part; 2] = [
+            ("cache_hits_total", "Total cache hits by key", |m| &m.hits),
+            ("cache_misses_total", "Total cache misses by key", |m| &m.misses),
+        ];
+        let mut requests = Vec::new();
+        for (name, help, cell) in parts {
+            let mut samples = Vec::new();
+            for (index, labels) in self.mappings.iter().enumerate() {
+                let count = self.sum(|w| w.mappings.get(index).map_or(0, |m| cell(m).get()));
+                samples.push(counter(&[("key", &labels.key), ("mapping", &labels.name)], count));
+                let result = if name == "cache_hits_total" { "hit" } else { "miss" };
+                requests.push(counter(&[("mapping", &labels.name), ("result", result)], count));
+            }
+            families.push(family(name, help, samples, proto::MetricType::COUNTER));
+        }
+        families.push(family(
+            "dsproxy_cache_requests_total",
+            "Reads of mapped keys, by mapping and by what the cluster answered",
+            requests,
+            proto::MetricType::COUNTER,
+        ));
+    }
+
+    fn latencies(&self) -> MetricFamily {
+        let samples = WorkerStats::ROUTES.iter().enumerate().map(|(index, route)| {
+            let mut merged = Merged::default();
+            self.workers.iter().for_each(|worker| worker.latency[index].merge_into(&mut merged));
+            histogram(&[("route", route)], &merged)
+        });
+        family(
+            "dsproxy_command_duration_seconds",
+            "From a client's request to its reply, by the way the command took",
+            samples.collect(),
+            proto::MetricType::HISTOGRAM,
+        )
+    }
+
+    fn nodes(&self, families: &mut Vec<MetricFamily>) {
+        let mut nodes: HashMap<Box<str>, (Merged, u64, u64, u64)> = HashMap::new();
+        for node in self.workers.iter().flat_map(|worker| worker.nodes()) {
+            let total = nodes.entry(node.addr.clone()).or_default();
+            node.latency.merge_into(&mut total.0);
+            total.1 += node.inflight.get();
+            total.2 += node.connects.get();
+            total.3 += node.losses.get();
+        }
+        let mut latency = Vec::new();
+        let mut inflight = Vec::new();
+        let mut connects = Vec::new();
+        let mut losses = Vec::new();
+        for (addr, (merged, waiting, made, lost)) in &nodes {
+            let labels = [("node", &**addr)];
+            latency.push(histogram(&labels, merged));
+            inflight.push(gauge(&labels, *waiting));
+            connects.push(counter(&labels, *made));
+            losses.push(counter(&labels, *lost));
+        }
+        families.push(family("dsproxy_upstream_duration_seconds", "From dispatch to a node to its reply", latency, proto::MetricType::HISTOGRAM));
+        families.push(family("dsproxy_upstream_inflight_requests", "Requests that a node has not answered", inflight, proto::MetricType::GAUGE));
+        families.push(family("dsproxy_upstream_connects_total", "Connections made to a node", connects, proto::MetricType::COUNTER));
+        families.push(family("dsproxy_upstream_losses_total", "Connections to a node lost or refused", losses, proto::MetricType::COUNTER));
+    }
+
+    fn plain(&self, families: &mut Vec<MetricFamily>) {
+        type Plain = (&'static str, &'static str, proto::MetricType, fn(&WorkerStats) -> &Cell);
+        let plain: [Plain; 9] = [
+            ("dsproxy_connected_clients", "Connected RESP clients", proto::MetricType::GAUGE, |w| &w.clients),
+            ("dsproxy_client_connections_total", "RESP clients accepted", proto::MetricType::COUNTER, |w| &w.accepted),
+            ("dsproxy_inflight_commands", "Client commands that wait for a reply", proto::MetricType::GAUGE, |w| &w.inflight),
+            ("dsproxy_protocol_errors_total", "Requests that were no RESP", proto::MetricType::COUNTER, |w| &w.protocol_errors),
+            ("dsproxy_redirects_total", "MOVED and ASK redirects followed", proto::MetricType::COUNTER, |w| &w.redirects),
+            ("dsproxy_retries_total", "Requests sent again", proto::MetricType::COUNTER, |w| &w.retries),
+            ("dsproxy_command_timeouts_total", "Requests answered by the timeout", proto::MetricType::COUNTER, |w| &w.timeouts),
+            ("dsproxy_client_pauses_total", "Times a client at a limit was not read", proto::MetricType::COUNTER, |w| &w.pauses),
+            ("dsproxy_slow_clients_closed_total", "Clients closed for not reading their replies", proto::MetricType::COUNTER, |w| &w.slow_clients),
+        ];
+        for (name, help, kind, cell) in plain {
+            let total = self.sum(|w| cell(w).get());
+            let sample = if kind == proto::MetricType::GAUGE { gauge(&[], total) } else { counter(&[], total) };
+            families.push(family(name, help, vec![sample], kind));
+        }
+    }
+}
+
+impl Collector for WorkerCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        // An empty list makes this an unchecked collector: its families are made anew at each scrape.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = vec![self.commands(), self.latencies()];
+        self.hits_and_misses(&mut families);
+        self.nodes(&mut families);
+        self.plain(&mut families);
+        families.retain(|family| !family.get_metric().is_empty());
+        families
+    }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Vec<proto::LabelPair> {
+    pairs
+        .iter()
+        .map(|(name, value)| {
+            let mut pair = proto::LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        })
+        .collect()
+}
+
+fn counter(pairs: &[(&str, &str)], value: u64) -> proto::Metric {
+    let mut counter = proto::Counter::default();
+    counter.set_value(value as f64);
+    let mut metric = proto::Metric::from_label(labels(pairs));
+    metric.set_counter(counter);
+    metric
+}
+
+fn gauge(pairs: &[(&str, &str)], value: u64) -> proto::Metric {
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value as f64);
+    let mut metric = proto::Metric::from_label(labels(pairs));
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn histogram(pairs: &[(&str, &str)], merged: &Merged) -> proto::Metric {
+    let mut histogram = proto::Histogram::default();
+    let mut buckets = Vec::with_capacity(BUCKETS);
+    let mut count = 0;
+    for (index, n) in merged.buckets.iter().enumerate() {
+        count += n;
+        let bound = match index {
+            last if last == BUCKETS - 1 => f64::INFINITY,
+            index => (FIRST_BOUND_US << index) as f64 / 1e6,
+        };
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        buckets.push(bucket);
+    }
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(count);
+    histogram.set_sample_sum(merged.sum_us as f64 / 1e6);
+    let mut metric = proto::Metric::from_label(labels(pairs));
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn family(name: &str, help: &str, samples: Vec<proto::Metric>, kind: proto::MetricType) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(samples);
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_fall_into_the_bucket_whose_bound_covers_them() {
+        let latency = Latency::default();
+        for us in [0, 64, 65, 128, 129, 10_000_000, u64::MAX / 2] {
+            latency.record(us);
+        }
+        let counts: Vec<u64> = latency.buckets.iter().map(Cell::get).collect();
+        assert_eq!(counts[..4], [2, 2, 1, 0]);
+        assert_eq!(counts[BUCKETS - 1], 2);
+    }
+}

@@ -1,0 +1,85 @@
+//! Data workers: threads that drive a core with sockets.
+//!
+//! Must not know: commands, replies.
+
+mod driver;
+mod listener;
+mod sockets;
+
+pub use listener::{Acceptor, ListenError, bind};
+
+use crate::cluster::{Call, Topology};
+use crate::core::{CoreOptions, DataSide, Loads};
+use crate::metrics::worker::WorkerStats;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Tasks polled before new events are fetched. tokio's default of 61 would write to the nodes several times per turn
+/// when hundreds of clients are readable at once.
+const EVENT_INTERVAL: u32 = 1024;
+
+/// What a worker is told from outside.
+#[derive(Debug)]
+pub struct Connection {
+    /// The accepted socket.
+    pub stream: TcpStream,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+}
+
+/// Everything a worker needs.
+pub struct WorkerParts {
+    /// Bounds and times of its core.
+    pub options: CoreOptions,
+    /// Mappings, if there are any.
+    pub data: Option<DataSide>,
+    /// Its counters.
+    pub stats: Arc<WorkerStats>,
+    /// New clients.
+    pub connections: mpsc::Receiver<Connection>,
+    /// Commands of the program itself.
+    pub calls: mpsc::Receiver<Call>,
+    /// Results of loads.
+    pub loads: mpsc::UnboundedReceiver<Loads>,
+    /// The topology, now and after each change.
+    pub topology: watch::Receiver<Arc<Topology>>,
+    /// Asks for the topology to be refreshed.
+    pub refresh: Arc<Notify>,
+    /// Bound on connecting to a node.
+    pub connect_timeout: Duration,
+    /// A client that is written nothing for this long while it does not read is closed.
+    pub stall_timeout: Duration,
+    /// Begin to stop: no new requests, clients are closed when answered.
+    pub drain: CancellationToken,
+    /// Stop now.
+    pub stop: CancellationToken,
+}
+
+/// Starts a worker on a thread of its own; the thread ends when `stop` is cancelled, or when `drain` is and every
+/// client is gone.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn spawn(name: String, parts: WorkerParts) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let runtime = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let built = tokio::runtime::Builder::new_current_thread()
+            .event_interval(EVENT_INTERVAL)
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default());
+        match built {
+            Ok(local) => {
+                let _ = runtime.0.send(Ok(()));
+                local.block_on(driver::run(parts));
+            }
+            Err(error) => {
+                let _ = runtime.0.send(Err(error));
+            }
+        }
+    })?;
+    runtime.1.recv().map_err(|_| std::io::Error::other("the worker thread died at start"))??;
+    Ok(thread)
+}
