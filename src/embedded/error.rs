@@ -16,6 +16,16 @@ pub enum StackError {
         /// The Debian package that has it.
         package: &'static str,
     },
+    /// A server program is too old (cure: a newer one).
+    #[error("`{program}` is {found}, and {wanted} is needed; install a newer one")]
+    TooOld {
+        /// The program, with its path.
+        program: PathBuf,
+        /// What it says it is.
+        found: String,
+        /// The oldest that will do.
+        wanted: &'static str,
+    },
     /// Another live process holds the directory (cure: stop that one, or use another directory).
     #[error("{} is in use by another dsproxy (pid {pid}); stop that one first, or use another directory", dir.display())]
     InUse {

@@ -35,6 +35,7 @@ pub(crate) struct NodeStyle {
 impl NodeStyle {
     pub fn find(durable: bool, node_timeout: Duration) -> Result<Self, StackError> {
         let program = find_program("redis-server", &[], "redis-server")?;
+        require_version_7(&program)?;
         Ok(Self { program, durable, node_timeout })
     }
 
@@ -149,5 +150,37 @@ impl Node {
                 return Ok(reply);
             }
         }
+    }
+}
+
+/// `cluster-port` and `CLUSTER ADDSLOTSRANGE` came with 7.0.
+fn require_version_7(program: &Path) -> Result<(), StackError> {
+    let output = std::process::Command::new(program).arg("--version").output();
+    let output = output.map_err(StackError::io("cannot start", program))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    match version(&text) {
+        Some(major) if major >= 7 => Ok(()),
+        _ => Err(StackError::TooOld {
+            program: program.to_owned(),
+            found: text.trim().to_owned(),
+            wanted: "Redis 7.0",
+        }),
+    }
+}
+
+/// The major version in `Redis server v=7.0.15 sha=...`.
+fn version(text: &str) -> Option<u32> {
+    text.split_once("v=")?.1.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn the_version_is_read() {
+        assert_eq!(version("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64\n"), Some(7));
+        assert_eq!(version("Redis server v=10.1.0"), Some(10));
+        assert_eq!(version("something else"), None);
     }
 }

@@ -8,7 +8,8 @@
 //! that the parent did not die before the signal was set; then it `exec`s, so the pid stays the same throughout.
 //!
 //! **The signal is bound to the parent THREAD.** The kernel sends it when the thread that spawned the child ends, so
-//! children must be spawned from a thread that lives as long as they should: in the program, the main thread.
+//! children must be spawned from a thread that lives as long as they should: in the program, the main thread. (A thread
+//! that ends within the first milliseconds is not noticed at all; a process that does is.)
 //!
 //! Every child leads its own process group: Ctrl-C in a terminal reaches us only, and we stop the children in order.
 //! (It also frees paused children: when we die the kernel continues the stopped members of an orphaned group.)
@@ -254,4 +255,63 @@ fn log_tail(path: &Path, start: u64) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    fn launch(dir: &Path, script: &str) -> Launch {
+        Launch {
+            name: "child".to_owned(),
+            program: "/bin/sh".into(),
+            args: vec!["-c".to_owned(), script.to_owned()],
+            cwd: dir.to_owned(),
+            log: dir.join("log"),
+            user: None,
+            death_signal: DeathSignal::Kill,
+        }
+    }
+
+    #[test]
+    fn a_missing_program_names_the_cure() {
+        let error = find_program("no-such-program", &[], "some-package").unwrap_err().to_string();
+        assert!(
+            error.contains("no-such-program") && error.contains("apt-get install some-package"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_early_end_shows_its_own_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        for words in ["first", "second"] {
+            let mut child =
+                Supervised::spawn(&launch(dir.path(), &format!("echo {words} words; exit 3"))).unwrap();
+            child.wait_until(Instant::now() + Duration::from_secs(10)).unwrap();
+            let error = child.still_runs().unwrap_err().to_string();
+            assert!(error.contains("exit status: 3") && error.contains(&format!("{words} words")), "{error}");
+            assert!(words == "first" || !error.contains("first"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_child_ends_with_the_thread_that_spawned_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let launch = launch(dir.path(), "echo up; exec sleep 100");
+        // A thread that ends before the child has asked for the signal is not noticed: the process still is there.
+        let spawn = move || {
+            let child = Supervised::spawn(&launch).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !log_tail(&launch.log, 0).contains("up") {
+                assert!(Instant::now() < deadline);
+                std::thread::sleep(POLL);
+            }
+            child
+        };
+        let mut child = std::thread::spawn(spawn).join().unwrap();
+        assert!(child.wait_until(Instant::now() + Duration::from_secs(10)).is_some());
+        assert!(!runs(child.pid()));
+    }
 }

@@ -47,13 +47,13 @@ impl Proxy {
         let dir = tempfile::tempdir().unwrap();
         let ports = free_ports(2).unwrap();
         let (port, http_port) = (ports[0], ports[1]);
-        let mut text = String::new();
+        let mut text = format!("{config}\n");
+        // After the given text, which may begin with keys outside of all sections.
         for (section, port) in [("[server]", "$PORT"), ("[http]", "$HTTP_PORT")] {
             if !config.lines().any(|line| line.trim() == section) {
-                text.push_str(&format!("{section}\nlisten = \"127.0.0.1:{port}\"\n\n"));
+                text.push_str(&format!("\n{section}\nlisten = \"127.0.0.1:{port}\"\n"));
             }
         }
-        text.push_str(config);
         let text = text.replace("$PORT", &port.to_string()).replace("$HTTP_PORT", &http_port.to_string());
         let file = dir.path().join("proxy.toml");
         std::fs::write(&file, text).unwrap();

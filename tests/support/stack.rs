@@ -22,9 +22,10 @@ fn unique() -> String {
     format!("{}_{now}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// All roots of this checkout begin with this, in the temp dir: the path of a socket must be short.
+/// All roots of this checkout and user begin with this, in the temp dir: the path of a socket must be short.
 fn root_prefix() -> String {
-    format!("dsproxy-{}", path_hash(&Path::new(env!("CARGO_MANIFEST_DIR")).join(PROGRAM)))
+    let user = rustix::process::geteuid().as_raw();
+    format!("dsproxy-{user}-{}", path_hash(&Path::new(env!("CARGO_MANIFEST_DIR")).join(PROGRAM)))
 }
 
 /// The stack all tests of this checkout share, across test processes. Tests keep apart by [`SharedStack::key_prefix`]
