@@ -1,0 +1,76 @@
+//! The only place that wires: builds everything up in dependency order, and drains it in reverse.
+//!
+//! Must not know: arguments, how any part works.
+
+mod check;
+mod data;
+mod dev;
+mod facade;
+mod server;
+
+pub use check::check;
+pub use dev::{DevError, dev};
+pub use server::{Addresses, Server};
+
+use crate::cluster::DiscoveryError;
+use crate::source::{OpenError, SourceError};
+use crate::worker::ListenError;
+use thiserror::Error;
+
+/// One reason why the proxy cannot start. Each text names the cause and the cure.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The upstream is not there, or not as configured.
+    #[error(transparent)]
+    Upstream(#[from] DiscoveryError),
+    /// The database is not there.
+    #[error("the database of [database] url is not usable: {0}; start it, or correct DATABASE_URL")]
+    Database(#[from] SourceError),
+    /// Mappings do not fit each other, or their tables.
+    #[error("{0}")]
+    Mapping(String),
+    /// The system does not give us a thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Every reason found, not just the first.
+#[derive(Debug, Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct StartErrors(pub Vec<StartError>);
+
+impl From<StartError> for StartErrors {
+    fn from(error: StartError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl From<ListenError> for StartErrors {
+    fn from(error: ListenError) -> Self {
+        StartError::from(error).into()
+    }
+}
+
+impl From<DiscoveryError> for StartErrors {
+    fn from(error: DiscoveryError) -> Self {
+        StartError::from(error).into()
+    }
+}
+
+impl From<SourceError> for StartErrors {
+    fn from(error: SourceError) -> Self {
+        StartError::from(error).into()
+    }
+}
+
+impl From<OpenError> for StartErrors {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Source(error) => error.into(),
+            OpenError::Misfits(texts) => Self(texts.into_iter().map(StartError::Mapping).collect()),
+        }
+    }
+}

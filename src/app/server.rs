@@ -1,0 +1,313 @@
+//! The proxy as a whole: listeners, workers, the back runtime's services, and their end.
+//!
+//! Must not know: the command line.
+
+use super::data::{self, Data};
+use super::{StartError, StartErrors, facade};
+use crate::cluster::{Call, Discovery, Gateway, UpstreamOptions};
+use crate::command::{COMMANDS, Command, ID_COUNT};
+use crate::config::{Config, UpstreamMode};
+use crate::core::{About, CoreOptions, DataSide, Loads, UpstreamAuth};
+use crate::health::{Condition, Dependency, Health};
+use crate::http::{self, HttpState};
+use crate::metrics::Metrics;
+use crate::metrics::worker::{WorkerCollector, WorkerStats};
+use crate::resp::RequestLimits;
+use crate::worker::{self, Acceptor, Connection, WorkerParts};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Connections handed to a worker that it has not taken yet.
+const CONNECTION_QUEUE: usize = 1024;
+/// Commands of the program itself that a worker has not taken yet.
+const CALL_QUEUE: usize = 64 << 10;
+
+/// Where the proxy listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// RESP.
+    pub resp: SocketAddr,
+    /// HTTP, unless switched off.
+    pub http: Option<SocketAddr>,
+}
+
+/// A running proxy.
+pub struct Server {
+    addresses: Addresses,
+    health: Arc<Health>,
+    drain_timeout: Duration,
+    shutdown_timeout: Duration,
+    /// No new clients; those there are closed once answered.
+    drain: CancellationToken,
+    /// Everything that is left ends now.
+    stop: CancellationToken,
+    workers: Vec<JoinHandle<()>>,
+    tasks: TaskTracker,
+    data: Option<Data>,
+}
+
+/// What the rest of the program keeps of a worker.
+struct WorkerEnd {
+    connections: mpsc::Sender<Connection>,
+    stats: Arc<WorkerStats>,
+}
+
+/// The worker's own ends of its channels.
+struct Inbox {
+    connections: mpsc::Receiver<Connection>,
+    calls: mpsc::Receiver<Call>,
+    loads: (mpsc::UnboundedSender<Loads>, mpsc::UnboundedReceiver<Loads>),
+    stats: Arc<WorkerStats>,
+}
+
+impl Server {
+    /// Binds, connects, checks and starts everything. On return clients are served.
+    ///
+    /// # Errors
+    /// Every reason why it cannot start; nothing runs then.
+    pub async fn start(config: &Config) -> Result<Self, StartErrors> {
+        let (resp, http) = listen(config)?;
+        let health = Arc::new(Health::new());
+        let metrics = Arc::new(Metrics::new());
+        let count = config.server.worker_count();
+        let (gateway, ends, inboxes) = channels(count, config.mappings.len());
+        let (discovery, data) =
+            tokio::join!(Discovery::start(upstream_options(config)), Data::open(config, &gateway, &metrics));
+        let (discovery, data) = both(discovery.map_err(StartErrors::from), data)?;
+        health.set(Dependency::Redis, Condition::Up);
+
+        let stats = ends.iter().map(|end| end.stats.clone()).collect();
+        let labels = data.as_ref().map(Data::labels).unwrap_or_default();
+        let collector = WorkerCollector::new(stats, command_names(), labels);
+        metrics.registry().register(Box::new(collector)).map_err(|e| std::io::Error::other(e.to_string()))?;
+
+        let addresses = Addresses {
+            resp: resp.local_addr()?,
+            http: http.as_ref().map(TcpListener::local_addr).transpose()?,
+        };
+        let server = Self {
+            addresses,
+            health: health.clone(),
+            drain_timeout: config.server.drain_timeout,
+            shutdown_timeout: config.write_behind.shutdown_timeout,
+            drain: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            workers: Vec::new(),
+            tasks: TaskTracker::new(),
+            data,
+        };
+        server.run_services(config, discovery, gateway, metrics, (resp, http), ends, inboxes)
+    }
+
+    /// Starts threads and tasks; the last thing is to accept clients.
+    #[expect(clippy::too_many_arguments, reason = "each part is made before, and owned by one task after")]
+    fn run_services(
+        mut self,
+        config: &Config,
+        discovery: Discovery,
+        gateway: Gateway,
+        metrics: Arc<Metrics>,
+        (resp, http): (TcpListener, Option<TcpListener>),
+        ends: Vec<WorkerEnd>,
+        inboxes: Vec<Inbox>,
+    ) -> Result<Self, StartErrors> {
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let about = About {
+                redis_version: discovery.server_version().to_owned(),
+                port: self.addresses.resp.port(),
+                workers: ends.len(),
+                worker: index,
+            };
+            let data = self.data.as_ref().map(|data| data.side(inbox.loads.0.clone()));
+            let parts = self.worker_parts(config, &discovery, core_options(config, about), data, inbox);
+            self.workers.push(worker::spawn(format!("worker-{index}"), parts)?);
+        }
+        let health = self.health.clone();
+        self.tasks.spawn(discovery.run(self.stop.clone(), move |round| {
+            let condition = round.map_or_else(Condition::Down, |()| Condition::Up);
+            health.set(Dependency::Redis, condition);
+        }));
+        match &self.data {
+            Some(data) => data.watch(&self.tasks, self.health.clone(), metrics.clone(), self.stop.clone()),
+            None => data::absent(&self.health),
+        }
+        if let Some(listener) = http {
+            let state = HttpState {
+                config: config.http.clone(),
+                metrics,
+                health: self.health.clone(),
+                facade: facade::facade(self.data.as_ref(), gateway),
+            };
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            self.tasks.spawn(http::serve(listener, Arc::new(state), self.stop.clone()));
+        }
+        let acceptor = Acceptor {
+            listener: tokio::net::TcpListener::from_std(resp)?,
+            workers: ends.into_iter().map(|end| (end.connections, end.stats)).collect(),
+            max_clients: config.server.max_clients,
+            keepalive: config.server.tcp_keepalive,
+        };
+        self.tasks.spawn(acceptor.run(self.drain.clone()));
+        self.tasks.close();
+        Ok(self)
+    }
+
+    fn worker_parts(
+        &self,
+        config: &Config,
+        discovery: &Discovery,
+        options: CoreOptions,
+        data: Option<DataSide>,
+        inbox: Inbox,
+    ) -> WorkerParts {
+        WorkerParts {
+            options,
+            data,
+            stats: inbox.stats,
+            connections: inbox.connections,
+            calls: inbox.calls,
+            loads: inbox.loads.1,
+            topology: discovery.watch(),
+            refresh: discovery.refresh_handle(),
+            connect_timeout: config.upstream.connect_timeout,
+            stall_timeout: config.limits.client_stall_timeout,
+            drain: self.drain.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves until `shutdown` completes, then drains: no new clients, unfinished commands are answered (up to
+    /// `server.drain_timeout`), queued rows are written (up to `write_behind.shutdown_timeout`).
+    ///
+    /// Returns the number of rows that could not be written.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> usize {
+        shutdown.await;
+        tracing::info!("draining: no new clients, unfinished commands are answered");
+        self.health.drain();
+        self.drain.cancel();
+        let mut workers = self.workers;
+        let deadline = tokio::time::Instant::now() + self.drain_timeout;
+        while workers.iter().any(|worker| !worker.is_finished()) && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let unfinished = workers.iter().filter(|worker| !worker.is_finished()).count();
+        if unfinished > 0 {
+            tracing::warn!(workers = unfinished, "the drain timeout is over; closing what is left");
+        }
+        // Rows first, then the end of everything else: the metrics show the flush, and readers of HTTP may still come.
+        let left = match &self.data {
+            Some(data) => data.shutdown(self.shutdown_timeout).await,
+            None => 0,
+        };
+        self.stop.cancel();
+        for worker in workers.drain(..) {
+            if tokio::task::spawn_blocking(move || worker.join()).await.is_err() {
+                tracing::error!("a worker could not be joined");
+            }
+        }
+        self.tasks.wait().await;
+        tracing::info!(rows_left = left, "stopped");
+        left
+    }
+}
+
+/// Opens both listening sockets; both problems are reported when both have one.
+fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), StartErrors> {
+    let resp = worker::bind(config.server.listen, "[server] listen, or DSPROXY_SERVER_LISTEN");
+    let http = match config.http.enabled {
+        true => worker::bind(config.http.listen, "[http] listen, or DSPROXY_HTTP_LISTEN").map(Some),
+        false => Ok(None),
+    };
+    both(resp.map_err(StartErrors::from), http.map_err(StartErrors::from))
+}
+
+/// Both values, or the errors of both.
+fn both<A, B>(a: Result<A, StartErrors>, b: Result<B, StartErrors>) -> Result<(A, B), StartErrors> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (Err(a), Err(b)) => Err(StartErrors(a.0.into_iter().chain(b.0).collect())),
+        (Err(errors), Ok(_)) | (Ok(_), Err(errors)) => Err(errors),
+    }
+}
+
+fn channels(workers: usize, mappings: usize) -> (Gateway, Vec<WorkerEnd>, Vec<Inbox>) {
+    let mut calls = Vec::new();
+    let mut ends = Vec::new();
+    let mut inboxes = Vec::new();
+    for _ in 0..workers {
+        let stats = Arc::new(WorkerStats::new(ID_COUNT, mappings));
+        let (connection_sender, connections) = mpsc::channel(CONNECTION_QUEUE);
+        let (call_sender, call_receiver) = mpsc::channel(CALL_QUEUE);
+        calls.push(call_sender);
+        ends.push(WorkerEnd { connections: connection_sender, stats: stats.clone() });
+        inboxes.push(Inbox { connections, calls: call_receiver, loads: mpsc::unbounded_channel(), stats });
+    }
+    (Gateway::new(calls), ends, inboxes)
+}
+
+/// Names by [`Command::id`], subcommands included.
+fn command_names() -> Vec<&'static str> {
+    let mut names = vec![""; ID_COUNT];
+    let all = COMMANDS.iter().flat_map(|command| std::iter::once(command).chain(command.subcommands));
+    for Command { id, name, .. } in all {
+        if let Some(place) = names.get_mut(usize::from(*id)) {
+            *place = name;
+        }
+    }
+    names
+}
+
+/// How the upstream is reached, from the configuration.
+pub(super) fn upstream_options(config: &Config) -> UpstreamOptions {
+    let upstream = &config.upstream;
+    UpstreamOptions {
+        seeds: upstream.nodes.clone(),
+        single: upstream.mode == UpstreamMode::Single,
+        username: upstream.username.clone(),
+        password: upstream.password.clone(),
+        connect_timeout: upstream.connect_timeout,
+        refresh_interval: upstream.refresh_interval,
+    }
+}
+
+fn core_options(config: &Config, about: About) -> CoreOptions {
+    let (limits, upstream) = (&config.limits, &config.upstream);
+    let us = |duration: Duration| duration.as_micros() as u64;
+    CoreOptions {
+        request: RequestLimits {
+            inline_bytes: limits.inline,
+            args: limits.args,
+            bulk_bytes: limits.bulk,
+            frame_bytes: limits.query_buffer,
+        },
+        inflight_per_client: limits.inflight_per_client,
+        output_pause: limits.client_output_pause,
+        output_max: limits.client_output_max,
+        upstream_inflight: limits.upstream_inflight,
+        upstream_buffer: limits.upstream_buffer,
+        command_timeout_us: us(upstream.command_timeout),
+        backoff_us: (us(upstream.reconnect_backoff_min), us(upstream.reconnect_backoff_max)),
+        upstream_auth: upstream.password.clone().map(|password| UpstreamAuth {
+            username: upstream.username.clone(),
+            password,
+        }),
+        password: config.server.password.clone(),
+        about,
+    }
+}
+
+impl From<std::io::Error> for StartErrors {
+    fn from(error: std::io::Error) -> Self {
+        StartError::from(error).into()
+    }
+}
