@@ -1,4 +1,5 @@
 //! dsproxy.
 
+pub mod mapping;
 pub mod resp;
 pub mod slot;

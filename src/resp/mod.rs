@@ -13,7 +13,9 @@ mod write;
 pub use args::{Args, Span};
 pub use reply::{ReplyScanner, decode_reply, is_nil};
 pub use request::{Inline, ProtocolError, RequestLimits, RequestScanner};
-pub use write::{push_array_header, push_bulk, push_command, push_error, push_integer, push_nil, push_simple};
+pub use write::{
+    push_array_header, push_bulk, push_command, push_error, push_integer, push_nil, push_simple,
+};
 
 /// What a scanner found at the start of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

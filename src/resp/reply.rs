@@ -79,7 +79,8 @@ impl ReplyScanner {
                 b'*' | b'~' | b'>' => {
                     self.at = body;
                     let count = integer(line).ok_or(MalformedReply)?;
-                    self.open = self.open.checked_add(u64::try_from(count).unwrap_or(0)).ok_or(MalformedReply)?;
+                    self.open =
+                        self.open.checked_add(u64::try_from(count).unwrap_or(0)).ok_or(MalformedReply)?;
                 }
                 b'%' => {
                     self.at = body;

@@ -53,7 +53,9 @@ pub enum ProtocolError {
     #[error("Protocol error: request larger than the query buffer limit")]
     FrameTooLarge,
     /// The first bytes are a TLS ClientHello.
-    #[error("Protocol error: this port speaks plain RESP, but the client opened with TLS; connect without TLS")]
+    #[error(
+        "Protocol error: this port speaks plain RESP, but the client opened with TLS; connect without TLS"
+    )]
     Tls,
     /// The first bytes are an HTTP request.
     #[error("Protocol error: this port speaks RESP, but the client sent HTTP; use the HTTP port")]
@@ -242,8 +244,7 @@ pub(super) fn integer(digits: &[u8]) -> Option<i64> {
 
 fn is_http(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    line.windows(6).any(|w| w == b" HTTP/")
-        || line.len() >= 5 && line[..5].eq_ignore_ascii_case(b"host:")
+    line.windows(6).any(|w| w == b" HTTP/") || line.len() >= 5 && line[..5].eq_ignore_ascii_case(b"host:")
 }
 
 /// `sdssplitargs` of Redis: blanks separate, double quotes with escapes, single quotes with `\'`.
