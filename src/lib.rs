@@ -3,3 +3,4 @@
 pub mod mapping;
 pub mod resp;
 pub mod slot;
+pub mod source;
