@@ -1,5 +1,6 @@
 //! dsproxy.
 
+pub mod app;
 pub mod cluster;
 pub mod command;
 pub mod config;
@@ -7,7 +8,9 @@ pub mod core;
 pub mod embedded;
 pub mod health;
 pub mod http;
+pub mod mapping;
 pub mod metrics;
 pub mod resp;
 pub mod slot;
+pub mod source;
 pub mod worker;

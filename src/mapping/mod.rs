@@ -1,0 +1,28 @@
+//! Mappings: which Redis key stands for which database row.
+//!
+//! Must not know: Postgres' protocol, Redis' protocol, threads, time. Everything here is pure.
+//!
+//! `template` turns keys into id values and back, `set` finds the mapping of a key on the hot path, `schema` describes a
+//! table, `bind` holds a mapping against its table, `document` turns a client's value into a row, `value` checks one
+//! column's value, `order` compares the values of an `order_by` column.
+
+mod bind;
+mod document;
+mod order;
+mod overlap;
+mod schema;
+mod set;
+mod spec;
+mod template;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use bind::{BindError, Bound, bind};
+pub use document::{Columns, Row, ValueError};
+pub use order::OrderKey;
+pub use schema::{Column, ColumnType, Table};
+pub use set::{Mapping, MappingError, MappingId, MappingSet, RESERVED_PREFIX};
+pub use spec::{Format, MappingSpec, StoreMode, WriteMode};
+pub use template::{IdType, MAX_PLACEHOLDERS, Match, Template, TemplateError};

@@ -1,0 +1,132 @@
+//! SQL texts of a mapping.
+//!
+//! Must not know: connections. Values never become part of a text; they are parameters.
+
+use std::fmt::Write;
+
+use crate::mapping::{Bound, Column, Format, Table};
+
+/// `name` as a quoted identifier.
+pub(super) fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `a, b` with each item made by `item`.
+fn list<T>(items: impl IntoIterator<Item = T>, item: impl Fn(T) -> String) -> String {
+    items.into_iter().map(item).collect::<Vec<_>>().join(", ")
+}
+
+fn columns<'t>(table: &'t Table, indexes: &'t [u16]) -> impl Iterator<Item = &'t Column> {
+    indexes.iter().map(|i| &table.columns[usize::from(*i)])
+}
+
+/// Loads rows by ids: `$n` is the text array of the n-th id column. Answers (position in the arrays from 1, value as
+/// text, order value as text). Needs a table.
+pub(super) fn load(bound: &Bound, table: &Table) -> String {
+    let ids: Vec<&Column> = columns(table, &bound.id_columns).collect();
+    let arrays = list(ids.iter().enumerate(), |(i, c)| format!("${}::text[]::{}[]", i + 1, c.cast));
+    let names = list(0..ids.len(), |i| format!("k{i}"));
+    let joins =
+        ids.iter().enumerate().map(|(i, c)| format!("t.{} = k.k{i}", ident(&c.name))).collect::<Vec<_>>();
+    let value = match bound.text_column {
+        Some(column) => format!("t.{}::text", ident(&table.columns[usize::from(column)].name)),
+        None => "row_to_json(t)::text".to_owned(),
+    };
+    let (source, order) = match bound.order_column {
+        None => (format!("join {} t on {}", table.sql_name, joins.join(" and ")), "null::text".to_owned()),
+        Some(column) => {
+            let column = &table.columns[usize::from(column)];
+            let newest = newest_first(table, column);
+            (
+                format!(
+                    "cross join lateral (select t.* from {} t where {} order by {newest} limit 1) t",
+                    table.sql_name,
+                    joins.join(" and ")
+                ),
+                format!("t.{}::text", ident(&column.name)),
+            )
+        }
+    };
+    format!("select k.n, {value}, {order} from unnest({arrays}) with ordinality as k({names}, n) {source}")
+}
+
+/// Newest first; among equals the one inserted last, as far as a growing primary key tells.
+fn newest_first(table: &Table, order: &Column) -> String {
+    // `nulls last` would keep an index on (id, order desc) from being used where it is not needed.
+    let nulls = if order.not_null { "" } else { " nulls last" };
+    let mut sql = format!("t.{} desc{nulls}", ident(&order.name));
+    for column in columns(table, &table.primary_key) {
+        let _ = write!(sql, ", t.{} desc", ident(&column.name));
+    }
+    sql
+}
+
+/// The id columns, value and order of an own `load` statement.
+pub(super) fn custom_load(bound: &Bound, own: &str) -> String {
+    let ids = list(bound.mapping.template.placeholders(), |(name, _)| format!("q.{}::text", ident(name)));
+    let value = match (&bound.mapping.format, &bound.mapping.column) {
+        (Format::Text, Some(column)) => format!("q.{}::text", ident(column)),
+        _ => "row_to_json(q)::text".to_owned(),
+    };
+    let order =
+        bound.mapping.order_by.as_ref().map_or("null::text".into(), |c| format!("q.{}::text", ident(c)));
+    // The line break ends a comment on the last line of the own SQL.
+    format!("select {value}, {order}, {ids} from ({}\n) q", trim(own))
+}
+
+/// Own SQL without the semicolon that would end a subselect.
+pub(super) fn trim(own: &str) -> &str {
+    own.trim().trim_end_matches(';').trim_end()
+}
+
+/// `unnest($1::text[], ..) as u(c0, ..)` and the casts of its columns to those of `given`.
+fn rows(table: &Table, given: &[u16]) -> (String, String) {
+    let arrays = list(1..=given.len(), |n| format!("${n}::text[]"));
+    let names = list(0..given.len(), |i| format!("c{i}"));
+    let casts = list(columns(table, given).enumerate(), |(i, c)| format!("u.c{i}::{}", c.cast));
+    (format!("unnest({arrays}) as u({names})"), casts)
+}
+
+fn insert(table: &Table, given: &[u16]) -> String {
+    let names = list(columns(table, given), |c| ident(&c.name));
+    let overriding =
+        if columns(table, given).any(|c| c.identity_always) { " overriding system value" } else { "" };
+    let (rows, casts) = rows(table, given);
+    format!("insert into {} as t ({names}){overriding} select {casts} from {rows}", table.sql_name)
+}
+
+/// Inserts rows of ids and `set`, or updates `set` where the ids exist.
+pub(super) fn upsert(bound: &Bound, table: &Table, set: &[u16]) -> String {
+    let given: Vec<u16> = bound.id_columns.iter().chain(set).copied().collect();
+    let target = list(columns(table, &bound.id_columns), |c| ident(&c.name));
+    let action = match set {
+        [] => "nothing".to_owned(),
+        _ => {
+            let assign = list(columns(table, set), |c| format!("{0} = excluded.{0}", ident(&c.name)));
+            format!("update set {assign}")
+        }
+    };
+    format!("{} on conflict ({target}) do {action}", insert(table, &given))
+}
+
+/// Inserts rows of ids and `set`.
+pub(super) fn append(bound: &Bound, table: &Table, set: &[u16]) -> String {
+    let given: Vec<u16> = bound.id_columns.iter().chain(set).copied().collect();
+    insert(table, &given)
+}
+
+/// Deletes by ids.
+pub(super) fn delete(bound: &Bound, table: &Table) -> String {
+    let ids: Vec<&Column> = columns(table, &bound.id_columns).collect();
+    if let [id] = ids.as_slice() {
+        return format!(
+            "delete from {} t where t.{} = any($1::text[]::{}[])",
+            table.sql_name,
+            ident(&id.name),
+            id.cast
+        );
+    }
+    let (rows, _) = rows(table, &bound.id_columns);
+    let on = ids.iter().enumerate().map(|(i, c)| format!("t.{} = u.c{i}::{}", ident(&c.name), c.cast));
+    format!("delete from {} t using {rows} where {}", table.sql_name, on.collect::<Vec<_>>().join(" and "))
+}
