@@ -3,6 +3,7 @@
 //! Must not know: where the parts went.
 
 use crate::command::Merge;
+use bytes::Bytes;
 use crate::resp::{ReplyScanner, Scan, push_array_header, push_integer};
 
 /// One part: keys of one slot.
@@ -25,8 +26,19 @@ pub struct Gather {
     data: Vec<u8>,
     sum: i64,
     error: Option<Vec<u8>>,
-    /// Positions of keys that came back nil and belong to a mapping, with the key.
-    pub missing: Vec<(u32, Vec<u8>)>,
+    /// Keys of the command that belong to a mapping; after the parts are here, those that came back nil.
+    pub mapped: Vec<MappedKey>,
+}
+
+/// A key that belongs to a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappedKey {
+    /// Its position among the keys of the command.
+    pub position: u32,
+    /// Its mapping.
+    pub mapping: u16,
+    /// The key.
+    pub key: Bytes,
 }
 
 impl Gather {
@@ -41,7 +53,7 @@ impl Gather {
             data: Vec::new(),
             sum: 0,
             error: None,
-            missing: Vec::new(),
+            mapped: Vec::new(),
         }
     }
 
@@ -58,7 +70,7 @@ impl Gather {
         self.data.clear();
         self.sum = 0;
         self.error = None;
-        self.missing.clear();
+        self.mapped.clear();
     }
 
     /// Adds a part that covers the keys at these positions; its number.
@@ -110,30 +122,35 @@ impl Gather {
         (at == reply.len()).then_some(())
     }
 
-    /// Positions of the keys of a part, in the client's order.
-    pub fn positions(&self, part: u32) -> &[u32] {
-        let Some(Part { first, count }) = self.parts.get(part as usize) else { return &[] };
-        self.order.get(*first as usize..(*first + *count) as usize).unwrap_or_default()
-    }
-
     /// The element at `position`, as far as it has arrived.
     pub fn element(&self, position: u32) -> &[u8] {
         let Some((start, length)) = self.elements.get(position as usize) else { return &[] };
         self.data.get(*start as usize..(*start + *length) as usize).unwrap_or_default()
     }
 
-    /// Puts an encoded element in the place of the one at `position`.
-    pub fn replace(&mut self, position: u32, encode: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.data.len();
-        encode(&mut self.data);
-        if let Some(element) = self.elements.get_mut(position as usize) {
-            *element = (start as u32, (self.data.len() - start) as u32);
-        }
+    /// Once all parts are here: the mappings of the mapped keys that have a value, and the keys of those that have none.
+    pub fn split_mapped(&mut self) -> (Vec<u16>, Vec<(u16, Bytes)>) {
+        let (nils, hits): (Vec<_>, Vec<_>) = std::mem::take(&mut self.mapped)
+            .into_iter()
+            .partition(|mapped| crate::resp::is_nil(self.element(mapped.position)));
+        let missing = nils.iter().map(|mapped| (mapped.mapping, mapped.key.clone())).collect();
+        self.mapped = nils;
+        (hits.into_iter().map(|mapped| mapped.mapping).collect(), missing)
     }
 
-    /// Makes the whole command fail with this encoded error.
-    pub fn fail(&mut self, error: &[u8]) {
-        self.error.get_or_insert_with(|| error.to_vec());
+    /// Puts loaded elements in the place of the nils, in the order of [`Self::split_mapped`]. One that is an error
+    /// makes the whole command fail: a value that could not be loaded is not nil.
+    pub fn fill<T>(&mut self, loaded: &[T], encode: impl Fn(&mut Vec<u8>, &T)) {
+        for (mapped, value) in std::mem::take(&mut self.mapped).iter().zip(loaded) {
+            let start = self.data.len();
+            encode(&mut self.data, value);
+            if self.data.get(start) == Some(&b'-') {
+                let error = self.data.split_off(start);
+                self.error.get_or_insert(error);
+            } else if let Some(element) = self.elements.get_mut(mapped.position as usize) {
+                *element = (start as u32, (self.data.len() - start) as u32);
+            }
+        }
     }
 
     /// True when a part failed.

@@ -33,7 +33,7 @@ impl Core {
             }
             _ => {
                 by_slot.sort_unstable();
-                self.send_parts(index, command, merge, args, &by_slot, &mapped);
+                self.send_parts(index, command, merge, args, &by_slot, mapped);
             }
         }
         self.by_slot = by_slot;
@@ -47,11 +47,14 @@ impl Core {
         merge: Merge,
         args: &Args<'_>,
         by_slot: &[(u16, u32)],
-        mapped: &Split,
+        mut mapped: Split,
     ) {
         let at = self.now;
         let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
         gather.reset(merge, by_slot.len());
+        if let Split::Reads(keys) = &mut mapped {
+            gather.mapped = std::mem::take(keys);
+        }
         for group in by_slot.chunk_by(|a, b| mapped.may_share(a, b)) {
             gather.add_part(group.iter().map(|(_, position)| *position));
         }
@@ -71,7 +74,7 @@ impl Core {
                 len: 0,
                 at,
                 command: command.id,
-                mapping: mapped.mapping(group),
+                mapping: Entry::UNMAPPED,
                 readonly: command.is_readonly(),
                 attempts: 0,
             };

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::bind::Bound;
 use super::order::OrderKey;
-use super::schema::Table;
+use super::schema::{ColumnType, Table};
 use super::spec::{Format, StoreMode, WriteMode};
 use super::value;
 
@@ -59,13 +59,22 @@ impl Row {
     ///
     /// A JSON object may name some of the columns only: an existing row keeps the others, a new one takes their defaults.
     pub fn parse<S: AsRef<str>>(bound: &Bound, ids: &[S], body: &[u8]) -> Result<Self, ValueError> {
-        let check = Check::new(bound)?;
+        Self::parse_with(Check::new(bound)?, ids, body)
+    }
+
+    fn parse_with<S: AsRef<str>>(check: Check<'_>, ids: &[S], body: &[u8]) -> Result<Self, ValueError> {
         let body = std::str::from_utf8(body).map_err(|_| check.document("it is not valid UTF-8"))?;
-        let columns = match bound.mapping.format {
+        let columns = match check.bound.mapping.format {
             Format::Json => check.object(ids, body)?,
             Format::Text => check.text(body)?,
         };
         check.finish(ids, columns)
+    }
+
+    /// As [`Row::parse`], for a write that happens at `now` (seconds since the Unix epoch): where rows are appended and
+    /// ordered by an integer column without a default, and the body does not give it, `now` is the order.
+    pub fn parse_at<S: AsRef<str>>(bound: &Bound, ids: &[S], body: &[u8], now: u64) -> Result<Self, ValueError> {
+        Self::parse_with(Check { now: Some(now), ..Check::new(bound)? }, ids, body)
     }
 
     /// Checks a row given column by column (as HTTP does): name and database text, `None` for NULL.
@@ -106,12 +115,16 @@ impl Row {
 struct Check<'b> {
     bound: &'b Bound,
     table: &'b Table,
+    /// Seconds since the Unix epoch, to order an appended row that does not say its order.
+    now: Option<u64>,
 }
 
 impl<'b> Check<'b> {
     fn new(bound: &'b Bound) -> Result<Self, ValueError> {
         match &bound.table {
-            Some(table) if bound.mapping.write != WriteMode::None => Ok(Self { bound, table }),
+            Some(table) if bound.mapping.write != WriteMode::None => {
+                Ok(Self { bound, table, now: None })
+            }
             _ => Err(ValueError::ReadOnly { mapping: bound.mapping.name.clone() }),
         }
     }
@@ -180,7 +193,19 @@ impl<'b> Check<'b> {
         Ok(vec![(index, Some(body.into()))])
     }
 
+    /// The order column and the time of the write, where the row is appended and needs them.
+    fn order_now(&self, given: &Columns) -> Option<(u16, Option<Box<str>>)> {
+        let (now, order) = (self.now?, self.bound.order_column?);
+        let column = self.table.columns.get(usize::from(order))?;
+        let wanted = self.bound.is_append()
+            && matches!(column.ty, ColumnType::Int | ColumnType::BigInt)
+            && !column.has_default
+            && given.iter().all(|(index, _)| *index != order);
+        wanted.then(|| (order, Some(now.to_string().into())))
+    }
+
     fn finish<S: AsRef<str>>(&self, ids: &[S], mut columns: Columns) -> Result<Row, ValueError> {
+        columns.extend(self.order_now(&columns));
         columns.sort_unstable_by_key(|(index, _)| *index);
         for (id, index) in ids.iter().zip(&self.bound.id_columns) {
             let column = &self.table.columns[usize::from(*index)];

@@ -1,0 +1,134 @@
+//! `dsproxy check` and `dsproxy migrate`: say how things stand, without serving anybody.
+//!
+//! Must not know: the command line.
+
+use super::server::upstream_options;
+use super::{StartError, StartErrors, data};
+use crate::cluster::{Discovery, Topology};
+use crate::config::Config;
+use crate::source::SourceError;
+use crate::source::migrate::{MigrateError, Migrations, Migrator};
+use std::fmt::Write as _;
+use std::path::Path;
+use thiserror::Error;
+
+/// Connects to everything; a report of the resolved routes.
+///
+/// # Errors
+/// Everything that is wrong, not just the first.
+pub async fn check(config: &Config) -> Result<String, StartErrors> {
+    let (topology, source) = tokio::join!(Discovery::start(upstream_options(config)), data::open_source(config));
+    let mut errors: Vec<StartError> = Vec::new();
+    let topology = topology.map_err(|error| errors.push(error.into())).ok();
+    let source = source.map_err(|found| errors.extend(found.0)).ok();
+    if !errors.is_empty() {
+        return Err(StartErrors(errors));
+    }
+    let mut report = String::from("configuration: ok\n");
+    if let Some(discovery) = topology {
+        let topology = discovery.watch().borrow().clone();
+        describe_topology(&mut report, discovery.server_version(), &topology);
+    }
+    if let Some(source) = source.flatten() {
+        for mapping in source.mappings().iter() {
+            let table = mapping.table.as_deref().unwrap_or("(custom load)");
+            let _ = writeln!(report, "mapping: {} -> {} -> {table}", mapping.template, mapping.name);
+        }
+    }
+    Ok(report)
+}
+
+fn describe_topology(report: &mut String, version: &str, topology: &Topology) {
+    let _ = writeln!(report, "upstream: ok, Redis {version}, {} node(s) that own slots", topology.nodes().len());
+    for (index, node) in topology.nodes().iter().enumerate() {
+        let slots = (0..crate::slot::SLOTS).filter(|slot| topology.owner(*slot) == Some(index)).count();
+        let _ = writeln!(report, "  {}: {slots} slots", node.addr);
+    }
+}
+
+/// What `dsproxy migrate` is to do.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum MigrateStep {
+    /// Apply everything that is not applied yet
+    Up,
+    /// Take back the newest COUNT versions
+    Down {
+        /// How many
+        #[arg(default_value_t = 1)]
+        count: usize,
+    },
+    /// Go up or down to VERSION (0: take everything back)
+    Goto {
+        /// The version that is to be the newest
+        version: i64,
+    },
+    /// Say that VERSION and all before it are applied, without running anything (after a broken migration was mended)
+    Force {
+        /// The version that is to count as the newest
+        version: i64,
+    },
+    /// List the versions and whether they are applied
+    Status,
+    /// Write an empty pair of files for a new version
+    Create {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Why a migration could not be run.
+#[derive(Debug, Error)]
+pub enum MigrateFailure {
+    /// The files, or the database.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The database.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// No database to migrate.
+    #[error("no database is configured; set [database] url in proxy.toml, or DATABASE_URL")]
+    NoDatabase,
+}
+
+/// Runs one step; a report of what was done.
+///
+/// # Errors
+/// [`MigrateFailure`].
+pub async fn migrate(config: &Config, directory: &Path, step: MigrateStep) -> Result<String, MigrateFailure> {
+    let migrations = Migrations::read(directory)?;
+    let mut report = String::new();
+    for warning in migrations.warnings() {
+        let _ = writeln!(report, "warning: {warning}");
+    }
+    if let MigrateStep::Create { name } = &step {
+        for path in migrations.create(name)? {
+            let _ = writeln!(report, "created {}", path.display());
+        }
+        return Ok(report);
+    }
+    let url = config.database.url.as_ref().ok_or(MigrateFailure::NoDatabase)?;
+    let mut migrator = Migrator::open(url.expose(), migrations).await?;
+    let done = match step {
+        MigrateStep::Up => migrator.up().await?,
+        MigrateStep::Down { count } => migrator.down(count).await?,
+        MigrateStep::Goto { version } => migrator.goto(version).await?,
+        MigrateStep::Force { version } => {
+            migrator.force(version).await?;
+            let _ = writeln!(report, "version {version} counts as the newest applied one");
+            return Ok(report);
+        }
+        MigrateStep::Status | MigrateStep::Create { .. } => {
+            for line in migrator.status().await? {
+                let _ = writeln!(report, "{line}");
+            }
+            return Ok(report);
+        }
+    };
+    match done.as_slice() {
+        [] => report.push_str("nothing to do\n"),
+        versions => versions.iter().for_each(|version| {
+            let _ = writeln!(report, "done: {version}");
+        }),
+    }
+    Ok(report)
+}

@@ -1,0 +1,119 @@
+//! `dsproxy dev`: the embedded servers, the schema, a little sample data, then the proxy.
+//!
+//! Must not know: how servers are started, how the proxy works.
+
+use super::{Addresses, Server, StartErrors, shutdown_signal};
+use crate::config::{Config, Secret, UpstreamMode};
+use crate::embedded::{Stack, StackError, StackOptions, write_env_file};
+use crate::source::SourceError;
+use crate::source::migrate::{MigrateError, Migrations, Migrator};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use thiserror::Error;
+use tokio::runtime::Runtime;
+
+/// Rows that make the first `GET user:1` a success. Loaded when the tables are empty.
+const SAMPLE: &str = include_str!("sample.sql");
+
+/// Why `dsproxy dev` cannot run.
+#[derive(Debug, Error)]
+pub enum DevError {
+    /// The embedded servers.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The schema.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The sample data.
+    #[error("cannot load the sample data: {0}")]
+    Sample(#[from] SourceError),
+    /// The proxy.
+    #[error(transparent)]
+    Start(#[from] StartErrors),
+    /// The runtime.
+    #[error("{0}")]
+    Runtime(String),
+    /// Rows that could not be written at the end.
+    #[error("{0} rows could not be written to the database before the end")]
+    RowsLeft(usize),
+}
+
+/// Runs everything until Ctrl-C or SIGTERM. Must be called on the main thread: the embedded servers end with it.
+///
+/// # Errors
+/// [`DevError`]; everything that was started is stopped then.
+pub fn dev(
+    mut config: Config,
+    migrations: &Path,
+    runtime: impl FnOnce() -> Result<Runtime, String>,
+) -> Result<(), DevError> {
+    let begun = Instant::now();
+    let directory = PathBuf::from(&config.dev.directory);
+    let mut stack =
+        Stack::start(StackOptions { shards: config.dev.shards, ..StackOptions::durable(&directory) })?;
+    point_at(&mut config, &stack);
+    let outcome = match runtime() {
+        Ok(runtime) => runtime.block_on(serve(&config, &stack, migrations, begun)),
+        Err(message) => Err(DevError::Runtime(message)),
+    };
+    let _ = std::fs::remove_file(stack.dir().join("env"));
+    stack.stop();
+    outcome
+}
+
+/// The embedded servers are the upstream and the database, whatever the file says.
+fn point_at(config: &mut Config, stack: &Stack) {
+    config.upstream.mode = UpstreamMode::Cluster;
+    config.upstream.nodes = stack.redis_nodes().iter().map(ToString::to_string).collect();
+    config.upstream.username = None;
+    config.upstream.password = None;
+    config.database.url = stack.database_url().map(Secret::new);
+}
+
+async fn serve(config: &Config, stack: &Stack, migrations: &Path, begun: Instant) -> Result<(), DevError> {
+    if let Some(url) = &config.database.url {
+        let applied = Migrator::open(url.expose(), Migrations::read(migrations)?).await?.up().await?;
+        tracing::info!(?applied, "the schema is up to date");
+        super::data::run_script(config, SAMPLE).await?;
+    }
+    let server = Server::start(config).await?;
+    let addresses = server.addresses();
+    write_env_file(&stack.dir().join("env"), &environment(config, addresses))?;
+    // A closed standard output must not end the proxy.
+    let _ = welcome(config, addresses, begun, stack.dir());
+    match server.run(shutdown_signal()).await {
+        0 => Ok(()),
+        left => Err(DevError::RowsLeft(left)),
+    }
+}
+
+fn environment(config: &Config, addresses: Addresses) -> Vec<(&'static str, String)> {
+    let url = config.database.url.as_ref().map(|url| url.expose().to_owned()).unwrap_or_default();
+    vec![
+        ("DATABASE_URL", url),
+        ("REDIS_NODES", config.upstream.nodes.join(",")),
+        ("PROXY_ADDR", addresses.resp.to_string()),
+        ("HTTP_ADDR", addresses.http.map(|http| http.to_string()).unwrap_or_default()),
+        ("PROXY_PID", std::process::id().to_string()),
+    ]
+}
+
+/// What runs where, and five lines to paste.
+fn welcome(config: &Config, addresses: Addresses, begun: Instant, dir: &Path) -> io::Result<()> {
+    let port = addresses.resp.port();
+    let http = addresses.http.map(|http| http.to_string()).unwrap_or_else(|| "(off)".into());
+    let mut out = io::stdout().lock();
+    writeln!(out, "\ndsproxy is up after {:.1} s (Ctrl-C stops everything)\n", begun.elapsed().as_secs_f64())?;
+    writeln!(out, "  Redis clients   {}", addresses.resp)?;
+    writeln!(out, "  HTTP            http://{http}")?;
+    writeln!(out, "  behind it       {} and Postgres", config.upstream.nodes.join(" "))?;
+    writeln!(out, "  for scripts     . {}/env\n", dir.display())?;
+    writeln!(out, "Try:\n")?;
+    writeln!(out, "  redis-cli -p {port} SET greeting hello")?;
+    writeln!(out, "  redis-cli -p {port} GET user:1")?;
+    writeln!(out, "  redis-cli -p {port} SET user:1 '{{\"name\":\"Ada\"}}'")?;
+    writeln!(out, "  curl -s http://{http}/write -d '{{\"user_id\":\"user1\",\"value\":\"hello world\"}}'")?;
+    writeln!(out, "  curl -s http://{http}/metrics | grep ^cache_\n")?;
+    out.flush()
+}
