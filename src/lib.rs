@@ -4,3 +4,4 @@ pub mod mapping;
 pub mod resp;
 pub mod slot;
 pub mod source;
+pub mod writeback;
