@@ -1,6 +1,7 @@
 //! dsproxy.
 
 pub mod app;
+pub mod cache;
 pub mod cluster;
 pub mod command;
 pub mod config;
@@ -14,3 +15,4 @@ pub mod resp;
 pub mod slot;
 pub mod source;
 pub mod worker;
+pub mod writeback;

@@ -32,7 +32,7 @@ pub async fn check(config: &Config) -> Result<String, StartErrors> {
     if let Some(source) = source.flatten() {
         for mapping in source.mappings().iter() {
             let table = mapping.table.as_deref().unwrap_or("(custom load)");
-            let _ = writeln!(report, "mapping: {} -> {} -> {table}", mapping.template, mapping.name);
+            let _ = writeln!(report, "mapping: {} -> {} -> {table}", mapping.template.source(), mapping.name);
         }
     }
     Ok(report)
@@ -119,7 +119,13 @@ pub async fn migrate(config: &Config, directory: &Path, step: MigrateStep) -> Re
         }
         MigrateStep::Status | MigrateStep::Create { .. } => {
             for line in migrator.status().await? {
-                let _ = writeln!(report, "{line}");
+                let state = match (line.applied_at, line.dirty, line.missing) {
+                    (_, true, _) => "broken off half-way: mend it, then `migrate force`".to_owned(),
+                    (Some(at), _, true) => format!("applied {at}, but its files are gone"),
+                    (Some(at), ..) => format!("applied {at}"),
+                    (None, ..) => "not applied".to_owned(),
+                };
+                let _ = writeln!(report, "{:>6} {:<32} {state}", line.version, line.name);
             }
             return Ok(report);
         }

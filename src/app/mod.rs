@@ -8,11 +8,12 @@ mod dev;
 mod facade;
 mod server;
 
-pub use check::check;
+pub use check::{MigrateFailure, MigrateStep, check, migrate};
 pub use dev::{DevError, dev};
 pub use server::{Addresses, Server};
 
 use crate::cluster::DiscoveryError;
+use crate::config::Config;
 use crate::source::{OpenError, SourceError};
 use crate::worker::ListenError;
 use thiserror::Error;
@@ -71,6 +72,48 @@ impl From<OpenError> for StartErrors {
         match error {
             OpenError::Source(error) => error.into(),
             OpenError::Misfits(texts) => Self(texts.into_iter().map(StartError::Mapping).collect()),
+        }
+    }
+}
+
+/// Why serving ended other than well.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// It could not start.
+    #[error(transparent)]
+    Start(#[from] StartErrors),
+    /// Rows that could not be written at the end.
+    #[error("{0} rows could not be written to the database before the end")]
+    RowsLeft(usize),
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve(config: &Config) -> Result<(), ServeError> {
+    let server = Server::start(config).await?;
+    let addresses = server.addresses();
+    tracing::info!(resp = %addresses.resp, http = ?addresses.http, "serving");
+    match server.run(shutdown_signal()).await {
+        0 => Ok(()),
+        left => Err(ServeError::RowsLeft(left)),
+    }
+}
+
+/// Completes at SIGTERM or SIGINT.
+async fn shutdown_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "cannot wait for signals; stop the proxy with SIGKILL");
+            std::future::pending::<()>().await;
         }
     }
 }

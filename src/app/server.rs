@@ -133,7 +133,7 @@ impl Server {
             health.set(Dependency::Redis, condition);
         }));
         match &self.data {
-            Some(data) => data.watch(&self.tasks, self.health.clone(), metrics.clone(), self.stop.clone()),
+            Some(data) => data.watch(&self.tasks, self.health.clone(), self.stop.clone()),
             None => data::absent(&self.health),
         }
         if let Some(listener) = http {

@@ -151,16 +151,9 @@ const MAPPING_RULES: &[MappingRule] = &[
                 Some("has format = \"text\" but no `column`: name the column that is the value")
             }
             (ValueFormat::Json, Some(_)) => {
-                Some("has a `column`, which is for format = \"text\"; did you mean `columns`?")
+                Some("has a `column`, which is for format = \"text\": remove one of them")
             }
             _ => None,
-        },
-    },
-    MappingRule {
-        keys: &["columns", "format"],
-        broken: |mapping| {
-            (mapping.format == ValueFormat::Text && !mapping.columns.is_empty())
-                .then_some("has `columns`, which are for format = \"json\"; did you mean `column`?")
         },
     },
     MappingRule {

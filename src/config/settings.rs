@@ -294,8 +294,6 @@ settings! {
         id: Vec<String> = Vec::new(), Required(List(TYPE));
         /// What the value looks like: `json` (an object with one member per column) or `text` (one column).
         format: ValueFormat = ValueFormat::Json, choice::<ValueFormat>();
-        /// Columns of a `json` value. Unset: all of the table's.
-        columns: Vec<String> = Vec::new(), List(Text { example: "name", ..COLUMN });
         /// The column that is the value, for `format = "text"`.
         column: Option<String> = None, Optional(COLUMN);
         /// The column by which the newest row of an id is found, for `mode = "append"`.

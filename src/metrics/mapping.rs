@@ -1,6 +1,6 @@
-//! What is counted by mapping: reads, queries, loads, flushes.
+//! What the back side counts by mapping: queries, loads, flushes.
 //!
-//! Must not know: what a mapping is, but for its name and its key template.
+//! Must not know: what a mapping is, but for its name.
 
 use std::time::Duration;
 
@@ -10,13 +10,6 @@ use super::{SECONDS, counters, histograms};
 
 /// Buckets for rows or keys of a batch.
 const ROWS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
-
-/// Reads of mapped keys.
-pub(super) struct CacheFamilies {
-    requests: IntCounterVec,
-    hits: IntCounterVec,
-    misses: IntCounterVec,
-}
 
 /// Queries, loads and flushes.
 pub(super) struct DatabaseFamilies {
@@ -45,31 +38,6 @@ impl QueryKind {
             Self::Load => "load",
             Self::Flush => "flush",
         }
-    }
-}
-
-impl CacheFamilies {
-    pub(super) fn build(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            requests: counters(
-                registry,
-                "dsproxy_cache_requests_total",
-                "Reads of mapped keys, by mapping and result (hit, miss).",
-                &["mapping", "result"],
-            )?,
-            hits: counters(
-                registry,
-                "cache_hits_total",
-                "Reads of mapped keys that Redis had, by template.",
-                &["key"],
-            )?,
-            misses: counters(
-                registry,
-                "cache_misses_total",
-                "Reads of mapped keys that Redis did not have, by template.",
-                &["key"],
-            )?,
-        })
     }
 }
 
@@ -118,8 +86,6 @@ impl DatabaseFamilies {
 #[derive(Clone)]
 pub struct MappingMetrics {
     name: String,
-    hit: [IntCounter; 2],
-    miss: [IntCounter; 2],
     load: QueryMetrics,
     flush: QueryMetrics,
     /// Keys that one query loaded.
@@ -143,13 +109,8 @@ struct QueryMetrics {
 }
 
 impl MappingMetrics {
-    /// Resolves the counters of the mapping `name`, whose key template is `template`.
-    pub(super) fn new(
-        cache: &CacheFamilies,
-        database: &DatabaseFamilies,
-        name: &str,
-        template: &str,
-    ) -> Self {
+    /// Resolves the counters of the mapping `name`.
+    pub(super) fn new(database: &DatabaseFamilies, name: &str) -> Self {
         let query = |kind: QueryKind| QueryMetrics {
             ok: database.queries.with_label_values(&[name, kind.label(), "ok"]),
             error: database.queries.with_label_values(&[name, kind.label(), "error"]),
@@ -157,14 +118,6 @@ impl MappingMetrics {
         };
         Self {
             name: name.to_owned(),
-            hit: [
-                cache.requests.with_label_values(&[name, "hit"]),
-                cache.hits.with_label_values(&[template]),
-            ],
-            miss: [
-                cache.requests.with_label_values(&[name, "miss"]),
-                cache.misses.with_label_values(&[template]),
-            ],
             load: query(QueryKind::Load),
             flush: query(QueryKind::Flush),
             load_keys: database.load_keys.with_label_values(&[name]),
@@ -174,16 +127,6 @@ impl MappingMetrics {
             flush_retries: database.flush_retries.with_label_values(&[name]),
             rejected: database.rejected.clone(),
         }
-    }
-
-    /// Counts `count` reads that Redis had.
-    pub fn hits(&self, count: u64) {
-        self.hit.iter().for_each(|counter| counter.inc_by(count));
-    }
-
-    /// Counts `count` reads that Redis did not have.
-    pub fn misses(&self, count: u64) {
-        self.miss.iter().for_each(|counter| counter.inc_by(count));
     }
 
     /// Counts a query that took `elapsed`.

@@ -21,9 +21,9 @@ use prometheus::{
 
 pub use http::HttpMetrics;
 pub use mapping::{MappingMetrics, QueryKind};
-pub use queue::QueueMetrics;
+pub use queue::{QueueCollector, QueueDepth};
 
-use mapping::{CacheFamilies, DatabaseFamilies};
+use mapping::DatabaseFamilies;
 use process::ProcessCollector;
 
 /// Content type of [`Metrics::render`]: Prometheus' text format 0.0.4.
@@ -38,12 +38,9 @@ const SECONDS: [f64; 17] = [
 /// All families, in a registry of their own. Nothing is static: whoever counts is given this, or a part of it.
 pub struct Metrics {
     registry: Registry,
-    cache: CacheFamilies,
     database: DatabaseFamilies,
     /// HTTP requests and connections.
     pub http: HttpMetrics,
-    /// The write-behind queue.
-    pub queue: QueueMetrics,
 }
 
 impl Default for Metrics {
@@ -80,10 +77,8 @@ impl Metrics {
             )?,
         )?;
         Ok(Self {
-            cache: CacheFamilies::build(&registry)?,
             database: DatabaseFamilies::build(&registry)?,
             http: HttpMetrics::build(&registry)?,
-            queue: QueueMetrics::build(&registry)?,
             registry,
         })
     }
@@ -93,9 +88,9 @@ impl Metrics {
         &self.registry
     }
 
-    /// The counters of one mapping. `template` is its key template, the `key` label of `cache_hits_total`.
-    pub fn mapping(&self, name: &str, template: &str) -> MappingMetrics {
-        MappingMetrics::new(&self.cache, &self.database, name, template)
+    /// The counters of the mapping `name`.
+    pub fn mapping(&self, name: &str) -> MappingMetrics {
+        MappingMetrics::new(&self.database, name)
     }
 
     /// Everything in Prometheus' text format, see [`CONTENT_TYPE`].

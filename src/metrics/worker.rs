@@ -284,7 +284,7 @@ impl WorkerCollector {
         for (addr, (merged, waiting, made, lost)) in &nodes {
             let labels = [("node", &**addr)];
             latency.push(histogram(&labels, merged));
-            inflight.push(gauge(&labels, *waiting));
+            inflight.push(gauge(&labels, *waiting as f64));
             connects.push(counter(&labels, *made));
             losses.push(counter(&labels, *lost));
         }
@@ -309,7 +309,7 @@ impl WorkerCollector {
         ];
         for (name, help, kind, cell) in plain {
             let total = self.sum(|w| cell(w).get());
-            let sample = if kind == proto::MetricType::GAUGE { gauge(&[], total) } else { counter(&[], total) };
+            let sample = if kind == proto::MetricType::GAUGE { gauge(&[], total as f64) } else { counter(&[], total) };
             families.push(family(name, help, vec![sample], kind));
         }
     }
@@ -351,9 +351,9 @@ fn counter(pairs: &[(&str, &str)], value: u64) -> proto::Metric {
     metric
 }
 
-fn gauge(pairs: &[(&str, &str)], value: u64) -> proto::Metric {
+pub(super) fn gauge(pairs: &[(&str, &str)], value: f64) -> proto::Metric {
     let mut gauge = proto::Gauge::default();
-    gauge.set_value(value as f64);
+    gauge.set_value(value);
     let mut metric = proto::Metric::from_label(labels(pairs));
     metric.set_gauge(gauge);
     metric
@@ -382,7 +382,7 @@ fn histogram(pairs: &[(&str, &str)], merged: &Merged) -> proto::Metric {
     metric
 }
 
-fn family(name: &str, help: &str, samples: Vec<proto::Metric>, kind: proto::MetricType) -> MetricFamily {
+pub(super) fn family(name: &str, help: &str, samples: Vec<proto::Metric>, kind: proto::MetricType) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());

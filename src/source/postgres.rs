@@ -77,6 +77,12 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// Runs a script of several statements, on a writing connection.
+    pub async fn run_script(&self, script: &str) -> Result<(), SourceError> {
+        let client = self.writer().await?;
+        self.bounded(client, async |client| Ok(client.batch_execute(script).await?)).await
+    }
+
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), SourceError> {
         let client = self.reader().await?;

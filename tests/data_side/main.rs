@@ -3,3 +3,4 @@
 
 mod pg;
 mod source;
+mod writeback;

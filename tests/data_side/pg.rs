@@ -86,7 +86,6 @@ impl Pg {
     }
 
     /// `kill -9`.
-    #[allow(dead_code)]
     pub fn kill(&mut self) {
         let mut server = self.server.take().unwrap();
         server.kill().unwrap();

@@ -1,0 +1,322 @@
+//! Wires the floors that own mapped data: source, write-behind, read-through.
+//!
+//! Must not know: clients, HTTP.
+
+use super::{StartError, StartErrors};
+use crate::cache::{BoxFuture, FillItem, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
+use crate::cluster::{Gateway, Origin};
+use crate::config::{CachePolicy, Config, MappingConfig, ValueFormat, WriteMode as ModeConfig, WritePolicy};
+use crate::core::{DataSide, Loads};
+use crate::health::{Condition, Dependency, Health};
+use crate::mapping::{Format, MappingId, MappingSet, MappingSpec, StoreMode, WriteMode};
+use crate::metrics::worker::MappingLabels;
+use crate::metrics::{MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth};
+use crate::resp::push_command;
+use crate::source::{Postgres, PostgresOptions, Source, SourceError};
+use crate::writeback::{Observer as WriteObserver, WriteBehind, WriteBehindOptions};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Time between two looks at the database's health.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+/// Share of the waiting rows at which write-behind is called unhealthy.
+const QUEUE_ALARM: f64 = 0.9;
+
+/// The floors that own mapped data, running.
+pub(super) struct Data {
+    pub source: Arc<Source>,
+    pub reads: ReadThrough,
+    pub writes: WriteBehind,
+    queue_rows: usize,
+}
+
+impl Data {
+    /// Connects, checks the mappings against their tables, starts the services. `None` without mappings.
+    pub async fn open(
+        config: &Config,
+        gateway: &Gateway,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Option<Self>, StartErrors> {
+        let Some(source) = open_source(config).await? else { return Ok(None) };
+        let source = Arc::new(source);
+        let runtime = Handle::current();
+        let mappings = source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
+        let observer = Arc::new(Observer { mappings, source: source.clone(), gateway: gateway.clone() });
+        let writes = WriteBehind::start(source.clone(), write_options(config), observer.clone(), &runtime);
+        let store = Arc::new(GatewayStore(gateway.clone()));
+        let reads = ReadThrough::start(
+            source.clone(),
+            Some(writes.clone()),
+            store,
+            observer,
+            read_options(config),
+            &runtime,
+        );
+        let data = Self { source, reads, writes, queue_rows: config.write_behind.queue_rows };
+        let collector = QueueCollector::new(data.depths());
+        metrics.registry().register(Box::new(collector)).map_err(|e| std::io::Error::other(e.to_string()))?;
+        Ok(Some(data))
+    }
+
+    /// The handle of one core.
+    pub fn side(&self, loads: mpsc::UnboundedSender<Loads>) -> DataSide {
+        let (source, reads, writes) = (self.source.clone(), self.reads.clone(), self.writes.clone());
+        DataSide { source, reads, writes, loads }
+    }
+
+    /// Names and key templates, by index.
+    pub fn labels(&self) -> Vec<MappingLabels> {
+        let labels = |mapping: &crate::mapping::Mapping| MappingLabels {
+            name: mapping.name.clone(),
+            key: mapping.template.source().to_owned(),
+        };
+        self.source.mappings().iter().map(labels).collect()
+    }
+
+    /// Asks for the depth of every queue that can be written to.
+    fn depths(&self) -> impl Fn() -> Vec<(String, QueueDepth)> + Send + Sync + 'static {
+        let (source, writes) = (self.source.clone(), self.writes.clone());
+        move || {
+            let written = source.mappings().iter().filter(|mapping| mapping.write == WriteMode::Behind);
+            written
+                .map(|mapping| {
+                    let depth = writes.depth(mapping.id);
+                    let oldest = depth.oldest.unwrap_or_default();
+                    (mapping.name.clone(), QueueDepth { rows: depth.rows, bytes: depth.bytes, oldest })
+                })
+                .collect()
+        }
+    }
+
+    /// Looks after the health of the database and of the queue until `stop`.
+    pub fn watch(&self, tasks: &TaskTracker, health: Arc<Health>, stop: CancellationToken) {
+        let (source, depths, limit) = (self.source.clone(), self.depths(), self.queue_rows);
+        health.set(Dependency::Database, Condition::Up);
+        health.set(Dependency::WriteBehind, Condition::Up);
+        tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+                }
+                let ping = source.postgres().ping().await;
+                if let Err(error) = &ping {
+                    tracing::debug!(%error, "the database does not answer");
+                }
+                let condition = ping.map_or_else(|error| Condition::Down(error.to_string()), |()| Condition::Up);
+                health.set(Dependency::Database, condition);
+                let rows: usize = depths().iter().map(|(_, depth)| depth.rows).sum();
+                let full = rows as f64 > limit as f64 * QUEUE_ALARM;
+                let condition = match full {
+                    true => Condition::Down(format!("{rows} of {limit} rows wait for the database")),
+                    false => Condition::Up,
+                };
+                health.set(Dependency::WriteBehind, condition);
+            }
+        });
+    }
+
+    /// Ends loads, writes what is queued; the number of rows that could not be written in time.
+    pub async fn shutdown(&self, deadline: Duration) -> usize {
+        self.reads.shutdown(Duration::from_secs(1)).await;
+        self.writes.shutdown(deadline).await.rows
+    }
+}
+
+/// Says that there is no data side.
+pub(super) fn absent(health: &Health) {
+    health.set(Dependency::Database, Condition::Off);
+    health.set(Dependency::WriteBehind, Condition::Off);
+}
+
+/// Connects to the database and holds the mappings against it. `None` without mappings.
+pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, StartErrors> {
+    let (Some(url), false) = (&config.database.url, config.mappings.is_empty()) else { return Ok(None) };
+    let set = MappingSet::new(config.mappings.iter().map(spec).collect())
+        .map_err(|errors| StartErrors(errors.into_iter().map(|e| StartError::Mapping(e.to_string())).collect()))?;
+    let postgres = Postgres::connect(url.expose(), &postgres_options(config)).await?;
+    Ok(Some(Source::open(postgres, set).await?))
+}
+
+/// Runs a script of several statements.
+pub(super) async fn run_script(config: &Config, script: &str) -> Result<(), SourceError> {
+    let Some(url) = &config.database.url else { return Ok(()) };
+    Postgres::connect(url.expose(), &postgres_options(config)).await?.run_script(script).await
+}
+
+fn postgres_options(config: &Config) -> PostgresOptions {
+    let database = &config.database;
+    // Flushes need few connections; the rest is for loads. Neither can take the other's.
+    let write_connections = (database.max_connections / 4).max(1);
+    PostgresOptions {
+        read_connections: database.max_connections.saturating_sub(write_connections).max(1),
+        write_connections,
+        statement_timeout: database.statement_timeout,
+        connect_timeout: database.connect_timeout,
+        wait_timeout: config.read_through.timeout,
+        ..PostgresOptions::default()
+    }
+}
+
+fn write_options(config: &Config) -> WriteBehindOptions {
+    let queue = &config.write_behind;
+    WriteBehindOptions {
+        batch_rows: queue.batch_rows,
+        batch_interval: queue.batch_interval,
+        max_batch_rows: queue.max_batch_rows,
+        max_rows: queue.queue_rows,
+        max_bytes: queue.queue_bytes,
+        retry_first: queue.retry_min,
+        retry_most: queue.retry_max,
+    }
+}
+
+fn read_options(config: &Config) -> ReadThroughOptions {
+    let reads = &config.read_through;
+    ReadThroughOptions {
+        max_batch: reads.max_batch,
+        concurrency: reads.concurrency,
+        timeout: reads.timeout,
+        max_waiting: reads.queue,
+        ttl_jitter: reads.ttl_jitter,
+        ..ReadThroughOptions::default()
+    }
+}
+
+fn spec(mapping: &MappingConfig) -> MappingSpec {
+    MappingSpec {
+        name: mapping.name.clone(),
+        key: mapping.key.clone(),
+        table: mapping.table.clone(),
+        id: mapping.id.join(", "),
+        format: match mapping.format {
+            ValueFormat::Json => Format::Json,
+            ValueFormat::Text => Format::Text,
+        },
+        column: mapping.column.clone(),
+        order_by: mapping.order_by.clone(),
+        load: mapping.load.clone(),
+        ttl: mapping.ttl,
+        write: match mapping.write {
+            WritePolicy::None => WriteMode::None,
+            WritePolicy::Behind => WriteMode::Behind,
+        },
+        mode: match mapping.mode {
+            ModeConfig::Upsert => StoreMode::Upsert,
+            ModeConfig::Append => StoreMode::Append,
+        },
+        cache: mapping.cache == CachePolicy::On,
+    }
+}
+
+/// Counts what the services tell, by mapping.
+struct Observer {
+    mappings: Vec<MappingMetrics>,
+    source: Arc<Source>,
+    gateway: Gateway,
+}
+
+impl Observer {
+    fn of(&self, mapping: MappingId) -> Option<&MappingMetrics> {
+        self.mappings.get(usize::from(mapping))
+    }
+
+    fn name(&self, mapping: MappingId) -> &str {
+        self.source.mappings().get(mapping).map_or("?", |mapping| &mapping.name)
+    }
+}
+
+impl ReadObserver for Observer {
+    fn queried(&self, mapping: MappingId, keys: usize, took: Duration, error: Option<&SourceError>) {
+        let Some(metrics) = self.of(mapping) else { return };
+        metrics.query(QueryKind::Load, error.is_none(), took);
+        metrics.load_keys.observe(keys as f64);
+        if let Some(error) = error {
+            tracing::warn!(mapping = self.name(mapping), keys, %error, "a load failed");
+        }
+    }
+}
+
+impl WriteObserver for Observer {
+    fn flushed(&self, mapping: MappingId, rows: usize, took: Duration) {
+        let Some(metrics) = self.of(mapping) else { return };
+        metrics.query(QueryKind::Flush, true, took);
+        metrics.flush_rows.observe(rows as f64);
+        metrics.flush_duration.observe(took.as_secs_f64());
+    }
+
+    fn retrying(&self, mapping: MappingId, error: &SourceError, wait: Duration) {
+        tracing::warn!(mapping = self.name(mapping), %error, ?wait, "a flush failed and will be tried again");
+        let Some(metrics) = self.of(mapping) else { return };
+        metrics.flush_errors.inc();
+        metrics.flush_retries.inc();
+    }
+
+    fn rejected(&self, mapping: MappingId, key: &[u8], error: &SourceError) {
+        let key_text = key.escape_ascii().to_string();
+        tracing::error!(mapping = self.name(mapping), key = key_text, %error, "the database refused a row; it is dropped");
+        if let Some(metrics) = self.of(mapping) {
+            metrics.rejected("refused", 1);
+        }
+        // What the cache holds for the key will never be in the database.
+        let (gateway, key) = (self.gateway.clone(), key.to_vec());
+        tokio::spawn(async move { delete(&gateway, &key).await });
+    }
+}
+
+/// Removes a key from the cluster, past all mappings.
+pub(super) async fn delete(gateway: &Gateway, key: &[u8]) {
+    let mut request = Vec::new();
+    push_command(&mut request, [b"DEL", key]);
+    if let Err(error) = gateway.call(Origin::Internal, request).await {
+        tracing::warn!(%error, "cannot remove an outdated entry from the cache; it goes with its time to live");
+    }
+}
+
+/// Fills the cluster through the data path of the workers.
+struct GatewayStore(Gateway);
+
+impl Store for GatewayStore {
+    fn fill(&self, items: Vec<FillItem>) -> BoxFuture<usize> {
+        let gateway = self.0.clone();
+        Box::pin(async move {
+            let mut fills = JoinSet::new();
+            for item in items {
+                let gateway = gateway.clone();
+                fills.spawn(async move {
+                    let reply = gateway.call(Origin::Internal, set_if_absent(&item)).await;
+                    usize::from(reply.is_ok_and(|reply| reply.starts_with(b"+")))
+                });
+            }
+            fills.join_all().await.into_iter().sum()
+        })
+    }
+
+    fn evict(&self, keys: Vec<Bytes>) -> BoxFuture<()> {
+        let gateway = self.0.clone();
+        Box::pin(async move {
+            for key in keys {
+                delete(&gateway, &key).await;
+            }
+        })
+    }
+}
+
+/// `SET key value PX ttl NX`: a fill never overwrites what was written meanwhile.
+fn set_if_absent(item: &FillItem) -> Vec<u8> {
+    let mut request = Vec::with_capacity(item.key.len() + item.value.len() + 64);
+    match item.ttl {
+        Some(ttl) => {
+            let ttl = ttl.as_millis().max(1).to_string();
+            push_command(&mut request, [b"SET", &item.key[..], &item.value, b"PX", ttl.as_bytes(), b"NX"]);
+        }
+        None => push_command(&mut request, [b"SET", &item.key[..], &item.value, b"NX"]),
+    }
+    request
+}

@@ -1,0 +1,131 @@
+//! `POST /write` and `GET /read` on the mapping named `user_data`, over the same paths as RESP.
+//!
+//! Must not know: HTTP beyond its error type.
+
+use super::data::{self, Data};
+use crate::cluster::{Gateway, GatewayError, Origin};
+use crate::http::{ApiError, Facade, WriteRequest};
+use crate::mapping::{Bound, Row};
+use crate::resp::{decode_reply, push_command};
+use crate::writeback::{Write, WriteBehind, WriteError};
+use bytes::Bytes;
+use redis_protocol::resp3::types::BytesFrame;
+use std::sync::Arc;
+
+/// The mapping that the facade reads and writes.
+const MAPPING: &str = "user_data";
+
+/// What the two functions share.
+struct Shared {
+    gateway: Gateway,
+    target: Option<Target>,
+}
+
+/// The mapping with what writes to it.
+struct Target {
+    bound: Arc<Bound>,
+    writes: WriteBehind,
+    reads: crate::cache::ReadThrough,
+}
+
+/// The facade; without a mapping of that name both operations say so.
+pub(super) fn facade(data: Option<&Data>, gateway: Gateway) -> Facade {
+    let target = data.and_then(|data| {
+        let mapping = data.source.mappings().by_name(MAPPING)?;
+        let bound = data.source.bound(mapping.id)?.clone();
+        Some(Target { bound, writes: data.writes.clone(), reads: data.reads.clone() })
+    });
+    let shared = Arc::new(Shared { gateway, target });
+    let reader = shared.clone();
+    Facade::new(
+        move |request| {
+            let shared = shared.clone();
+            // A task of its own: a client that goes away must not leave a write half done.
+            async move {
+                let writing = tokio::spawn(async move { shared.write(request).await });
+                writing.await.unwrap_or_else(|error| Err(ApiError::Internal(error.to_string())))
+            }
+        },
+        move |user_id| {
+            let shared = reader.clone();
+            async move { shared.read(&user_id).await }
+        },
+    )
+}
+
+impl Shared {
+    fn target(&self) -> Result<&Target, ApiError> {
+        let missing = || ApiError::NotFound(format!("no mapping named `{MAPPING}` is configured"));
+        self.target.as_ref().ok_or_else(missing)
+    }
+
+    fn key(&self, user_id: &str) -> Result<(&Target, String), ApiError> {
+        let target = self.target()?;
+        let key = target.bound.mapping.template.build(&[user_id]);
+        let refused = || ApiError::Malformed("user_id cannot be a key of this mapping".into());
+        Ok((target, key.ok_or_else(refused)?))
+    }
+
+    /// Queues the row, then lets the cache follow: as the newest value when it was written now; when the client gives
+    /// another time, the next read decides by that time which value is the newest.
+    async fn write(&self, request: WriteRequest) -> Result<(), ApiError> {
+        let (target, key) = self.key(&request.user_id)?;
+        let ids = [request.user_id.as_str()];
+        let (Some(ts), Some(order), Some(column)) =
+            (request.ts, &target.bound.mapping.order_by, &target.bound.mapping.column)
+        else {
+            return self.set(&key, &request.value).await;
+        };
+        let ts = ts.to_string();
+        let given = [(column.as_str(), Some(request.value.as_str())), (order.as_str(), Some(ts.as_str()))];
+        let row = Row::from_columns(&target.bound, &ids, &given)
+            .map_err(|error| ApiError::Unprocessable(error.to_string()))?;
+        let (mapping, key) = (target.bound.mapping.id, Bytes::from(key));
+        let value = Bytes::from(request.value);
+        target.writes.enqueue(mapping, key.clone(), Write::Put { row, value }).map_err(refused)?;
+        target.reads.note_write(mapping, &key);
+        data::delete(&self.gateway, &key).await;
+        Ok(())
+    }
+
+    async fn set(&self, key: &str, value: &str) -> Result<(), ApiError> {
+        match self.call(&[b"SET", key.as_bytes(), value.as_bytes()]).await? {
+            BytesFrame::SimpleError { data, .. } => Err(error_of(&data)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn read(&self, user_id: &str) -> Result<Option<Bytes>, ApiError> {
+        let (_, key) = self.key(user_id)?;
+        match self.call(&[b"GET", key.as_bytes()]).await? {
+            BytesFrame::Null => Ok(None),
+            BytesFrame::BlobString { data, .. } => Ok(Some(data)),
+            BytesFrame::SimpleError { data, .. } => Err(error_of(&data)),
+            _ => Err(ApiError::Internal("unexpected reply from upstream".into())),
+        }
+    }
+
+    /// Runs a command as a client would.
+    async fn call(&self, args: &[&[u8]]) -> Result<BytesFrame, ApiError> {
+        let mut request = Vec::new();
+        push_command(&mut request, args.iter().copied());
+        let reply = self.gateway.call(Origin::Client, request).await;
+        let reply = reply.map_err(|error: GatewayError| ApiError::Unavailable(error.to_string()))?;
+        decode_reply(&reply).map_err(|error| ApiError::Internal(error.to_string()))
+    }
+}
+
+fn refused(error: WriteError) -> ApiError {
+    match error {
+        WriteError::Full { .. } | WriteError::Closed => ApiError::Unavailable(error.to_string()),
+        WriteError::ReadOnly => ApiError::Unprocessable(error.to_string()),
+    }
+}
+
+/// A RESP error as an HTTP one: a value that does not fit is the client's fault, all else may work later.
+fn error_of(text: &str) -> ApiError {
+    match text.strip_prefix("ERR mapping ") {
+        Some(_) => ApiError::Unprocessable(text.trim_start_matches("ERR ").to_owned()),
+        None => ApiError::Unavailable(text.to_owned()),
+    }
+}

@@ -1,0 +1,120 @@
+//! Brings the writes of one mapping to the database, batch after batch.
+//!
+//! Must not know: where writes come from.
+//!
+//! One batch of a mapping is under way at a time, so writes of a key keep their order. A failure that may pass is retried
+//! for ever; a row that the database refuses is found by halving the batch, and its neighbours are applied.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{error, info, warn};
+
+use super::Shared;
+use super::queue::{Due, Entry, Queue};
+use crate::mapping::MappingId;
+use crate::source::{Backoff, Change, SourceError};
+
+/// Runs until the proxy closes and nothing waits.
+pub(super) async fn run(shared: Arc<Shared>, mapping: MappingId) {
+    let Some(queue) = shared.queue(mapping) else { return };
+    while due(&shared, queue).await {
+        let batch = queue.batch(shared.options.max_batch_rows.max(1));
+        flush(&shared, mapping, queue, &batch).await;
+    }
+}
+
+/// Waits for the next batch; `false` when there will be none.
+async fn due(shared: &Shared, queue: &Queue) -> bool {
+    loop {
+        match queue.due(shared.options.batch_rows, shared.options.batch_interval) {
+            Due::Now => return true,
+            Due::Never => return false,
+            Due::Idle => queue.woken().await,
+            Due::At(at) => {
+                // Elapsed or woken: either way the question is asked again.
+                let _ = tokio::time::timeout_at(at.into(), queue.woken()).await;
+            }
+        }
+    }
+}
+
+/// Applies `batch`, in pieces where it must be. When this returns every row is committed or rejected; when it is dropped
+/// the rest still waits in the queue.
+async fn flush(shared: &Shared, mapping: MappingId, queue: &Queue, batch: &[Arc<Entry>]) {
+    let mut pieces = vec![batch];
+    while let Some(piece) = pieces.pop() {
+        match apply(shared, mapping, piece).await {
+            Ok(()) => queue.settle(piece, &shared.budget),
+            Err(_) if piece.len() > 1 => {
+                let (first, second) = piece.split_at(piece.len() / 2);
+                pieces.extend([second, first]); // the first half first: order per key
+            }
+            Err(refusal) => {
+                queue.settle(piece, &shared.budget);
+                for entry in piece {
+                    reject(shared, mapping, entry, &refusal);
+                }
+            }
+        }
+    }
+}
+
+fn reject(shared: &Shared, mapping: MappingId, entry: &Entry, refusal: &SourceError) {
+    let column = match refusal {
+        SourceError::BadData { column, constraint, .. } => column.as_deref().or(constraint.as_deref()),
+        _ => None,
+    };
+    error!(
+        mapping = name(shared, mapping),
+        key = %String::from_utf8_lossy(&entry.key),
+        column = column.unwrap_or("-"),
+        sqlstate = refusal.code().unwrap_or("-"),
+        error = %refusal,
+        "the database refused a row; it is dropped"
+    );
+    shared.observer.rejected(mapping, &entry.key, refusal);
+}
+
+/// One transaction, until it is committed. An error means: this piece as it is will never be.
+async fn apply(shared: &Shared, mapping: MappingId, piece: &[Arc<Entry>]) -> Result<(), SourceError> {
+    let changes: Vec<&Change> = piece.iter().map(|entry| &entry.change).collect();
+    let mut backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
+    loop {
+        let started = Instant::now();
+        let failure = match shared.source.apply(mapping, &changes).await {
+            Ok(()) => {
+                shared.observer.flushed(mapping, piece.len(), started.elapsed());
+                if backoff.attempts() > 0 {
+                    info!(
+                        mapping = name(shared, mapping),
+                        attempts = backoff.attempts(),
+                        "writing works again"
+                    );
+                }
+                return Ok(());
+            }
+            Err(failure) => failure,
+        };
+        let too_slow = failure.code() == Some("57014");
+        if matches!(failure, SourceError::BadData { .. }) || (too_slow && piece.len() > 1) {
+            return Err(failure); // halved by the caller
+        }
+        // A schema that does not fit is waited for as well: rows are not dropped because a table is being rebuilt.
+        let wait = backoff.next_wait();
+        warn!(
+            mapping = name(shared, mapping),
+            rows = piece.len(),
+            attempt = backoff.attempts(),
+            wait_ms = wait.as_millis() as u64,
+            error = %failure,
+            "cannot write to the database; the rows wait"
+        );
+        shared.observer.retrying(mapping, &failure, wait);
+        tokio::time::sleep(wait).await;
+    }
+}
+
+fn name(shared: &Shared, mapping: MappingId) -> &str {
+    shared.source.mappings().get(mapping).map_or("?", |m| &m.name)
+}

@@ -1,0 +1,285 @@
+//! Write-behind against a real database.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dsproxy::mapping::{MappingId, MappingSpec, OrderKey, Row, StoreMode, WriteMode};
+use dsproxy::source::{Source, SourceError};
+use dsproxy::writeback::{Observer, Pending, Write, WriteBehind, WriteBehindOptions, WriteError};
+use tokio::runtime::Handle;
+
+use crate::pg::{Pg, until};
+
+#[derive(Default)]
+pub struct Seen {
+    pub flushes: AtomicUsize,
+    pub rows: AtomicUsize,
+    pub retries: AtomicUsize,
+    pub rejected: Mutex<Vec<String>>,
+}
+
+impl Observer for Seen {
+    fn flushed(&self, _: MappingId, rows: usize, _: Duration) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+    fn retrying(&self, _: MappingId, _: &SourceError, _: Duration) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+    fn rejected(&self, _: MappingId, key: &[u8], error: &SourceError) {
+        self.rejected.lock().unwrap().push(format!(
+            "{} {}",
+            String::from_utf8_lossy(key),
+            error.code().unwrap_or("-")
+        ));
+    }
+}
+
+pub fn behind(name: &str, key: &str, table: &str, id: &str) -> MappingSpec {
+    MappingSpec { write: WriteMode::Behind, ..MappingSpec::new(name, key, table, id) }
+}
+
+pub fn set(writes: &WriteBehind, source: &Source, key: &str, body: &str) -> Result<(), WriteError> {
+    let (id, found) = source.mappings().find(key.as_bytes()).unwrap();
+    let row = Row::parse(source.bound(id).unwrap(), found.ids(), body.as_bytes()).unwrap();
+    let write = Write::Put { row, value: Bytes::copy_from_slice(body.as_bytes()) };
+    writes.enqueue(id, Bytes::copy_from_slice(key.as_bytes()), write)
+}
+
+pub fn del(writes: &WriteBehind, source: &Source, key: &str) {
+    let (id, found) = source.mappings().find(key.as_bytes()).unwrap();
+    let ids = found.ids().iter().map(|s| (*s).into()).collect();
+    writes.enqueue(id, Bytes::copy_from_slice(key.as_bytes()), Write::Delete { ids }).unwrap();
+}
+
+fn start(source: &Arc<Source>, options: WriteBehindOptions) -> (WriteBehind, Arc<Seen>) {
+    let seen = Arc::new(Seen::default());
+    (WriteBehind::start(source.clone(), options, seen.clone(), &Handle::current()), seen)
+}
+
+fn never() -> WriteBehindOptions {
+    WriteBehindOptions {
+        batch_rows: usize::MAX,
+        batch_interval: Duration::from_secs(3600),
+        ..WriteBehindOptions::default()
+    }
+}
+
+const USERS: &str = "create table u (id bigint primary key, name text, age int check (age >= 0))";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_leaves_at_its_row_count_or_after_its_interval() {
+    let pg = Pg::start();
+    pg.execute(USERS).await;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
+    let (writes, seen) = start(
+        &source,
+        WriteBehindOptions { batch_interval: Duration::from_secs(3600), ..Default::default() },
+    );
+    for n in 0..49 {
+        set(&writes, &source, &format!("u:{n}"), r#"{"name":"x"}"#).unwrap();
+    }
+    assert_eq!(writes.pending(0, b"u:48"), Some(Pending::Value(Bytes::from_static(b"{\"name\":\"x\"}"))));
+    assert_eq!((seen.flushes.load(Ordering::Relaxed), writes.depth(0).rows), (0, 49));
+    set(&writes, &source, "u:49", "{}").unwrap();
+    until("50 rows are flushed", async || writes.depth(0).rows == 0).await;
+    assert_eq!(
+        (seen.flushes.load(Ordering::Relaxed), pg.one("select count(*) from u").await),
+        (1, "50".into())
+    );
+    assert_eq!((writes.pending(0, b"u:48"), writes.depth(0)), (None, Default::default()));
+    let (writes, _) = start(
+        &source,
+        WriteBehindOptions { batch_interval: Duration::from_millis(30), ..Default::default() },
+    );
+    let started = Instant::now();
+    set(&writes, &source, "u:50", "{}").unwrap();
+    del(&writes, &source, "u:1");
+    assert_eq!(writes.pending(0, b"u:1"), Some(Pending::Deleted));
+    until("the interval is over", async || writes.depth(0).rows == 0).await;
+    assert!(started.elapsed() >= Duration::from_millis(30));
+    assert_eq!(pg.one("select count(*) from u").await, "50");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn writes_of_a_key_keep_their_order_under_concurrent_writers() {
+    let pg = Pg::start();
+    pg.execute("create table u (id bigint primary key, name text, age int); create table l (id bigint, v int, ts bigint default 0, n bigserial primary key)").await;
+    let mut log = behind("l", "l:{id}", "l", "bigint");
+    (log.mode, log.order_by) = (StoreMode::Append, Some("ts".into()));
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint"), log]).await);
+    let (writes, _) = start(&source, WriteBehindOptions { max_batch_rows: 64, ..Default::default() });
+    // A lock per key makes "the order of the calls" a fact that the test can know.
+    let counters: Arc<Vec<Mutex<u32>>> = Arc::new((0..8).map(|_| Mutex::new(0)).collect());
+    let writers = (0..4).map(|w: usize| {
+        let (writes, source, counters) = (writes.clone(), source.clone(), counters.clone());
+        std::thread::spawn(move || {
+            for i in 0..1000 {
+                let key = (i * 7 + w) % 8;
+                let mut counter = counters[key].lock().unwrap();
+                *counter += 1;
+                match *counter % 10 {
+                    9 => del(&writes, &source, &format!("u:{key}")),
+                    _ => set(&writes, &source, &format!("u:{key}"), &format!(r#"{{"age":{}}}"#, *counter))
+                        .unwrap(),
+                }
+                set(&writes, &source, &format!("l:{key}"), &format!(r#"{{"v":{}}}"#, *counter)).unwrap();
+            }
+        })
+    });
+    writers.collect::<Vec<_>>().into_iter().for_each(|t| t.join().unwrap());
+    writes.flush_now().await;
+    for (key, counter) in counters.iter().enumerate() {
+        let last = *counter.lock().unwrap();
+        let want = if last % 10 == 9 { String::new() } else { last.to_string() };
+        assert_eq!(pg.one(&format!("select (select age from u where id = {key})")).await, want);
+    }
+    assert_eq!(pg.one("select count(*) from l").await, "4000");
+    let disorder =
+        "select count(*) from (select v - lag(v) over (partition by id order by n) d from l) x where d <> 1";
+    assert_eq!(pg.one(disorder).await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poison_row_does_not_hurt_its_neighbours() {
+    let pg = Pg::start();
+    pg.execute(USERS).await;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
+    let (writes, seen) = start(&source, never());
+    for n in 0..200 {
+        let age = if n == 77 || n == 150 { -1 } else { n };
+        set(&writes, &source, &format!("u:{n}"), &format!(r#"{{"age":{age}}}"#)).unwrap();
+    }
+    set(&writes, &source, "u:150", r#"{"name":"later, and good"}"#).unwrap();
+    writes.flush_now().await;
+    assert_eq!(*seen.rejected.lock().unwrap(), ["u:77 23514", "u:150 23514"]);
+    assert_eq!(
+        pg.one("select count(*) || ' ' || sum(age) from u").await,
+        format!("199 {}", (0..200).sum::<i32>() - 77 - 150)
+    );
+    assert_eq!((writes.depth(0).rows, writes.pending(0, b"u:77")), (0, None));
+    assert!(seen.flushes.load(Ordering::Relaxed) <= 20, "{:?}", seen.flushes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_while_the_database_is_killed_and_restarted() {
+    let mut pg = Pg::start();
+    pg.execute(USERS).await;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
+    let options = WriteBehindOptions {
+        retry_most: Duration::from_millis(200),
+        max_batch_rows: 100,
+        ..Default::default()
+    };
+    let (writes, seen) = start(&source, options);
+    for n in 0..3000 {
+        set(&writes, &source, &format!("u:{n}"), &format!(r#"{{"age":{n}}}"#)).unwrap();
+        if n == 500 {
+            until("a batch is through", async || seen.rows.load(Ordering::Relaxed) >= 100).await;
+            pg.kill();
+        }
+    }
+    until("the database is missed", async || seen.retries.load(Ordering::Relaxed) >= 2).await;
+    assert!(matches!(writes.pending(0, b"u:2999"), Some(Pending::Value(_))));
+    tokio::task::block_in_place(|| pg.run());
+    writes.flush_now().await;
+    assert_eq!(
+        pg.one("select count(*) || ' ' || sum(age) from u").await,
+        format!("3000 {}", (0..3000).sum::<i32>())
+    );
+    assert!(seen.rejected.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutdown_flushes_and_says_what_remained() {
+    let mut pg = Pg::start();
+    pg.execute(USERS).await;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
+    let (writes, _) = start(&source, never());
+    for n in 0..2500 {
+        set(&writes, &source, &format!("u:{n}"), "{}").unwrap();
+    }
+    assert_eq!(writes.shutdown(Duration::from_secs(10)).await.rows, 0);
+    assert_eq!(pg.one("select count(*) from u").await, "2500");
+    assert_eq!(set(&writes, &source, "u:1", "{}"), Err(WriteError::Closed));
+    let (writes, _) = start(&source, never());
+    set(&writes, &source, "u:1", r#"{"name":"waits"}"#).unwrap();
+    pg.kill();
+    let started = Instant::now();
+    let remained = writes.shutdown(Duration::from_millis(300)).await;
+    assert!(remained.rows == 1 && remained.bytes > 0 && remained.oldest.is_some(), "{remained:?}");
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_refuses_and_recovers() {
+    let pg = Pg::start();
+    pg.execute(USERS).await;
+    let mut read_only = MappingSpec::new("r", "r:{id}", "u", "bigint");
+    read_only.write = WriteMode::None;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint"), read_only]).await);
+    let (writes, _) = start(&source, WriteBehindOptions { max_rows: 10, ..never() });
+    for n in 0..10 {
+        set(&writes, &source, &format!("u:{n}"), "{}").unwrap();
+    }
+    let error = set(&writes, &source, "u:10", "{}").unwrap_err().to_string();
+    assert!(error.starts_with("BUSY write-behind queue is full: 10 rows ("), "{error}");
+    assert_eq!(writes.pending(0, b"u:10"), None);
+    writes.flush_now().await;
+    set(&writes, &source, "u:10", "{}").unwrap();
+    let ids = Box::new(["1".into()]);
+    assert_eq!(
+        writes.enqueue(1, Bytes::from_static(b"r:1"), Write::Delete { ids }),
+        Err(WriteError::ReadOnly)
+    );
+    let (writes, _) = start(&source, WriteBehindOptions { max_bytes: 2000, ..never() });
+    let big = format!(r#"{{"name":"{}"}}"#, "x".repeat(2000));
+    assert!(matches!(set(&writes, &source, "u:1", &big), Err(WriteError::Full { rows: 0, bytes: 0 })));
+    set(&writes, &source, "u:1", "{}").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_waiting_row_of_an_append_mapping_is_seen_with_its_order() {
+    let pg = Pg::start();
+    pg.execute("create table l (id text, v text, ts bigint)").await;
+    let mut log = behind("l", "l:{id}", "l", "text");
+    (log.mode, log.order_by) = (StoreMode::Append, Some("ts".into()));
+    let source = Arc::new(pg.source(vec![log]).await);
+    let (writes, _) = start(&source, never());
+    let newer = r#"{"v":"newer","ts":20}"#;
+    set(&writes, &source, "l:a", newer).unwrap();
+    set(&writes, &source, "l:a", r#"{"v":"late arrival","ts":10}"#).unwrap();
+    assert_eq!(
+        writes.pending(0, b"l:a"),
+        Some(Pending::Newest(Bytes::from_static(newer.as_bytes()), OrderKey(20)))
+    );
+    writes.flush_now().await;
+    assert_eq!((writes.pending(0, b"l:a"), pg.one("select count(*) from l").await), (None, "2".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement: run it in release mode"]
+async fn figures() {
+    let pg = Pg::start();
+    pg.execute("create table u (id bigint primary key, name text, age int)").await;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
+    for (max_batch_rows, rows) in [(50, 50_000), (1000, 300_000)] {
+        pg.execute("truncate u").await;
+        let (writes, seen) = start(&source, WriteBehindOptions { max_batch_rows, ..never() });
+        let started = Instant::now();
+        for n in 0..rows {
+            set(&writes, &source, &format!("u:{n}"), r#"{"name":"somebody","age":33}"#).unwrap();
+        }
+        let queued = started.elapsed();
+        let started = Instant::now();
+        writes.flush_now().await;
+        let rate = f64::from(rows) / started.elapsed().as_secs_f64();
+        println!(
+            "batches of {max_batch_rows}: {rate:.0} rows/s in {} flushes; enqueue {:.0} ns",
+            seen.flushes.load(Ordering::Relaxed),
+            queued.as_nanos() as f64 / f64::from(rows)
+        );
+    }
+}
