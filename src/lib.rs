@@ -1,5 +1,6 @@
 //! dsproxy.
 
+pub mod cache;
 pub mod mapping;
 pub mod resp;
 pub mod slot;
