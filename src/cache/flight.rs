@@ -1,0 +1,170 @@
+//! Flights: one load of one key, with everybody who waits for it.
+//!
+//! Must not know: the database, the cache.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use super::Loaded;
+use super::ticket::Ticket;
+use crate::mapping::OrderKey;
+use crate::source::LoadedRow;
+
+/// Somebody who waits for a key.
+pub(super) struct Waiter {
+    pub(super) ticket: Arc<Ticket>,
+    /// Position of the key among those of the ticket.
+    pub(super) at: usize,
+    /// A waiting row of an append mapping: it is the answer unless the database has a newer one.
+    pub(super) floor: Option<(Bytes, OrderKey)>,
+}
+
+/// One load of one key.
+#[derive(Default)]
+pub(super) struct Flight {
+    waiters: Mutex<Vec<Waiter>>,
+    /// The key was written after this flight began: its row may not be stored.
+    outdated: AtomicBool,
+}
+
+/// What a flight found.
+pub(super) type Outcome = Result<Option<LoadedRow>, String>;
+
+impl Flight {
+    fn lock(&self) -> MutexGuard<'_, Vec<Waiter>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Acquire)
+    }
+
+    /// Whether everybody who waited has been answered otherwise (by their deadline).
+    fn is_abandoned(&self) -> bool {
+        self.lock().iter().all(|waiter| waiter.ticket.is_done())
+    }
+
+    /// Answers everybody who waits now.
+    pub(super) fn answer(&self, outcome: &Outcome) {
+        let waiters = std::mem::take(&mut *self.lock());
+        for waiter in waiters {
+            let loaded = match (outcome, waiter.floor) {
+                (Ok(Some(row)), Some((_, floor))) if row.order.is_some_and(|order| order > floor) => {
+                    Loaded::Value(row.value.clone())
+                }
+                // Without the database the newest row we know of is the best answer there is.
+                (_, Some((value, _))) => Loaded::Value(value),
+                (Ok(Some(row)), None) => Loaded::Value(row.value.clone()),
+                (Ok(None), None) => Loaded::Absent,
+                (Err(text), None) => Loaded::Failed(text.clone()),
+            };
+            waiter.ticket.answer(waiter.at, loaded);
+        }
+    }
+}
+
+/// Keys to be loaded with one query.
+pub(super) type Batch = Vec<(Bytes, Arc<Flight>)>;
+
+/// The flights of one mapping.
+#[derive(Default)]
+pub(super) struct Flights {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+pub(super) struct Inner {
+    by_key: FxHashMap<Bytes, Arc<Flight>>,
+    /// Keys of one miss stay together.
+    queue: VecDeque<Batch>,
+    queued: usize,
+    running: usize,
+}
+
+impl Inner {
+    /// Lets `waiter` wait for `key`: on its flight, or on a new one, which is added to `new`.
+    pub(super) fn join(&mut self, key: &Bytes, waiter: Waiter, new: &mut Batch) {
+        if let Some(flight) = self.by_key.get(key) {
+            return flight.lock().push(waiter);
+        }
+        let flight = Arc::new(Flight { waiters: Mutex::new(vec![waiter]), outdated: AtomicBool::new(false) });
+        self.by_key.insert(key.clone(), flight.clone());
+        new.push((key.clone(), flight));
+    }
+
+    /// Queues new flights. Answers whether a loader is to be started for them: at once when none runs, another one only
+    /// when a full batch waits, so that what arrives meanwhile shares a query.
+    pub(super) fn enqueue(&mut self, new: Batch, max_batch: usize, concurrency: usize) -> bool {
+        if new.is_empty() {
+            return false;
+        }
+        self.queued += new.len();
+        self.queue.push_back(new);
+        let start = self.running == 0 || (self.queued >= max_batch && self.running < concurrency);
+        self.running += usize::from(start);
+        start
+    }
+}
+
+impl Flights {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The key was written: later readers start anew, and the flight's row is not stored.
+    pub(super) fn outdate(&self, key: &[u8]) {
+        let mut inner = self.lock();
+        if let Some(flight) = inner.by_key.remove(key) {
+            flight.outdated.store(true, Ordering::Release);
+        }
+    }
+
+    /// The next keys to load, or `None`: then the loader has ended. Flights that nobody waits for any more are dropped.
+    pub(super) fn next_batch(&self, max_batch: usize) -> Option<Batch> {
+        let mut inner = self.lock();
+        let mut batch = Batch::new();
+        while let Some(group) = inner.queue.front() {
+            if !batch.is_empty() && batch.len() + group.len() > max_batch {
+                break;
+            }
+            let Some(group) = inner.queue.pop_front() else { break };
+            inner.queued -= group.len();
+            for (key, flight) in group {
+                if flight.is_abandoned() {
+                    inner.forget(&key, &flight);
+                } else {
+                    batch.push((key, flight));
+                }
+            }
+        }
+        if batch.is_empty() {
+            inner.running -= 1;
+            return None;
+        }
+        Some(batch)
+    }
+
+    /// A loader died in the middle.
+    pub(super) fn loader_lost(&self) {
+        let mut inner = self.lock();
+        inner.running = inner.running.saturating_sub(1);
+    }
+
+    /// Nobody may join the flight any more.
+    pub(super) fn forget(&self, key: &Bytes, flight: &Arc<Flight>) {
+        self.lock().forget(key, flight);
+    }
+}
+
+impl Inner {
+    fn forget(&mut self, key: &Bytes, flight: &Arc<Flight>) {
+        // A write may have made room for a newer flight of the same key.
+        if self.by_key.get(key).is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            self.by_key.remove(key);
+        }
+    }
+}

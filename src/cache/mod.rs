@@ -1,0 +1,216 @@
+//! Read-through: answers misses of mapped keys from the database and fills the cache.
+//!
+//! Must not know: clients, the cluster (filling goes through `Store`), SQL.
+//!
+//! One flight per key, whoever asks; one query per mapping for all flights that wait together. A key with a write on its
+//! way to the database is answered from that write. A write that happens during a load keeps the loaded row out of the
+//! cache: the readers that asked before it get their answer, the cache does not.
+
+mod flight;
+mod loader;
+mod ticket;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::mapping::MappingId;
+use crate::source::{Source, SourceError};
+use crate::writeback::WriteBehind;
+use flight::Flights;
+use ticket::{Tickets, Waiting};
+
+/// The answer for one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    /// Its value.
+    Value(Bytes),
+    /// There is no row.
+    Absent,
+    /// It is not known whether there is one; an error text with its code (`ERR ...`).
+    Failed(String),
+}
+
+/// Keys that a client asked for and the cache did not have.
+pub struct Miss {
+    /// The keys, each with the mapping that `MappingSet::find` gave for it.
+    pub keys: Vec<(MappingId, Bytes)>,
+    /// Called once, with an answer per key in their order: at the latest after the timeout, from any thread, possibly
+    /// before `load` returns. Must not block.
+    pub reply: Box<dyn FnOnce(Vec<Loaded>) + Send>,
+}
+
+/// A value to be stored in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FillItem {
+    /// Mapping of the key.
+    pub mapping: MappingId,
+    /// The key.
+    pub key: Bytes,
+    /// Its value.
+    pub value: Bytes,
+    /// Life time, jitter included; `None` = no expiry.
+    pub ttl: Option<Duration>,
+}
+
+/// A boxed future.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The cache, as read-through needs it.
+pub trait Store: Send + Sync {
+    /// Stores each item unless the key exists (`SET key value PX ttl NX`); answers how many were stored. Must end within
+    /// a bounded time, after which none of the items may be stored any more.
+    fn fill(&self, items: Vec<FillItem>) -> BoxFuture<usize>;
+    /// Removes keys: a write happened while an older row was being stored under them.
+    fn evict(&self, keys: Vec<Bytes>) -> BoxFuture<()>;
+}
+
+/// Told about loads. May be called from any thread; must not block.
+pub trait Observer: Send + Sync {
+    /// So many keys were asked for.
+    fn requested(&self, _mapping: MappingId, _keys: usize) {}
+    /// So many keys were answered by a write that waits for the database.
+    fn pending(&self, _mapping: MappingId, _keys: usize) {}
+    /// One query for so many keys has ended.
+    fn queried(&self, _mapping: MappingId, _keys: usize, _took: Duration, _error: Option<&SourceError>) {}
+    /// Of the loaded rows so many were stored, and so many not (a newer value was there, or a write came in between).
+    fn filled(&self, _mapping: MappingId, _stored: usize, _refused: usize) {}
+}
+
+impl Observer for () {}
+
+/// Limits of read-through.
+#[derive(Debug, Clone)]
+pub struct ReadThroughOptions {
+    /// Keys per query. The keys of one `Miss` are never split, so a larger `Miss` makes a larger query.
+    pub max_batch: usize,
+    /// Queries under way per mapping. A second one starts only when a full batch waits.
+    pub concurrency: usize,
+    /// Longest time until a `Miss` is answered.
+    pub timeout: Duration,
+    /// Longest time a reply waits for the cache to be filled.
+    pub fill_timeout: Duration,
+    /// Keys that may wait for an answer, over all mappings.
+    pub max_waiting: usize,
+    /// TTLs vary by this share in both directions (0.1 = +-10 %).
+    pub ttl_jitter: f64,
+}
+
+impl Default for ReadThroughOptions {
+    fn default() -> Self {
+        Self {
+            max_batch: 1000,
+            concurrency: 4,
+            timeout: Duration::from_secs(2),
+            fill_timeout: Duration::from_millis(200),
+            max_waiting: 100_000,
+            ttl_jitter: 0.1,
+        }
+    }
+}
+
+/// Read-through for all mappings of a source. Cheap to clone.
+#[derive(Clone)]
+pub struct ReadThrough {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    source: Arc<Source>,
+    writes: Option<WriteBehind>,
+    store: Arc<dyn Store>,
+    observer: Arc<dyn Observer>,
+    options: ReadThroughOptions,
+    flights: Vec<Flights>,
+    waiting: Arc<Waiting>,
+    tickets: Arc<Tickets>,
+    runtime: Handle,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl ReadThrough {
+    /// Loads run on `runtime`. End with `shutdown`.
+    pub fn start(
+        source: Arc<Source>,
+        writes: Option<WriteBehind>,
+        store: Arc<dyn Store>,
+        observer: Arc<dyn Observer>,
+        options: ReadThroughOptions,
+        runtime: &Handle,
+    ) -> Self {
+        let flights = source.mappings().iter().map(|_| Flights::default()).collect();
+        let tickets = Arc::new(Tickets::new(options.timeout));
+        let shared = Shared {
+            source,
+            writes,
+            store,
+            observer,
+            flights,
+            waiting: Arc::new(Waiting::new(options.max_waiting)),
+            tickets: tickets.clone(),
+            options,
+            runtime: runtime.clone(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let stop = shared.stop.clone();
+        shared.tasks.spawn_on(async move { stop.run_until_cancelled(tickets.expire()).await }, runtime);
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Answers a miss. Never blocks and may be called from any thread.
+    pub fn load(&self, miss: Miss) {
+        let shared = &self.shared;
+        if shared.stop.is_cancelled() {
+            let text = Loaded::Failed("ERR the proxy is shutting down".into());
+            return (miss.reply)(vec![text; miss.keys.len()]);
+        }
+        let Some(places) = shared.waiting.take(miss.keys.len()) else {
+            let text =
+                format!("ERR read-through is overloaded: {} keys wait already", shared.waiting.limit());
+            return (miss.reply)(vec![Loaded::Failed(text); miss.keys.len()]);
+        };
+        let ticket = shared.tickets.issue(miss.keys.len(), miss.reply, places);
+        // One visit per mapping, with all its keys, so that they land in one query. Mostly there is one mapping.
+        let mut seen: Vec<MappingId> = Vec::with_capacity(1);
+        for (mapping, _) in &miss.keys {
+            if !seen.contains(mapping) {
+                seen.push(*mapping);
+                let of_mapping = miss.keys.iter().enumerate().filter(|(_, (m, _))| m == mapping);
+                loader::join(shared, *mapping, of_mapping.map(|(at, (_, key))| (at, key)), &ticket);
+            }
+        }
+    }
+
+    /// Says that `key` was written or deleted. Call it after `WriteBehind::enqueue` (or after the database took the write)
+    /// and before the cache is changed: then no load that began earlier leaves its row in the cache.
+    pub fn note_write(&self, mapping: MappingId, key: &[u8]) {
+        if let Some(flights) = self.shared.flights.get(usize::from(mapping)) {
+            flights.outdate(key);
+        }
+    }
+
+    /// Keys waiting for an answer.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.count()
+    }
+
+    /// Waits for the loads under way, at most `deadline`; what is left is answered with an error.
+    pub async fn shutdown(&self, deadline: Duration) {
+        self.shared.tasks.close();
+        let until = tokio::time::Instant::now() + deadline;
+        while self.shared.waiting.count() > 0 && tokio::time::Instant::now() < until {
+            let _ = tokio::time::timeout_at(until, self.shared.waiting.changed()).await;
+        }
+        self.shared.stop.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.shared.tasks.wait()).await;
+        self.shared.tickets.fail_all();
+    }
+}
