@@ -82,7 +82,9 @@ fn main() -> ExitCode {
         Some(Verb::Dev { file, migrations }) => dev(&file, &migrations),
         Some(Verb::Check { file }) => check(&file),
         Some(Verb::Migrate { file, migrations, step }) => migrate(&file, &migrations, step),
-        Some(Verb::KeepStack { args }) => keeper::run(&args).map_err(|message| format!("keep-stack: {message}")),
+        Some(Verb::KeepStack { args }) => {
+            keeper::run(&args).map_err(|message| format!("keep-stack: {message}"))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

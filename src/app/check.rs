@@ -17,7 +17,8 @@ use thiserror::Error;
 /// # Errors
 /// Everything that is wrong, not just the first.
 pub async fn check(config: &Config) -> Result<String, StartErrors> {
-    let (topology, source) = tokio::join!(Discovery::start(upstream_options(config)), data::open_source(config));
+    let (topology, source) =
+        tokio::join!(Discovery::start(upstream_options(config)), data::open_source(config));
     let mut errors: Vec<StartError> = Vec::new();
     let topology = topology.map_err(|error| errors.push(error.into())).ok();
     let source = source.map_err(|found| errors.extend(found.0)).ok();
@@ -39,7 +40,8 @@ pub async fn check(config: &Config) -> Result<String, StartErrors> {
 }
 
 fn describe_topology(report: &mut String, version: &str, topology: &Topology) {
-    let _ = writeln!(report, "upstream: ok, Redis {version}, {} node(s) that own slots", topology.nodes().len());
+    let _ =
+        writeln!(report, "upstream: ok, Redis {version}, {} node(s) that own slots", topology.nodes().len());
     for (index, node) in topology.nodes().iter().enumerate() {
         let slots = (0..crate::slot::SLOTS).filter(|slot| topology.owner(*slot) == Some(index)).count();
         let _ = writeln!(report, "  {}: {slots} slots", node.addr);

@@ -59,8 +59,7 @@ impl Data {
             &runtime,
         );
         let data = Self { source, reads, writes, queue_rows: config.write_behind.queue_rows };
-        let collector = QueueCollector::new(data.depths());
-        metrics.registry().register(Box::new(collector)).map_err(|e| std::io::Error::other(e.to_string()))?;
+        metrics.registry().register(Box::new(QueueCollector::new(data.depths())?))?;
         Ok(Some(data))
     }
 
@@ -109,7 +108,8 @@ impl Data {
                 if let Err(error) = &ping {
                     tracing::debug!(%error, "the database does not answer");
                 }
-                let condition = ping.map_or_else(|error| Condition::Down(error.to_string()), |()| Condition::Up);
+                let condition =
+                    ping.map_or_else(|error| Condition::Down(error.to_string()), |()| Condition::Up);
                 health.set(Dependency::Database, condition);
                 let rows: usize = depths().iter().map(|(_, depth)| depth.rows).sum();
                 let full = rows as f64 > limit as f64 * QUEUE_ALARM;
@@ -138,8 +138,9 @@ pub(super) fn absent(health: &Health) {
 /// Connects to the database and holds the mappings against it. `None` without mappings.
 pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, StartErrors> {
     let (Some(url), false) = (&config.database.url, config.mappings.is_empty()) else { return Ok(None) };
-    let set = MappingSet::new(config.mappings.iter().map(spec).collect())
-        .map_err(|errors| StartErrors(errors.into_iter().map(|e| StartError::Mapping(e.to_string())).collect()))?;
+    let set = MappingSet::new(config.mappings.iter().map(spec).collect()).map_err(|errors| {
+        StartErrors(errors.into_iter().map(|e| StartError::Mapping(e.to_string())).collect())
+    })?;
     let postgres = Postgres::connect(url.expose(), &postgres_options(config)).await?;
     Ok(Some(Source::open(postgres, set).await?))
 }

@@ -104,7 +104,11 @@ fn welcome(config: &Config, addresses: Addresses, begun: Instant, dir: &Path) ->
     let port = addresses.resp.port();
     let http = addresses.http.map(|http| http.to_string()).unwrap_or_else(|| "(off)".into());
     let mut out = io::stdout().lock();
-    writeln!(out, "\ndsproxy is up after {:.1} s (Ctrl-C stops everything)\n", begun.elapsed().as_secs_f64())?;
+    writeln!(
+        out,
+        "\ndsproxy is up after {:.1} s (Ctrl-C stops everything)\n",
+        begun.elapsed().as_secs_f64()
+    )?;
     writeln!(out, "  Redis clients   {}", addresses.resp)?;
     writeln!(out, "  HTTP            http://{http}")?;
     writeln!(out, "  behind it       {} and Postgres", config.upstream.nodes.join(" "))?;

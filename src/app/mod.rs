@@ -33,9 +33,12 @@ pub enum StartError {
     /// Mappings do not fit each other, or their tables.
     #[error("{0}")]
     Mapping(String),
-    /// The system does not give us a thread.
-    #[error("cannot start a thread: {0}")]
-    Thread(#[from] std::io::Error),
+    /// The system refuses a thread or a socket.
+    #[error("the system refuses a thread or a socket: {0}")]
+    System(#[from] std::io::Error),
+    /// Our fault: two metrics of one name.
+    #[error("the metrics are inconsistent: {0}")]
+    Metrics(#[from] prometheus::Error),
 }
 
 /// Every reason found, not just the first.
@@ -49,23 +52,18 @@ impl From<StartError> for StartErrors {
     }
 }
 
-impl From<ListenError> for StartErrors {
-    fn from(error: ListenError) -> Self {
-        StartError::from(error).into()
-    }
+/// One reason is a list of reasons.
+macro_rules! single_reasons {
+    ($($Error:ty),+) => {
+        $(impl From<$Error> for StartErrors {
+            fn from(error: $Error) -> Self {
+                StartError::from(error).into()
+            }
+        })+
+    };
 }
 
-impl From<DiscoveryError> for StartErrors {
-    fn from(error: DiscoveryError) -> Self {
-        StartError::from(error).into()
-    }
-}
-
-impl From<SourceError> for StartErrors {
-    fn from(error: SourceError) -> Self {
-        StartError::from(error).into()
-    }
-}
+single_reasons!(ListenError, DiscoveryError, SourceError, std::io::Error, prometheus::Error);
 
 impl From<OpenError> for StartErrors {
     fn from(error: OpenError) -> Self {

@@ -3,7 +3,7 @@
 //! Must not know: the command line.
 
 use super::data::{self, Data};
-use super::{StartError, StartErrors, facade};
+use super::{StartErrors, facade};
 use crate::cluster::{Call, Discovery, Gateway, UpstreamOptions};
 use crate::command::{COMMANDS, Command, ID_COUNT};
 use crate::config::{Config, UpstreamMode};
@@ -47,6 +47,7 @@ pub struct Server {
     /// Everything that is left ends now.
     stop: CancellationToken,
     workers: Vec<JoinHandle<()>>,
+    stats: Vec<Arc<WorkerStats>>,
     tasks: TaskTracker,
     data: Option<Data>,
 }
@@ -81,10 +82,10 @@ impl Server {
         let (discovery, data) = both(discovery.map_err(StartErrors::from), data)?;
         health.set(Dependency::Redis, Condition::Up);
 
-        let stats = ends.iter().map(|end| end.stats.clone()).collect();
+        let stats: Vec<_> = ends.iter().map(|end| end.stats.clone()).collect();
         let labels = data.as_ref().map(Data::labels).unwrap_or_default();
-        let collector = WorkerCollector::new(stats, command_names(), labels);
-        metrics.registry().register(Box::new(collector)).map_err(|e| std::io::Error::other(e.to_string()))?;
+        let collector = WorkerCollector::new(stats.clone(), command_names(), labels)?;
+        metrics.registry().register(Box::new(collector))?;
 
         let addresses = Addresses {
             resp: resp.local_addr()?,
@@ -98,6 +99,7 @@ impl Server {
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             workers: Vec::new(),
+            stats,
             tasks: TaskTracker::new(),
             data,
         };
@@ -176,6 +178,7 @@ impl Server {
             refresh: discovery.refresh_handle(),
             connect_timeout: config.upstream.connect_timeout,
             stall_timeout: config.limits.client_stall_timeout,
+            idle_timeout: config.server.client_idle_timeout,
             drain: self.drain.clone(),
             stop: self.stop.clone(),
         }
@@ -195,14 +198,13 @@ impl Server {
         tracing::info!("draining: no new clients, unfinished commands are answered");
         self.health.drain();
         self.drain.cancel();
-        let mut workers = self.workers;
         let deadline = tokio::time::Instant::now() + self.drain_timeout;
-        while workers.iter().any(|worker| !worker.is_finished()) && tokio::time::Instant::now() < deadline {
+        let clients = || self.stats.iter().map(|worker| worker.clients.get()).sum::<u64>();
+        while clients() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let unfinished = workers.iter().filter(|worker| !worker.is_finished()).count();
-        if unfinished > 0 {
-            tracing::warn!(workers = unfinished, "the drain timeout is over; closing what is left");
+        if clients() > 0 {
+            tracing::warn!(clients = clients(), "the drain timeout is over; closing what is left");
         }
         // Rows first, then the end of everything else: the metrics show the flush, and readers of HTTP may still come.
         let left = match &self.data {
@@ -210,7 +212,7 @@ impl Server {
             None => 0,
         };
         self.stop.cancel();
-        for worker in workers.drain(..) {
+        for worker in self.workers {
             if tokio::task::spawn_blocking(move || worker.join()).await.is_err() {
                 tracing::error!("a worker could not be joined");
             }
@@ -297,17 +299,11 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
         upstream_buffer: limits.upstream_buffer,
         command_timeout_us: us(upstream.command_timeout),
         backoff_us: (us(upstream.reconnect_backoff_min), us(upstream.reconnect_backoff_max)),
-        upstream_auth: upstream.password.clone().map(|password| UpstreamAuth {
-            username: upstream.username.clone(),
-            password,
-        }),
+        upstream_auth: upstream
+            .password
+            .clone()
+            .map(|password| UpstreamAuth { username: upstream.username.clone(), password }),
         password: config.server.password.clone(),
         about,
-    }
-}
-
-impl From<std::io::Error> for StartErrors {
-    fn from(error: std::io::Error) -> Self {
-        StartError::from(error).into()
     }
 }

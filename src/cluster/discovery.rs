@@ -43,10 +43,14 @@ pub struct UpstreamOptions {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum DiscoveryError {
     /// No seed answered; each with its reason.
-    #[error("no Redis node answers: {0}; start them, or correct [upstream] nodes in proxy.toml (or REDIS_NODES)")]
+    #[error(
+        "no Redis node answers: {0}; start them, or correct [upstream] nodes in proxy.toml (or REDIS_NODES)"
+    )]
     NoneAnswers(String),
     /// The seeds are plain servers.
-    #[error("{0} is a Redis server without cluster mode; set [upstream] mode = \"single\", or name the nodes of a cluster")]
+    #[error(
+        "{0} is a Redis server without cluster mode; set [upstream] mode = \"single\", or name the nodes of a cluster"
+    )]
     NotACluster(String),
     /// The seed in `single` mode is a cluster node.
     #[error("{0} is a node of a Redis Cluster; set [upstream] mode = \"cluster\"")]

@@ -75,7 +75,9 @@ impl Topology {
     /// # Errors
     /// [`TopologyError::BadLine`] for text that is no `CLUSTER NODES` reply. Missing slots are no error here, see
     /// [`Self::complete`]: while a cluster is half-broken the rest of it still serves.
-    pub fn from_views<'a>(views: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, TopologyError> {
+    pub fn from_views<'a>(
+        views: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, TopologyError> {
         let mut claims: Vec<Option<(u64, NodeAddr)>> = vec![None; usize::from(SLOTS)];
         for (asked, text) in views {
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -137,7 +139,8 @@ impl Claim {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, addr, flags, _, _, _, epoch, _, slots @ ..] = fields.as_slice() else { return Err(bad()) };
         let mut flags = flags.split(',');
-        if slots.is_empty() || flags.any(|flag| matches!(flag, "slave" | "replica" | "handshake" | "noaddr")) {
+        if slots.is_empty() || flags.any(|flag| matches!(flag, "slave" | "replica" | "handshake" | "noaddr"))
+        {
             return Ok(None);
         }
         let ranges = slots
@@ -210,7 +213,12 @@ c 127.0.0.1:7003@17003 master - 0 0 3 connected 0-8190 8191
 
     #[test]
     fn garbage_is_refused() {
-        for text in ["what", "a b c d e f g h i", "a 1.2.3.4:1@2 master - 0 0 x connected 0-10", "a 1.2.3.4:1@2 master - 0 0 1 connected 5-99999"] {
+        for text in [
+            "what",
+            "a b c d e f g h i",
+            "a 1.2.3.4:1@2 master - 0 0 x connected 0-10",
+            "a 1.2.3.4:1@2 master - 0 0 1 connected 5-99999",
+        ] {
             assert!(Topology::from_views([("x:1", text)]).is_err(), "{text}");
         }
     }

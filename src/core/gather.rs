@@ -3,8 +3,8 @@
 //! Must not know: where the parts went.
 
 use crate::command::Merge;
-use bytes::Bytes;
 use crate::resp::{ReplyScanner, Scan, push_array_header, push_integer};
+use bytes::Bytes;
 
 /// One part: keys of one slot.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +88,9 @@ impl Gather {
         if reply.first() == Some(&b'-') {
             self.error.get_or_insert_with(|| reply.to_vec());
         } else if self.take_ok(part, reply).is_none() {
-            self.error.get_or_insert_with(|| b"-ERR dsproxy: a node answered a part of this command with an unexpected reply\r\n".to_vec());
+            self.error.get_or_insert_with(|| {
+                b"-ERR dsproxy: a node answered a part of this command with an unexpected reply\r\n".to_vec()
+            });
         }
         self.parts_left == 0
     }

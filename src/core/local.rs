@@ -5,8 +5,8 @@
 use super::Core;
 use super::client::Kind;
 use crate::command::{self, COMMANDS, Command};
-use crate::slot;
 use crate::resp::{Args, push_array_header, push_bulk, push_error, push_integer, push_nil, push_simple};
+use crate::slot;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const SYNTAX: &str = "ERR syntax error";
@@ -52,8 +52,12 @@ impl Core {
                 Ok(())
             }
             name if name.starts_with("client|") => self.client_command(index, command, args, &mut reply),
-            name if name.starts_with("command") => command_command(command, args, self.protocol(index), &mut reply),
-            name if name.starts_with("cluster") => Err("ERR This instance has cluster support disabled".into()),
+            name if name.starts_with("command") => {
+                command_command(command, args, self.protocol(index), &mut reply)
+            }
+            name if name.starts_with("cluster") => {
+                Err("ERR This instance has cluster support disabled".into())
+            }
             _ => Err(unsupported(command)),
         };
         if let Err(text) = verdict {
@@ -202,8 +206,9 @@ impl Core {
                 push_simple(reply, "OK");
             }
             "setinfo" => {
-                let value = checked_name(args.get(3).unwrap_or_default())
-                    .map_err(|_| "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.")?;
+                let value = checked_name(args.get(3).unwrap_or_default()).map_err(
+                    |_| "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.",
+                )?;
                 let option = args.get(2).unwrap_or_default();
                 if option.eq_ignore_ascii_case(b"LIB-NAME") {
                     session.names_mut().lib_name = value;
@@ -215,10 +220,12 @@ impl Core {
                 push_simple(reply, "OK");
             }
             "info" => push_bulk(reply, describe(session, now).as_bytes()),
-            "no-evict" | "no-touch" => match args.get(2).unwrap_or_default().to_ascii_lowercase().as_slice() {
-                b"on" | b"off" => push_simple(reply, "OK"),
-                _ => return Err(SYNTAX.into()),
-            },
+            "no-evict" | "no-touch" => {
+                match args.get(2).unwrap_or_default().to_ascii_lowercase().as_slice() {
+                    b"on" | b"off" => push_simple(reply, "OK"),
+                    _ => return Err(SYNTAX.into()),
+                }
+            }
             _ => return Err(unsupported(command)),
         }
         Ok(())
@@ -235,7 +242,8 @@ impl Core {
             ("port", self.options.about.port.to_string()),
             ("proto-max-bulk-len", self.options.request.bulk_bytes.to_string()),
         ];
-        let asked = |name: &str| args.iter().skip(2).any(|p| p == b"*" || p.eq_ignore_ascii_case(name.as_bytes()));
+        let asked =
+            |name: &str| args.iter().skip(2).any(|p| p == b"*" || p.eq_ignore_ascii_case(name.as_bytes()));
         let answers: Vec<_> = known.iter().filter(|(name, _)| asked(name)).collect();
         push_map_header(reply, answers.len(), self.protocol(index));
         for (name, value) in answers {

@@ -165,7 +165,8 @@ impl Core {
     /// Checks that `value` can become the row of `key`.
     fn prepare(&self, key: &[u8], value: &[u8]) -> Result<Prepared, String> {
         let (mapping, bound, found) = self.find(key)?;
-        let row = Row::parse_at(&bound, found.ids(), value, unix_seconds()).map_err(|error| format!("ERR {error}"))?;
+        let row = Row::parse_at(&bound, found.ids(), value, unix_seconds())
+            .map_err(|error| format!("ERR {error}"))?;
         let write = Write::Put { row, value: Bytes::copy_from_slice(value) };
         Ok(Prepared { mapping, key: Bytes::copy_from_slice(key), write })
     }
@@ -235,7 +236,10 @@ impl Core {
                 continue;
             };
             if !bound.mapping.cache {
-                return Err(format!("ERR mapping '{}' is not cached: write its keys with SET", bound.mapping.name));
+                return Err(format!(
+                    "ERR mapping '{}' is not cached: write its keys with SET",
+                    bound.mapping.name
+                ));
             }
             prepared.push(self.prepare(key, value)?);
             ttls.push(Some(ttl_ms(&bound)));
@@ -260,7 +264,11 @@ impl Core {
                 ));
             } else {
                 let ids = found.ids().iter().map(|id| Box::from(*id)).collect();
-                prepared.push(Prepared { mapping, key: Bytes::copy_from_slice(key), write: Write::Delete { ids } });
+                prepared.push(Prepared {
+                    mapping,
+                    key: Bytes::copy_from_slice(key),
+                    write: Write::Delete { ids },
+                });
             }
         }
         self.commit(prepared)
@@ -282,7 +290,9 @@ impl Core {
         if scanner.scan(request, &RequestLimits::default()).is_err() {
             return false;
         }
-        let Some(key) = Args::new(request, scanner.spans()).get(1).map(Bytes::copy_from_slice) else { return false };
+        let Some(key) = Args::new(request, scanner.spans()).get(1).map(Bytes::copy_from_slice) else {
+            return false;
+        };
         self.load(ClientKey { index, serial }, seq, vec![(entry.mapping, key)])
     }
 
@@ -325,7 +335,9 @@ impl Core {
     /// A load has ended: answers the client that waits for it.
     pub fn loaded(&mut self, loads: Loads) {
         let Loads { client: key, seq, results } = loads;
-        let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else { return };
+        let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
+            return;
+        };
         let protocol = client.session.protocol;
         let mut reply = self.spare.pop().unwrap_or_default();
         match client.slot_mut(seq) {

@@ -120,6 +120,7 @@ pub struct Core {
     stats: Arc<WorkerStats>,
     next_serial: u32,
     spare: Vec<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "a gather moves between here and its slot without being copied")]
     spare_gathers: Vec<Box<Gather>>,
     scanner: RequestScanner,
     key_indexes: Vec<u32>,
@@ -213,7 +214,9 @@ impl Core {
 
     /// `n` bytes of [`Self::client_output`] were written.
     pub fn client_wrote(&mut self, key: ClientKey, n: usize) {
-        let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else { return };
+        let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
+            return;
+        };
         client.out_at += n;
         client.rest(&mut self.spare);
         self.check_resume(key.index as usize);
@@ -335,10 +338,7 @@ impl Core {
     fn check_resume(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         let most = if client.waits { 0 } else { self.options.inflight_per_client / 2 };
-        if client.paused
-            && client.inflight() <= most
-            && client.unwritten() <= self.options.output_pause / 2
-        {
+        if client.paused && client.inflight() <= most && client.unwritten() <= self.options.output_pause / 2 {
             client.paused = false;
             client.waits = false;
             self.outbox.resume.push(ClientKey { index: index as u32, serial: client.serial });

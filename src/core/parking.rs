@@ -91,7 +91,10 @@ impl Parking {
         let mut kept = VecDeque::new();
         for parked in self.queue.drain(..) {
             let held = self.delays.contains_key(&parked.slot)
-                || self.draining.as_ref().is_some_and(|slots| slots.get(usize::from(parked.slot)) == Some(&true));
+                || self
+                    .draining
+                    .as_ref()
+                    .is_some_and(|slots| slots.get(usize::from(parked.slot)) == Some(&true));
             if held { kept.push_back(parked) } else { free.push(parked) }
         }
         self.queue = kept;

@@ -23,7 +23,8 @@ impl Core {
             }
         } else {
             tail.extend_from_slice(data);
-            let used = if upstream.needs_more_than(tail.len()) { Some(0) } else { self.read_replies(index, &tail) };
+            let used =
+                if upstream.needs_more_than(tail.len()) { Some(0) } else { self.read_replies(index, &tail) };
             if let Some(upstream) = self.upstreams.get_mut(index)
                 && let Some(used) = used
             {
@@ -109,7 +110,8 @@ impl Core {
             return false;
         }
         let is_error = reply.first() == Some(&b'-');
-        let again = is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reply);
+        let again =
+            is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reply);
         if again {
             return true;
         }
@@ -136,7 +138,10 @@ impl Core {
     #[inline]
     pub(super) fn deliver(&mut self, entry: &Entry, reply: &[u8]) {
         let Owner::Client { index, serial, seq, part } = entry.owner else { return };
-        let Some(client) = self.clients.get_mut(index as usize).filter(|client| client.serial == serial) else { return };
+        let Some(client) = self.clients.get_mut(index as usize).filter(|client| client.serial == serial)
+        else {
+            return;
+        };
         if let Some(Slot::Gathering(_, gather)) = client.slot_mut(seq) {
             if gather.take(part, reply) {
                 self.finish_gather(ClientKey { index, serial }, seq);

@@ -118,7 +118,9 @@ impl Core {
     /// Sends what no longer needs to wait.
     pub(super) fn release_parked(&mut self) {
         let upstreams = &self.upstreams;
-        let passed = |index: usize, mark: u64| upstreams.get(index).is_none_or(|upstream| upstream.answered_up_to(mark));
+        let passed = |index: usize, mark: u64| {
+            upstreams.get(index).is_none_or(|upstream| upstream.answered_up_to(mark))
+        };
         for parked in self.parking.release(self.now, passed) {
             self.send(parked.slot, parked.entry, &parked.request);
         }
@@ -203,7 +205,10 @@ impl Core {
             let deadline = self.now.saturating_sub(self.options.command_timeout_us);
             for parked in self.parking.expire(deadline) {
                 self.stats.timeouts.add(1);
-                self.fail(&parked.entry, "ERR dsproxy: no node could serve this slot within the command timeout");
+                self.fail(
+                    &parked.entry,
+                    "ERR dsproxy: no node could serve this slot within the command timeout",
+                );
             }
         }
     }
@@ -216,9 +221,15 @@ impl Core {
             return;
         }
         let text = match &upstream.link {
-            Link::Up => format!("ERR dsproxy: {} did not answer within the command timeout; whether the command ran is unknown", upstream.addr),
+            Link::Up => format!(
+                "ERR dsproxy: {} did not answer within the command timeout; whether the command ran is unknown",
+                upstream.addr
+            ),
             Link::Connecting | Link::Down { .. } => {
-                format!("ERR dsproxy: {} is unreachable ({}); the command was not run", upstream.addr, upstream.reason)
+                format!(
+                    "ERR dsproxy: {} is unreachable ({}); the command was not run",
+                    upstream.addr, upstream.reason
+                )
             }
         };
         let silent = upstream.link == Link::Up && upstream.heard_at < deadline;
@@ -268,7 +279,9 @@ impl Verdict {
 /// The slot of a request that was sent before: that of its first key.
 fn slot_of(request: &[u8]) -> Option<u16> {
     let mut scanner = RequestScanner::default();
-    let Ok(Scan::Complete(_)) = scanner.scan(request, &crate::resp::RequestLimits::default()) else { return None };
+    let Ok(Scan::Complete(_)) = scanner.scan(request, &crate::resp::RequestLimits::default()) else {
+        return None;
+    };
     let args = Args::new(request, scanner.spans());
     let command = command::lookup(args.name())?;
     let mut keys = Vec::new();

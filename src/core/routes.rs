@@ -32,7 +32,10 @@ impl Routes {
         self.by_node = topology
             .nodes()
             .iter()
-            .map(|node| [2, 3].map(|protocol| self.by_addr.get(&(node.addr.clone(), protocol)).copied().unwrap_or(NONE)))
+            .map(|node| {
+                [2, 3]
+                    .map(|protocol| self.by_addr.get(&(node.addr.clone(), protocol)).copied().unwrap_or(NONE))
+            })
             .collect();
         std::mem::replace(&mut self.topology, topology)
     }

@@ -16,7 +16,9 @@ impl Core {
     /// Bytes have arrived from a client: runs every complete request in them.
     pub fn client_data(&mut self, key: ClientKey, data: &[u8]) {
         let index = key.index as usize;
-        let Some(client) = self.clients.get_mut(index).filter(|client| client.serial == key.serial) else { return };
+        let Some(client) = self.clients.get_mut(index).filter(|client| client.serial == key.serial) else {
+            return;
+        };
         if client.tail.is_empty() && !client.paused {
             let used = self.run_buffer(index, data);
             self.keep(index, data.get(used..).unwrap_or_default());
@@ -118,7 +120,9 @@ impl Core {
         if client.closing || client.paused || self.stopping && client.kind == Kind::Socket {
             return false;
         }
-        if client.inflight() >= self.options.inflight_per_client || client.unwritten() >= self.options.output_pause {
+        if client.inflight() >= self.options.inflight_per_client
+            || client.unwritten() >= self.options.output_pause
+        {
             client.paused = true;
             client.need = 0;
             self.stats.pauses.add(1);
@@ -171,7 +175,9 @@ impl Core {
         };
         // A change of dialect changes the upstream connection: earlier requests must be answered first, or later ones
         // could overtake them.
-        if matches!(command.name, "hello" | "reset") && self.clients.get(index).is_some_and(|c| c.inflight() > 0) {
+        if matches!(command.name, "hello" | "reset")
+            && self.clients.get(index).is_some_and(|c| c.inflight() > 0)
+        {
             return Flow::Wait;
         }
         self.run_command(index, command, &args);
@@ -238,14 +244,28 @@ impl Core {
 
     /// Forwards a whole request; its reply takes the next place in the client's order.
     #[inline]
-    pub(super) fn forward(&mut self, index: usize, command: &'static Command, slot: u16, mapping: u16, request: &[u8]) {
+    pub(super) fn forward(
+        &mut self,
+        index: usize,
+        command: &'static Command,
+        slot: u16,
+        mapping: u16,
+        request: &[u8],
+    ) {
         let at = self.now;
         let Some(client) = self.clients.get_mut(index) else { return };
         let seq = client.open(Slot::Waiting(Begun { at, command: command.id }));
         let owner = Owner::Client { index: index as u32, serial: client.serial, seq, part: 0 };
         self.stats.inflight.add(1);
-        let entry =
-            Entry { owner, len: 0, at, command: command.id, mapping, readonly: command.is_readonly(), attempts: 0 };
+        let entry = Entry {
+            owner,
+            len: 0,
+            at,
+            command: command.id,
+            mapping,
+            readonly: command.is_readonly(),
+            attempts: 0,
+        };
         self.send(slot, entry, request);
     }
 
@@ -268,7 +288,9 @@ impl Core {
     pub(super) fn send_to(&mut self, upstream_index: usize, entry: Entry, request: &[u8]) {
         let Some(upstream) = self.upstreams.get_mut(upstream_index) else { return };
         upstream.push(request, entry);
-        if upstream.inflight() >= self.options.upstream_inflight || upstream.buffered() >= self.options.upstream_buffer {
+        if upstream.inflight() >= self.options.upstream_inflight
+            || upstream.buffered() >= self.options.upstream_buffer
+        {
             self.pause_for_upstream(entry.owner);
         }
         self.mark_dirty(upstream_index);

@@ -13,7 +13,13 @@ use crate::slot;
 
 impl Core {
     /// MGET, MSET, DEL, UNLINK, EXISTS, TOUCH.
-    pub(super) fn run_split(&mut self, index: usize, command: &'static Command, merge: Merge, args: &Args<'_>) {
+    pub(super) fn run_split(
+        &mut self,
+        index: usize,
+        command: &'static Command,
+        merge: Merge,
+        args: &Args<'_>,
+    ) {
         // MSET alternates keys and values.
         let step = if merge == Merge::AllOk { 2 } else { 1 };
         if !(args.len() - 1).is_multiple_of(step) {
@@ -26,7 +32,9 @@ impl Core {
         let mut by_slot = std::mem::take(&mut self.by_slot);
         by_slot.clear();
         let keys = (args.len() - 1) / step;
-        by_slot.extend((0..keys).map(|key| (slot::slot(args.get(1 + key * step).unwrap_or_default()), key as u32)));
+        by_slot.extend(
+            (0..keys).map(|key| (slot::slot(args.get(1 + key * step).unwrap_or_default()), key as u32)),
+        );
         match by_slot.first() {
             Some((first, _)) if mapped == Split::Plain && by_slot.iter().all(|(slot, _)| slot == first) => {
                 self.forward(index, command, *first, Entry::UNMAPPED, args.frame());

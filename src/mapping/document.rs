@@ -73,7 +73,12 @@ impl Row {
 
     /// As [`Row::parse`], for a write that happens at `now` (seconds since the Unix epoch): where rows are appended and
     /// ordered by an integer column without a default, and the body does not give it, `now` is the order.
-    pub fn parse_at<S: AsRef<str>>(bound: &Bound, ids: &[S], body: &[u8], now: u64) -> Result<Self, ValueError> {
+    pub fn parse_at<S: AsRef<str>>(
+        bound: &Bound,
+        ids: &[S],
+        body: &[u8],
+        now: u64,
+    ) -> Result<Self, ValueError> {
         Self::parse_with(Check { now: Some(now), ..Check::new(bound)? }, ids, body)
     }
 
@@ -122,9 +127,7 @@ struct Check<'b> {
 impl<'b> Check<'b> {
     fn new(bound: &'b Bound) -> Result<Self, ValueError> {
         match &bound.table {
-            Some(table) if bound.mapping.write != WriteMode::None => {
-                Ok(Self { bound, table, now: None })
-            }
+            Some(table) if bound.mapping.write != WriteMode::None => Ok(Self { bound, table, now: None }),
             _ => Err(ValueError::ReadOnly { mapping: bound.mapping.name.clone() }),
         }
     }

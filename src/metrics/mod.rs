@@ -134,8 +134,10 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntG
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
+    use super::worker::{MappingLabels, WorkerCollector, WorkerStats};
     use super::*;
 
     fn line(metrics: &Metrics, start: &str) -> String {
@@ -147,11 +149,15 @@ mod tests {
     #[test]
     fn one_hit_is_counted_under_both_names() {
         let metrics = Metrics::new();
-        let user = metrics.mapping("user", "user:{id}");
-        user.hits(2);
-        user.misses(1);
-        assert_eq!(line(&metrics, "cache_hits_total"), "cache_hits_total{key=\"user:{id}\"} 2");
-        assert_eq!(line(&metrics, "cache_misses_total"), "cache_misses_total{key=\"user:{id}\"} 1");
+        let stats = Arc::new(WorkerStats::new(0, 1));
+        stats.mappings[0].hits.add(2);
+        stats.mappings[0].misses.add(1);
+        let labels = vec![MappingLabels { name: "user".into(), key: "user:{id}".into() }];
+        let collector = WorkerCollector::new(vec![stats], Vec::new(), labels).unwrap();
+        register(metrics.registry(), collector).unwrap();
+        let both = "{key=\"user:{id}\",mapping=\"user\"}";
+        assert_eq!(line(&metrics, "cache_hits_total"), format!("cache_hits_total{both} 2"));
+        assert_eq!(line(&metrics, "cache_misses_total"), format!("cache_misses_total{both} 1"));
         let family = "dsproxy_cache_requests_total{mapping=\"user\",result=";
         assert_eq!(line(&metrics, &format!("{family}\"hit")), format!("{family}\"hit\"}} 2"));
     }
@@ -159,7 +165,7 @@ mod tests {
     #[test]
     fn queries_flushes_and_rejects_are_counted_by_mapping() {
         let metrics = Metrics::new();
-        let user = metrics.mapping("user", "user:{id}");
+        let user = metrics.mapping("user");
         user.query(QueryKind::Load, true, Duration::from_millis(3));
         user.query(QueryKind::Flush, false, Duration::from_millis(3));
         user.rejected("type", 2);
@@ -177,15 +183,15 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_the_oldest_row_is_worked_out_at_the_scrape() {
+    fn queues_are_asked_at_every_scrape() {
         let metrics = Metrics::new();
-        assert_eq!(
-            line(&metrics, "dsproxy_write_behind_oldest_seconds"),
-            "dsproxy_write_behind_oldest_seconds 0"
-        );
-        metrics.queue.set_oldest(Instant::now().checked_sub(Duration::from_secs(90)));
-        let shown = line(&metrics, "dsproxy_write_behind_oldest_seconds");
-        assert!(shown.contains(" 90."), "{shown}");
+        let depth = QueueDepth { rows: 3, bytes: 700, oldest: Duration::from_millis(1500) };
+        let collector = QueueCollector::new(move || vec![("user".into(), depth)]).unwrap();
+        register(metrics.registry(), collector).unwrap();
+        for (name, value) in [("queue_rows", "3"), ("queue_bytes", "700"), ("oldest_seconds", "1.5")] {
+            let family = format!("dsproxy_write_behind_{name}{{mapping=\"user\"}}");
+            assert_eq!(line(&metrics, &family), format!("{family} {value}"));
+        }
     }
 
     #[test]
@@ -206,7 +212,7 @@ mod tests {
     #[test]
     fn names_follow_the_conventions() {
         let metrics = Metrics::new();
-        metrics.mapping("m", "m:{id}").query(QueryKind::Load, true, Duration::ZERO);
+        metrics.mapping("m").query(QueryKind::Load, true, Duration::ZERO);
         metrics.http.request("/ping", 200, Duration::ZERO);
         for family in metrics.registry().gather() {
             let (name, counter) =

@@ -7,7 +7,7 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
-use super::worker::{family, gauge};
+use super::worker::{family, gauge, identity};
 
 /// What waits in the queue of one mapping.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,22 +23,30 @@ pub struct QueueDepth {
 type Ask = dyn Fn() -> Vec<(String, QueueDepth)> + Send + Sync;
 
 /// Shows the depth of every queue, by mapping.
-pub struct QueueCollector(Box<Ask>);
+pub struct QueueCollector {
+    ask: Box<Ask>,
+    first: Desc,
+}
 
 impl QueueCollector {
     /// `ask` gives the name and depth of every queue.
-    pub fn new(ask: impl Fn() -> Vec<(String, QueueDepth)> + Send + Sync + 'static) -> Self {
-        Self(Box::new(ask))
+    ///
+    /// # Errors
+    /// Never in practice: the name of the first family is a valid one.
+    pub fn new(
+        ask: impl Fn() -> Vec<(String, QueueDepth)> + Send + Sync + 'static,
+    ) -> prometheus::Result<Self> {
+        Ok(Self { ask: Box::new(ask), first: identity("dsproxy_write_behind_queue_rows")? })
     }
 }
 
 impl Collector for QueueCollector {
     fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
+        vec![&self.first]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let depths = (self.0)();
+        let depths = (self.ask)();
         if depths.is_empty() {
             return Vec::new();
         }

@@ -194,6 +194,7 @@ pub struct WorkerCollector {
     workers: Vec<Arc<WorkerStats>>,
     commands: Vec<&'static str>,
     mappings: Vec<MappingLabels>,
+    first: Desc,
 }
 
 /// How a mapping is labelled.
@@ -207,8 +208,15 @@ pub struct MappingLabels {
 
 impl WorkerCollector {
     /// A collector over `workers`; `commands` and `mappings` name the indexes.
-    pub fn new(workers: Vec<Arc<WorkerStats>>, commands: Vec<&'static str>, mappings: Vec<MappingLabels>) -> Self {
-        Self { workers, commands, mappings }
+    ///
+    /// # Errors
+    /// Never in practice: the name of the first family is a valid one.
+    pub fn new(
+        workers: Vec<Arc<WorkerStats>>,
+        commands: Vec<&'static str>,
+        mappings: Vec<MappingLabels>,
+    ) -> prometheus::Result<Self> {
+        Ok(Self { workers, commands, mappings, first: identity("dsproxy_commands_total")? })
     }
 
     fn sum(&self, cell: impl Fn(&WorkerStats) -> u64) -> u64 {
@@ -219,21 +227,27 @@ impl WorkerCollector {
         let mut samples = Vec::new();
         for index in 0..=self.commands.len() {
             let name = self.commands.get(index).copied().unwrap_or("unknown");
-            let cells = |f: fn(&CommandCells) -> &Cell| self.sum(|w| w.commands.get(index).map_or(0, |c| f(c).get()));
+            let cells =
+                |f: fn(&CommandCells) -> &Cell| self.sum(|w| w.commands.get(index).map_or(0, |c| f(c).get()));
             for (outcome, count) in [("ok", cells(|c| &c.ok)), ("error", cells(|c| &c.error))] {
                 if count > 0 {
                     samples.push(counter(&[("command", name), ("outcome", outcome)], count));
                 }
             }
         }
-        family("dsproxy_commands_total", "Client commands answered, by name and outcome", samples, proto::MetricType::COUNTER)
+        family(
+            "dsproxy_commands_total",
+            "Client commands answered, by name and outcome.",
+            samples,
+            proto::MetricType::COUNTER,
+        )
     }
 
     fn hits_and_misses(&self, families: &mut Vec<MetricFamily>) {
         type Part = (&'static str, &'static str, fn(&MappingCells) -> &Cell);
         let parts: [Part; 2] = [
-            ("cache_hits_total", "Total cache hits by key", |m| &m.hits),
-            ("cache_misses_total", "Total cache misses by key", |m| &m.misses),
+            ("cache_hits_total", "Total cache hits by key.", |m| &m.hits),
+            ("cache_misses_total", "Total cache misses by key.", |m| &m.misses),
         ];
         let mut requests = Vec::new();
         for (name, help, cell) in parts {
@@ -248,7 +262,7 @@ impl WorkerCollector {
         }
         families.push(family(
             "dsproxy_cache_requests_total",
-            "Reads of mapped keys, by mapping and by what the cluster answered",
+            "Reads of mapped keys, by mapping and by what the cluster answered.",
             requests,
             proto::MetricType::COUNTER,
         ));
@@ -262,7 +276,7 @@ impl WorkerCollector {
         });
         family(
             "dsproxy_command_duration_seconds",
-            "From a client's request to its reply, by the way the command took",
+            "From a client's request to its reply, by the way the command took.",
             samples.collect(),
             proto::MetricType::HISTOGRAM,
         )
@@ -288,28 +302,83 @@ impl WorkerCollector {
             connects.push(counter(&labels, *made));
             losses.push(counter(&labels, *lost));
         }
-        families.push(family("dsproxy_upstream_duration_seconds", "From dispatch to a node to its reply", latency, proto::MetricType::HISTOGRAM));
-        families.push(family("dsproxy_upstream_inflight_requests", "Requests that a node has not answered", inflight, proto::MetricType::GAUGE));
-        families.push(family("dsproxy_upstream_connects_total", "Connections made to a node", connects, proto::MetricType::COUNTER));
-        families.push(family("dsproxy_upstream_losses_total", "Connections to a node lost or refused", losses, proto::MetricType::COUNTER));
+        families.push(family(
+            "dsproxy_upstream_duration_seconds",
+            "From dispatch to a node to its reply.",
+            latency,
+            proto::MetricType::HISTOGRAM,
+        ));
+        families.push(family(
+            "dsproxy_upstream_inflight_requests",
+            "Requests that a node has not answered.",
+            inflight,
+            proto::MetricType::GAUGE,
+        ));
+        families.push(family(
+            "dsproxy_upstream_connects_total",
+            "Connections made to a node.",
+            connects,
+            proto::MetricType::COUNTER,
+        ));
+        families.push(family(
+            "dsproxy_upstream_losses_total",
+            "Connections to a node lost or refused.",
+            losses,
+            proto::MetricType::COUNTER,
+        ));
     }
 
     fn plain(&self, families: &mut Vec<MetricFamily>) {
         type Plain = (&'static str, &'static str, proto::MetricType, fn(&WorkerStats) -> &Cell);
         let plain: [Plain; 9] = [
-            ("dsproxy_connected_clients", "Connected RESP clients", proto::MetricType::GAUGE, |w| &w.clients),
-            ("dsproxy_client_connections_total", "RESP clients accepted", proto::MetricType::COUNTER, |w| &w.accepted),
-            ("dsproxy_inflight_commands", "Client commands that wait for a reply", proto::MetricType::GAUGE, |w| &w.inflight),
-            ("dsproxy_protocol_errors_total", "Requests that were no RESP", proto::MetricType::COUNTER, |w| &w.protocol_errors),
-            ("dsproxy_redirects_total", "MOVED and ASK redirects followed", proto::MetricType::COUNTER, |w| &w.redirects),
-            ("dsproxy_retries_total", "Requests sent again", proto::MetricType::COUNTER, |w| &w.retries),
-            ("dsproxy_command_timeouts_total", "Requests answered by the timeout", proto::MetricType::COUNTER, |w| &w.timeouts),
-            ("dsproxy_client_pauses_total", "Times a client at a limit was not read", proto::MetricType::COUNTER, |w| &w.pauses),
-            ("dsproxy_slow_clients_closed_total", "Clients closed for not reading their replies", proto::MetricType::COUNTER, |w| &w.slow_clients),
+            ("dsproxy_connected_clients", "Connected RESP clients.", proto::MetricType::GAUGE, |w| {
+                &w.clients
+            }),
+            ("dsproxy_client_connections_total", "RESP clients accepted.", proto::MetricType::COUNTER, |w| {
+                &w.accepted
+            }),
+            (
+                "dsproxy_inflight_commands",
+                "Client commands that wait for a reply.",
+                proto::MetricType::GAUGE,
+                |w| &w.inflight,
+            ),
+            (
+                "dsproxy_protocol_errors_total",
+                "Requests that were no RESP.",
+                proto::MetricType::COUNTER,
+                |w| &w.protocol_errors,
+            ),
+            (
+                "dsproxy_redirects_total",
+                "MOVED and ASK redirects followed.",
+                proto::MetricType::COUNTER,
+                |w| &w.redirects,
+            ),
+            ("dsproxy_retries_total", "Requests sent again.", proto::MetricType::COUNTER, |w| &w.retries),
+            (
+                "dsproxy_command_timeouts_total",
+                "Requests answered by the timeout.",
+                proto::MetricType::COUNTER,
+                |w| &w.timeouts,
+            ),
+            (
+                "dsproxy_client_pauses_total",
+                "Times a client at a limit was not read.",
+                proto::MetricType::COUNTER,
+                |w| &w.pauses,
+            ),
+            (
+                "dsproxy_slow_clients_closed_total",
+                "Clients closed for not reading their replies.",
+                proto::MetricType::COUNTER,
+                |w| &w.slow_clients,
+            ),
         ];
         for (name, help, kind, cell) in plain {
             let total = self.sum(|w| cell(w).get());
-            let sample = if kind == proto::MetricType::GAUGE { gauge(&[], total as f64) } else { counter(&[], total) };
+            let sample =
+                if kind == proto::MetricType::GAUGE { gauge(&[], total as f64) } else { counter(&[], total) };
             families.push(family(name, help, vec![sample], kind));
         }
     }
@@ -317,8 +386,7 @@ impl WorkerCollector {
 
 impl Collector for WorkerCollector {
     fn desc(&self) -> Vec<&Desc> {
-        // An empty list makes this an unchecked collector: its families are made anew at each scrape.
-        Vec::new()
+        vec![&self.first]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -329,6 +397,12 @@ impl Collector for WorkerCollector {
         families.retain(|family| !family.get_metric().is_empty());
         families
     }
+}
+
+/// What a registry tells collectors apart by. One family stands for all of a collector, whose families depend on what
+/// there is to show.
+pub(super) fn identity(family: &str) -> prometheus::Result<Desc> {
+    Desc::new(family.to_owned(), family.to_owned(), Vec::new(), HashMap::new())
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Vec<proto::LabelPair> {
@@ -382,7 +456,12 @@ fn histogram(pairs: &[(&str, &str)], merged: &Merged) -> proto::Metric {
     metric
 }
 
-pub(super) fn family(name: &str, help: &str, samples: Vec<proto::Metric>, kind: proto::MetricType) -> MetricFamily {
+pub(super) fn family(
+    name: &str,
+    help: &str,
+    samples: Vec<proto::Metric>,
+    kind: proto::MetricType,
+) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());

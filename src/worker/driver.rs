@@ -29,6 +29,9 @@ const READS_IN_A_ROW: usize = 4;
 /// Time between two looks at timeouts, reconnects and delayed retries.
 const TICK: Duration = Duration::from_millis(20);
 
+/// Time between two looks for idle clients, in microseconds.
+const IDLE_CHECK_US: u64 = 1_000_000;
+
 /// All of one thread: the core, the sockets, one read buffer.
 struct Worker {
     core: Core,
@@ -43,6 +46,8 @@ struct Worker {
     connector: Waker,
     refresh: Arc<Notify>,
     stall: u64,
+    idle: u64,
+    next_idle_check: u64,
 }
 
 type Shared = Rc<RefCell<Worker>>;
@@ -61,7 +66,9 @@ pub(super) async fn run(mut parts: WorkerParts) {
         connect: Vec::new(),
         connector: Waker::noop().clone(),
         refresh: parts.refresh,
-        stall: parts.stall_timeout.as_micros() as u64,
+        stall: limit_us(parts.stall_timeout),
+        idle: limit_us(parts.idle_timeout),
+        next_idle_check: 0,
     }));
     tokio::task::spawn_local(flusher(shared.clone()));
     tokio::task::spawn_local(connector(shared.clone(), parts.connect_timeout));
@@ -94,6 +101,11 @@ pub(super) async fn run(mut parts: WorkerParts) {
             _ = tick.tick() => shared.borrow_mut().tick(),
         }
     }
+}
+
+/// A limit in microseconds; zero means there is none.
+fn limit_us(limit: Duration) -> u64 {
+    if limit.is_zero() { u64::MAX } else { limit.as_micros() as u64 }
 }
 
 fn accept(shared: &Shared, connection: Connection) {
@@ -135,7 +147,11 @@ async fn connector(shared: Shared, timeout: Duration) {
         let wanted = poll_fn(|cx| {
             let mut worker = shared.borrow_mut();
             worker.connector = cx.waker().clone();
-            if worker.connect.is_empty() { Poll::Pending } else { Poll::Ready(std::mem::take(&mut worker.connect)) }
+            if worker.connect.is_empty() {
+                Poll::Pending
+            } else {
+                Poll::Ready(std::mem::take(&mut worker.connect))
+            }
         })
         .await;
         for (index, addr) in wanted {
@@ -150,23 +166,8 @@ async fn connect(shared: Shared, index: usize, addr: String, timeout: Duration) 
         Ok(Err(error)) => Err(error),
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to the connection attempt")),
     };
-    let mut worker = shared.borrow_mut();
-    worker.clock();
-    match made {
-        Ok(stream) => {
-            if worker.upstreams.len() <= index {
-                worker.upstreams.resize_with(index + 1, || None);
-            }
-            worker.upstreams[index] = Some(Socket::new(stream, worker.core.now));
-            worker.core.upstream_connected(index);
-            worker.settle();
-            drop(worker);
-            poll_fn(move |cx| shared.borrow_mut().poll_upstream(index, cx)).await;
-        }
-        Err(error) => {
-            worker.core.upstream_lost(index, &error.to_string());
-            worker.settle();
-        }
+    if shared.borrow_mut().connected(index, made) {
+        poll_fn(move |cx| shared.borrow_mut().poll_upstream(index, cx)).await;
     }
 }
 
@@ -202,11 +203,16 @@ impl Worker {
                 return Poll::Pending;
             }
             reads += 1;
-            let Some(Some((_, socket))) = self.clients.get_mut(key.index as usize) else { return Poll::Ready(()) };
+            let Some(Some((_, socket))) = self.clients.get_mut(key.index as usize) else {
+                return Poll::Ready(());
+            };
             match socket.poll_read(cx, &mut self.buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => self.core.client_eof(key),
-                Poll::Ready(Ok(n)) => self.core.client_data(key, &self.buffer[..n]),
+                Poll::Ready(Ok(n)) => {
+                    socket.read_at = self.core.now;
+                    self.core.client_data(key, &self.buffer[..n]);
+                }
                 Poll::Ready(Err(_)) => self.close_client(key),
             }
             self.settle();
@@ -241,6 +247,24 @@ impl Worker {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// A connection attempt has ended; true when there is a connection to serve.
+    fn connected(&mut self, index: usize, made: io::Result<TcpStream>) -> bool {
+        self.clock();
+        let up = made.is_ok();
+        match made {
+            Ok(stream) => {
+                if self.upstreams.len() <= index {
+                    self.upstreams.resize_with(index + 1, || None);
+                }
+                self.upstreams[index] = Some(Socket::new(stream, self.core.now));
+                self.core.upstream_connected(index);
+            }
+            Err(error) => self.core.upstream_lost(index, &error.to_string()),
+        }
+        self.settle();
+        up
     }
 
     fn lose_upstream(&mut self, index: usize, reason: &str) {
@@ -387,7 +411,23 @@ impl Worker {
             self.core.count_slow();
             self.close_client(key);
         }
+        self.close_idle();
         self.settle();
+    }
+
+    /// Closes clients that have been silent for too long. Looking at every socket is for once a second.
+    fn close_idle(&mut self) {
+        let (now, idle) = (self.core.now, self.idle);
+        if idle == u64::MAX || now < self.next_idle_check {
+            return;
+        }
+        self.next_idle_check = now + IDLE_CHECK_US;
+        let silent = |socket: &Socket| now.saturating_sub(socket.read_at.max(socket.wrote_at)) > idle;
+        let expired: Vec<ClientKey> =
+            self.clients.iter().flatten().filter(|(_, socket)| silent(socket)).map(|(key, _)| *key).collect();
+        for key in expired {
+            self.close_client(key);
+        }
     }
 
     fn drain(&mut self) {

@@ -52,14 +52,15 @@ pub struct WorkerParts {
     pub connect_timeout: Duration,
     /// A client that is written nothing for this long while it does not read is closed.
     pub stall_timeout: Duration,
+    /// A client that is silent for this long is closed; zero: never.
+    pub idle_timeout: Duration,
     /// Begin to stop: no new requests, clients are closed when answered.
     pub drain: CancellationToken,
     /// Stop now.
     pub stop: CancellationToken,
 }
 
-/// Starts a worker on a thread of its own; the thread ends when `stop` is cancelled, or when `drain` is and every
-/// client is gone.
+/// Starts a worker on a thread of its own; the thread ends when `stop` is cancelled.
 ///
 /// # Errors
 /// When the thread or its runtime cannot be made.

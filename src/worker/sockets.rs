@@ -16,11 +16,13 @@ pub(super) struct Socket {
     pub blocked: bool,
     /// When it last took something, in microseconds of the core's clock.
     pub wrote_at: u64,
+    /// When something last came from it, in microseconds of the core's clock.
+    pub read_at: u64,
 }
 
 impl Socket {
     pub fn new(stream: TcpStream, now: u64) -> Self {
-        Self { stream, waker: Waker::noop().clone(), blocked: false, wrote_at: now }
+        Self { stream, waker: Waker::noop().clone(), blocked: false, wrote_at: now, read_at: now }
     }
 
     /// Remembers whom to wake.
