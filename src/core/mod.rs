@@ -126,6 +126,7 @@ pub struct Core {
     key_indexes: Vec<u32>,
     by_slot: Vec<(u16, u32)>,
     stopping: bool,
+    failures: retry::FailureLog,
 }
 
 /// Keeps a buffer for reuse, unless it has grown large.
@@ -162,6 +163,7 @@ impl Core {
             key_indexes: Vec::new(),
             by_slot: Vec::new(),
             stopping: false,
+            failures: retry::FailureLog::default(),
         }
     }
 

@@ -7,6 +7,7 @@
 
 use super::{ClientKey, Core, NO_COMMAND, recycle};
 use crate::cluster::{Entry, Link, Owner};
+use crate::command::COMMANDS;
 use crate::resp::{Args, RequestScanner, Scan, push_command, push_error};
 use crate::{command, slot};
 
@@ -72,7 +73,7 @@ impl Core {
         let addr = upstream.addr.clone();
         let lost = upstream.take_all();
         self.outbox.refresh = true;
-        tracing::debug!(node = %addr, reason, requests = lost.len(), "upstream connection lost");
+        tracing::warn!(node = %addr, reason, requests = lost.len(), "upstream connection lost");
         for mut request in lost {
             let again = !request.sent || request.entry.readonly;
             if !matches!(request.entry.owner, Owner::Client { .. }) {
@@ -181,10 +182,18 @@ impl Core {
         self.send_to(upstream, entry, request);
     }
 
-    /// Answers a request with an error of our own; `text` begins with its code.
+    /// Answers a request with an error of our own; `text` begins with its code. The log line and the error carry the
+    /// same request id: the client's id, and the number of the request on its connection.
     pub(super) fn fail(&mut self, entry: &Entry, text: &str) {
+        let Owner::Client { index, serial, seq, .. } = entry.owner else { return };
+        let Some(client) = self.client(ClientKey { index, serial }) else { return };
+        let request = format!("{}-{seq}", client.session.id);
+        if self.failures.may_log(self.now) {
+            let command = COMMANDS.get(usize::from(entry.command)).map_or("?", |command| command.name);
+            tracing::warn!(request, command, error = text, "a command failed");
+        }
         let mut reply = self.spare.pop().unwrap_or_default();
-        push_error(&mut reply, text);
+        push_error(&mut reply, format!("{text} [request {request}]"));
         self.deliver(entry, &reply);
         recycle(reply, &mut self.spare);
     }
@@ -253,6 +262,27 @@ impl Core {
             self.outbox.close.push(index);
             self.upstream_lost(index, "it did not answer within the command timeout");
         }
+    }
+}
+
+/// Lets a burst of failures through to the log, not a flood: a node that is gone fails thousands of commands a second.
+#[derive(Debug, Default)]
+pub(super) struct FailureLog {
+    second: u64,
+    lines: u32,
+}
+
+impl FailureLog {
+    /// Lines per second and worker.
+    const LINES: u32 = 10;
+
+    fn may_log(&mut self, now: u64) -> bool {
+        let second = now / 1_000_000;
+        if second != self.second {
+            (self.second, self.lines) = (second, 0);
+        }
+        self.lines += 1;
+        self.lines <= Self::LINES
     }
 }
 
