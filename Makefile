@@ -38,7 +38,7 @@ lint: ## Check the format and all lints
 	cargo clippy --locked --all-targets -- -D warnings
 
 bench: setup-bench build ## Compare with a direct cluster, HAProxy and nutcracker
-	python3 loadtest/bench.py
+	loadtest/bench.py --write
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS (needs cargo-fuzz and a nightly toolchain)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
