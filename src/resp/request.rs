@@ -210,9 +210,11 @@ fn line<'b>(
     // Headers are a few digits: a byte loop beats a vectorised search here.
     let window = rest.len().min(limits.inline_bytes);
     match rest[..window].iter().position(|b| *b == b'\n') {
-        Some(0) => Ok(Some((&rest[..0], from + 1))),
-        Some(newline) if rest[newline - 1] == b'\r' => Ok(Some((&rest[..newline - 1], from + newline + 1))),
-        Some(newline) => Ok(Some((&rest[..newline], from + newline + 1))),
+        Some(newline) if newline > 0 && rest[newline - 1] == b'\r' => {
+            Ok(Some((&rest[..newline - 1], from + newline + 1)))
+        }
+        // Redis reads on to the next CR. The LF stays in the line, so that it is no number, here as there.
+        Some(newline) => Ok(Some((&rest[..=newline], from + newline + 1))),
         None if rest.len() > limits.inline_bytes => Err(too_long),
         None => Ok(None),
     }
