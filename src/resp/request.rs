@@ -49,6 +49,9 @@ pub enum ProtocolError {
     /// An inline request with an open quote.
     #[error("Protocol error: unbalanced quotes in request")]
     UnbalancedQuotes,
+    /// An inline request with a NUL byte; Redis would not see the end of the line, and wait.
+    #[error("Protocol error: NUL byte in inline request")]
+    InlineNul,
     /// The whole request is larger than the query buffer may become.
     #[error("Protocol error: request larger than the query buffer limit")]
     FrameTooLarge,
@@ -187,8 +190,12 @@ impl RequestScanner {
     /// Turns an inline line into the equivalent multibulk request; `None` for a blank line.
     ///
     /// # Errors
-    /// [`ProtocolError::UnbalancedQuotes`] as Redis has it (`sdssplitargs`).
+    /// [`ProtocolError::UnbalancedQuotes`] as Redis has it (`sdssplitargs`); [`ProtocolError::InlineNul`], because C
+    /// would end the line there.
     pub fn unpack_inline(line: &[u8]) -> Result<Option<Inline>, ProtocolError> {
+        if line.contains(&0) {
+            return Err(ProtocolError::InlineNul);
+        }
         let words = split_words(line).ok_or(ProtocolError::UnbalancedQuotes)?;
         if words.is_empty() {
             return Ok(None);
@@ -282,7 +289,7 @@ fn split_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
                 rest = single_quoted(tail, &mut word)?;
                 return closed(word, rest);
             }
-            [byte, ..] if is_space(*byte) || *byte == 0 => return Some((word, rest)),
+            [byte, ..] if is_space(*byte) => return Some((word, rest)),
             [byte, tail @ ..] => {
                 word.push(*byte);
                 rest = tail;

@@ -17,3 +17,13 @@ fn a_header_ends_with_cr_and_lf() {
     assert_eq!(with_defaults(b"*1\r\n$\n"), Err(ProtocolError::BadLength));
     assert_eq!(with_defaults(b"*1\r\r\n$4\r\nPING\r\n"), Err(ProtocolError::BadCount));
 }
+
+/// `split_words` made empty words of a NUL without end, until memory ended.
+#[test]
+fn a_nul_in_an_inline_request_is_refused() {
+    assert_eq!(with_defaults(b"PING \0\r\n"), Err(ProtocolError::InlineNul));
+    assert_eq!(with_defaults(b"\0\n"), Err(ProtocolError::InlineNul));
+    assert_eq!(with_defaults(b"ECHO \"a\0\"\n"), Err(ProtocolError::InlineNul));
+    // Nothing is wrong with it in an argument with a length.
+    assert_eq!(with_defaults(b"*1\r\n$1\r\n\0\r\n"), Ok(Some(vec![vec![0]])));
+}
