@@ -289,7 +289,8 @@ fn split_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
                 rest = single_quoted(tail, &mut word)?;
                 return closed(word, rest);
             }
-            [byte, ..] if is_space(*byte) => return Some((word, rest)),
+            // Vertical tab and form feed separate words, but do not end one: so it is in Redis.
+            [b' ' | b'\t' | b'\n' | b'\r', ..] => return Some((word, rest)),
             [byte, tail @ ..] => {
                 word.push(*byte);
                 rest = tail;

@@ -27,3 +27,10 @@ fn a_nul_in_an_inline_request_is_refused() {
     // Nothing is wrong with it in an argument with a length.
     assert_eq!(with_defaults(b"*1\r\n$1\r\n\0\r\n"), Ok(Some(vec![vec![0]])));
 }
+
+/// The two rarer blanks of C are skipped between words, but belong to a word that has begun.
+#[test]
+fn vertical_tab_and_form_feed_do_not_end_a_word() {
+    let words = with_defaults(b"ECHO \x0b\x0ca\x0bb\x0cc\r\n");
+    assert_eq!(words, Ok(Some(vec![b"ECHO".to_vec(), b"a\x0bb\x0cc".to_vec()])));
+}
