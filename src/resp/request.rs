@@ -9,7 +9,7 @@ use thiserror::Error;
 /// Bounds on what one request may be. Defaults are those of Redis.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
-    /// Longest inline request or header line, in bytes.
+    /// Longest inline request or header line, in bytes, its LF not counted.
     pub inline_bytes: usize,
     /// Most arguments in one request.
     pub args: usize,
@@ -173,7 +173,8 @@ impl RequestScanner {
         if buf.starts_with(&[0x16, 0x03]) {
             return Err(ProtocolError::Tls);
         }
-        let window = &buf[..buf.len().min(limits.inline_bytes)];
+        // The limit is for what stands before the LF.
+        let window = &buf[..buf.len().min(limits.inline_bytes.saturating_add(1))];
         let Some(end) = memchr::memchr(b'\n', window) else {
             if buf.len() > limits.inline_bytes {
                 return Err(ProtocolError::InlineTooLong);
@@ -215,7 +216,7 @@ fn line<'b>(
 ) -> Result<Option<(&'b [u8], usize)>, ProtocolError> {
     let rest = buf.get(from..).unwrap_or_default();
     // Headers are a few digits: a byte loop beats a vectorised search here.
-    let window = rest.len().min(limits.inline_bytes);
+    let window = rest.len().min(limits.inline_bytes.saturating_add(1));
     match rest[..window].iter().position(|b| *b == b'\n') {
         Some(newline) if newline > 0 && rest[newline - 1] == b'\r' => {
             Ok(Some((&rest[..newline - 1], from + newline + 1)))
@@ -251,9 +252,14 @@ pub(super) fn integer(digits: &[u8]) -> Option<i64> {
     Some(value)
 }
 
+/// First words of an HTTP request. None is a Redis command that could have ` HTTP/` behind it: `GET` has one argument.
+const HTTP_METHODS: [&str; 9] =
+    ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "CONNECT", "PRI"];
+
 fn is_http(line: &[u8]) -> bool {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    line.windows(6).any(|w| w == b" HTTP/") || line.len() >= 5 && line[..5].eq_ignore_ascii_case(b"host:")
+    let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    HTTP_METHODS.iter().any(|known| method == known.as_bytes()) && line.windows(6).any(|w| w == b" HTTP/")
+        || line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"host:"))
 }
 
 /// `sdssplitargs` of Redis: blanks separate, double quotes with escapes, single quotes with `\'`.

@@ -34,3 +34,24 @@ fn vertical_tab_and_form_feed_do_not_end_a_word() {
     let words = with_defaults(b"ECHO \x0b\x0ca\x0bb\x0cc\r\n");
     assert_eq!(words, Ok(Some(vec![b"ECHO".to_vec(), b"a\x0bb\x0cc".to_vec()])));
 }
+
+/// A value that looks like a line of an access log is no HTTP request.
+#[test]
+fn http_is_told_by_its_method() {
+    for line in ["GET / HTTP/1.1\r\n", "POST /write HTTP/1.0\r\n", "PRI * HTTP/2.0\r\n", "host: a\n"] {
+        assert_eq!(with_defaults(line.as_bytes()), Err(ProtocolError::Http), "{line}");
+    }
+    let words = with_defaults(b"LPUSH log \"GET / HTTP/1.1\"\r\n").unwrap().unwrap();
+    assert_eq!(words, [&b"LPUSH"[..], b"log", b"GET / HTTP/1.1"]);
+}
+
+/// Redis refuses a line when more than 64 KiB came without LF, so that many are allowed before it.
+#[test]
+fn the_inline_limit_does_not_count_the_lf() {
+    let limits = RequestLimits::default();
+    let mut line = vec![b'a'; limits.inline_bytes];
+    line.push(b'\n');
+    assert_eq!(request(&line, &limits).unwrap().unwrap(), [&line[..limits.inline_bytes]]);
+    line.insert(0, b'a');
+    assert_eq!(request(&line, &limits), Err(ProtocolError::InlineTooLong));
+}
