@@ -1,7 +1,8 @@
 //! One test per mistake that was found and corrected.
 
 use super::request;
-use dsproxy::resp::{ProtocolError, RequestLimits};
+use dsproxy::resp::{MalformedReply, ProtocolError, RequestLimits, decode_reply};
+use redis_protocol::resp3::types::BytesFrame;
 
 fn with_defaults(bytes: &[u8]) -> Result<Option<Vec<Vec<u8>>>, ProtocolError> {
     request(bytes, &RequestLimits::default())
@@ -54,4 +55,30 @@ fn the_inline_limit_does_not_count_the_lf() {
     assert_eq!(request(&line, &limits).unwrap().unwrap(), [&line[..limits.inline_bytes]]);
     line.insert(0, b'a');
     assert_eq!(request(&line, &limits), Err(ProtocolError::InlineTooLong));
+}
+
+/// An attribute was taken for a value of the array around it, which hid all nesting behind one from the depth check:
+/// `redis-protocol` then recursed to the end of the stack.
+#[test]
+fn attributes_do_not_hide_nesting() {
+    let mut reply = b"*1\r\n|1\r\n+a\r\n+b\r\n".repeat(2000);
+    reply.extend_from_slice(b":1\r\n");
+    assert_eq!(decode_reply(&reply), Err(MalformedReply));
+    let mut reply = b"|0\r\n".repeat(10_000);
+    reply.extend_from_slice(b":1\r\n");
+    assert_eq!(decode_reply(&reply), Err(MalformedReply));
+}
+
+/// RESP2's "no value" was understood only when it was the whole reply.
+#[test]
+fn nils_inside_a_reply_are_understood() {
+    let decoded = decode_reply(b"*4\r\n$-1\r\n*-1\r\n$3\r\n$-1\r\n*1\r\n_\r\n").unwrap();
+    let BytesFrame::Array { data, .. } = decoded else { panic!("{decoded:?}") };
+    let [BytesFrame::Null, BytesFrame::Null, BytesFrame::BlobString { data: text, .. }, last] = &data[..]
+    else {
+        panic!("{data:?}")
+    };
+    assert_eq!(text, "$-1");
+    assert_eq!(*last, BytesFrame::Array { data: vec![BytesFrame::Null], attributes: None });
+    assert_eq!(decode_reply(b"$-1\r\n"), Ok(BytesFrame::Null));
 }
