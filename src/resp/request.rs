@@ -9,7 +9,7 @@ use thiserror::Error;
 /// Bounds on what one request may be. Defaults are those of Redis.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
-    /// Longest inline request or header line, in bytes, its LF not counted.
+    /// Longest inline request (its LF not counted) or header line, in bytes.
     pub inline_bytes: usize,
     /// Most arguments in one request.
     pub args: usize,
@@ -216,7 +216,7 @@ fn line<'b>(
 ) -> Result<Option<(&'b [u8], usize)>, ProtocolError> {
     let rest = buf.get(from..).unwrap_or_default();
     // Headers are a few digits: a byte loop beats a vectorised search here.
-    let window = rest.len().min(limits.inline_bytes.saturating_add(1));
+    let window = rest.len().min(limits.inline_bytes);
     match rest[..window].iter().position(|b| *b == b'\n') {
         Some(newline) if newline > 0 && rest[newline - 1] == b'\r' => {
             Ok(Some((&rest[..newline - 1], from + newline + 1)))
