@@ -279,6 +279,11 @@ impl Core {
         self.clients.len()
     }
 
+    /// Number of requests that wait until their slot can be served.
+    pub fn parked(&self) -> usize {
+        self.parking.len()
+    }
+
     /// A new topology is known. Requests for slots that moved wait until their old owner has answered what it was
     /// sent, so that no later command of a client overtakes an earlier one on the same key.
     pub fn set_topology(&mut self, topology: Arc<Topology>) {
