@@ -112,6 +112,11 @@ impl Rig {
         words(&bytes)
     }
 
+    /// How many requests a node is sent, if it was ever spoken to.
+    fn node_gets_some(&mut self, addr: &str) -> usize {
+        if (0..8).any(|index| self.core.upstream_addr(index) == addr) { self.node_gets(addr).lines().count() } else { 0 }
+    }
+
     fn node_says(&mut self, addr: &str, reply: &[u8]) {
         let index = self.upstream(addr);
         self.core.upstream_data(index, reply);
@@ -124,11 +129,19 @@ impl Rig {
         self.settle();
     }
 
-    /// What the client is told, and takes off its socket.
+    /// What the client is told and takes off its socket, if the core says that there is something to do for it. As the
+    /// driver does, closes it right after if the core says so.
     fn told(&mut self, client: ClientKey) -> String {
+        if !self.core.outbox.touched.contains(&client) {
+            return String::new();
+        }
+        self.core.outbox.touched.retain(|key| *key != client);
         self.core.untouch(client);
         let bytes = self.core.client_output(client).to_vec();
         self.core.client_wrote(client, bytes.len());
+        if self.core.is_finished(client) {
+            self.core.remove_client(client);
+        }
         self.settle();
         String::from_utf8(bytes).unwrap()
     }
@@ -139,9 +152,8 @@ impl Rig {
         self.settle();
     }
 
-    /// True once the driver would close the client.
     fn is_closed(&self, client: ClientKey) -> bool {
-        self.core.is_finished(client)
+        !self.core.socket_clients().contains(&client)
     }
 }
 
@@ -202,4 +214,58 @@ fn a_node_that_does_not_finish_the_handshake_holds_nobody_longer_than_the_timeou
     assert_eq!(rig.node_gets(A), "HELLO 3\nSET {a}1 x");
     rig.later(TIMEOUT_US / 2 + 1);
     assert!(rig.told(client).contains("whether the command ran is unknown"));
+}
+
+#[test]
+fn a_client_is_not_paused_for_an_earlier_one_at_its_index() {
+    let mut rig = Rig::new(CoreOptions { upstream_inflight: 1, ..options() });
+    rig.connects = false;
+    let first = rig.client();
+    rig.send(first, "SET {a}1 x");
+    rig.core.remove_client(first);
+    let second = rig.client();
+    assert_eq!(first.index, second.index);
+    // The request of the first client moves to another connection, which is at its limit then.
+    rig.core.set_topology(all_on_b());
+    rig.settle();
+    assert!(rig.core.wants_read(second), "nothing will ever resume it");
+}
+
+#[test]
+fn a_half_closed_client_at_its_limits_gets_all_replies() {
+    for inflight_per_client in [1, 2, 100] {
+        for output_pause in [1, 20, 1 << 20] {
+            let mut rig = Rig::new(CoreOptions { inflight_per_client, output_pause, ..options() });
+            let client = rig.client();
+            rig.send_raw(client, b"GET {a}1\r\nECHO one\r\nHELLO 2\r\nGET {a}2\r\nECHO two\r\nGET {a}unfinis");
+            rig.core.client_eof(client);
+            let mut told = String::new();
+            for _ in 0..10 {
+                told += &rig.told(client);
+                for _ in 0..rig.node_gets_some(A) {
+                    rig.node_says(A, b"$1\r\nv\r\n");
+                }
+            }
+            assert_eq!(told.matches("$1\r\nv\r\n").count(), 2, "{told:?}");
+            assert!(told.contains("one") && told.contains("two"), "{told:?}");
+            assert!(rig.is_closed(client), "{inflight_per_client} {output_pause}");
+        }
+    }
+}
+
+#[test]
+fn a_pause_in_a_long_request_does_not_disturb_other_clients() {
+    let mut rig = Rig::new(CoreOptions { output_pause: 100, ..options() });
+    let (long, other) = (rig.client(), rig.client());
+    let mut request = Vec::new();
+    dsproxy::resp::push_command(&mut request, (0..31).map(|n| if n == 0 { &b"DEL"[..] } else { b"{a}key" }));
+    rig.send(long, "GET {a}big");
+    rig.send_raw(long, &request[..request.len() / 2 + 100]);
+    assert_eq!(rig.node_gets(A), "GET {a}big");
+    rig.node_says(A, format!("$200\r\n{:200}\r\n", "").as_bytes());
+    rig.send_raw(long, &request[request.len() / 2 + 100..]);
+    rig.send(other, "GET {a}1\nGET {a}2");
+    assert_eq!(rig.node_gets(A), "GET {a}1\nGET {a}2");
+    rig.told(long);
+    assert_eq!(rig.node_gets(A), format!("DEL{}", " {a}key".repeat(30)));
 }

@@ -232,7 +232,8 @@ impl Core {
     /// True when the client should be closed now: it said goodbye (or was told off), and all is written.
     pub fn is_finished(&self, key: ClientKey) -> bool {
         self.client(key).is_none_or(|client| {
-            client.is_quiet() && (client.closing || (client.half_closed && !client.paused) || self.stopping)
+            let has_said_all = client.half_closed && !client.paused && !client.may_run_more();
+            client.is_quiet() && (client.closing || has_said_all || self.stopping)
         })
     }
 
