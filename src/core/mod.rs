@@ -234,7 +234,8 @@ impl Core {
     /// True when the client should be closed now: it said goodbye (or was told off), and all is written.
     pub fn is_finished(&self, key: ClientKey) -> bool {
         self.client(key).is_none_or(|client| {
-            client.is_quiet() && (client.closing || (client.half_closed && !client.paused) || self.stopping)
+            let has_said_all = client.half_closed && !client.paused && !client.may_run_more();
+            client.is_quiet() && (client.closing || has_said_all || self.stopping)
         })
     }
 
@@ -279,6 +280,11 @@ impl Core {
     /// Number of clients, calls included.
     pub fn client_count(&self) -> usize {
         self.clients.len()
+    }
+
+    /// Number of requests that wait until their slot can be served.
+    pub fn parked(&self) -> usize {
+        self.parking.len()
     }
 
     /// A new topology is known. Requests for slots that moved wait until their old owner has answered what it was

@@ -36,6 +36,11 @@ impl Parking {
         self.delays.is_empty() && self.draining.is_none()
     }
 
+    /// Number of requests that wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// True when requests for `slot` must queue here.
     #[inline]
     pub fn holds(&self, slot: u16) -> bool {

@@ -76,9 +76,6 @@ impl Core {
         tracing::warn!(node = %addr, reason, requests = lost.len(), "upstream connection lost");
         for mut request in lost {
             let again = !request.sent || request.entry.readonly;
-            if !matches!(request.entry.owner, Owner::Client { .. }) {
-                continue;
-            }
             if again && request.entry.attempts < ATTEMPTS {
                 request.entry.attempts += u8::from(request.sent);
                 self.stats.retries.add(u64::from(request.sent));
@@ -92,8 +89,12 @@ impl Core {
         }
     }
 
-    /// Queues a request again, where its slot now belongs.
+    /// Queues a request again, where its slot now belongs. One that no client waits for ends here: an `ASKING` without
+    /// its request would let a stranger's in.
     fn send_again(&mut self, lost_on: usize, entry: Entry, request: &[u8]) {
+        if !matches!(entry.owner, Owner::Client { .. }) {
+            return;
+        }
         match slot_of(request) {
             Some(slot) => self.send(slot, entry, request),
             None => self.send_to(lost_on, entry, request),
@@ -226,41 +227,48 @@ impl Core {
     fn time_out(&mut self, index: usize) {
         let deadline = self.now.saturating_sub(self.options.command_timeout_us);
         let Some(upstream) = self.upstreams.get_mut(index) else { return };
-        if upstream.oldest().is_none_or(|oldest| oldest.at >= deadline) {
+        // Entries are not in the order of their time: redirected ones are older than their place, handshakes younger.
+        if upstream.entries_mut().all(|entry| entry.at >= deadline) {
             return;
         }
-        let text = match &upstream.link {
-            Link::Up => format!(
-                "ERR dsproxy: {} did not answer within the command timeout; whether the command ran is unknown",
-                upstream.addr
-            ),
-            Link::Connecting | Link::Down { .. } => {
-                format!(
-                    "ERR dsproxy: {} is unreachable ({}); the command was not run",
-                    upstream.addr, upstream.reason
-                )
-            }
-        };
-        let silent = upstream.link == Link::Up && upstream.heard_at < deadline;
-        let mut overdue = Vec::new();
-        for entry in upstream.entries_mut().take_while(|entry| entry.at < deadline) {
-            overdue.push(*entry);
-            // The reply, should it still come, belongs to nobody; the bytes stay in the log until then.
-            entry.owner = Owner::Nobody;
-        }
         if upstream.link != Link::Up {
-            // Nothing was written: take the overdue requests off the queue.
-            while upstream.oldest().is_some_and(|oldest| oldest.owner == Owner::Nobody) {
-                upstream.answer();
+            return self.withdraw_overdue(index, deadline);
+        }
+        let text = format!(
+            "ERR dsproxy: {} did not answer within the command timeout; whether the command ran is unknown",
+            upstream.addr
+        );
+        let silent = upstream.heard_at < deadline;
+        let mut overdue = Vec::new();
+        for entry in upstream.entries_mut().filter(|entry| entry.at < deadline) {
+            if matches!(entry.owner, Owner::Client { .. }) {
+                overdue.push(*entry);
+                // The reply, should it still come, belongs to nobody; the bytes stay in the log until then.
+                entry.owner = Owner::Nobody;
             }
         }
-        for entry in overdue.iter().filter(|entry| matches!(entry.owner, Owner::Client { .. })) {
+        for entry in &overdue {
             self.stats.timeouts.add(1);
             self.fail(entry, &text);
         }
         if silent {
             self.outbox.close.push(index);
             self.upstream_lost(index, "it did not answer within the command timeout");
+        }
+    }
+
+    /// Answers what has waited too long for a connection, and takes it off the queue: nothing of it was written.
+    fn withdraw_overdue(&mut self, index: usize, deadline: u64) {
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
+        let text =
+            format!("ERR dsproxy: {} is unreachable ({}); the command was not run", upstream.addr, upstream.reason);
+        for request in upstream.take_all() {
+            if request.entry.at < deadline {
+                self.stats.timeouts.add(u64::from(matches!(request.entry.owner, Owner::Client { .. })));
+                self.fail(&request.entry, &text);
+            } else {
+                self.send_again(index, request.entry, &request.request);
+            }
         }
     }
 }
