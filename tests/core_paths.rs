@@ -114,7 +114,11 @@ impl Rig {
 
     /// How many requests a node is sent, if it was ever spoken to.
     fn node_gets_some(&mut self, addr: &str) -> usize {
-        if (0..8).any(|index| self.core.upstream_addr(index) == addr) { self.node_gets(addr).lines().count() } else { 0 }
+        if (0..8).any(|index| self.core.upstream_addr(index) == addr) {
+            self.node_gets(addr).lines().count()
+        } else {
+            0
+        }
     }
 
     fn node_says(&mut self, addr: &str, reply: &[u8]) {
@@ -237,7 +241,10 @@ fn a_half_closed_client_at_its_limits_gets_all_replies() {
         for output_pause in [1, 20, 1 << 20] {
             let mut rig = Rig::new(CoreOptions { inflight_per_client, output_pause, ..options() });
             let client = rig.client();
-            rig.send_raw(client, b"GET {a}1\r\nECHO one\r\nHELLO 2\r\nGET {a}2\r\nECHO two\r\nGET {a}unfinis");
+            rig.send_raw(
+                client,
+                b"GET {a}1\r\nECHO one\r\nHELLO 2\r\nGET {a}2\r\nECHO two\r\nGET {a}unfinis",
+            );
             rig.core.client_eof(client);
             let mut told = String::new();
             for _ in 0..10 {

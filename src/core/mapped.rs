@@ -348,7 +348,7 @@ impl Core {
             }
             Some(Slot::Gathering(_, gather)) => {
                 gather.fill(&results, |out, result| push_loaded(out, result, protocol));
-                gather.finish(&mut reply);
+                gather.finish(&mut reply, protocol);
             }
             Some(Slot::Ready(_)) | None => return,
         }

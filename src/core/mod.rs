@@ -7,6 +7,7 @@
 //! owns its slot; `reply.rs` finds the replies in a node's bytes and appends each to the output of its client.
 
 mod client;
+mod fanout;
 mod gather;
 mod local;
 mod mapped;

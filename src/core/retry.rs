@@ -260,8 +260,10 @@ impl Core {
     /// Answers what has waited too long for a connection, and takes it off the queue: nothing of it was written.
     fn withdraw_overdue(&mut self, index: usize, deadline: u64) {
         let Some(upstream) = self.upstreams.get_mut(index) else { return };
-        let text =
-            format!("ERR dsproxy: {} is unreachable ({}); the command was not run", upstream.addr, upstream.reason);
+        let text = format!(
+            "ERR dsproxy: {} is unreachable ({}); the command was not run",
+            upstream.addr, upstream.reason
+        );
         for request in upstream.take_all() {
             if request.entry.at < deadline {
                 self.stats.timeouts.add(u64::from(matches!(request.entry.owner, Owner::Client { .. })));

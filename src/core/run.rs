@@ -203,12 +203,9 @@ impl Core {
                 let text = format!("ERR '{}' is refused by this proxy: {}", command.name, command.note);
                 self.answer_error(index, Some(command), text.as_bytes());
             }
-            Class::FanOut
-            | Class::Transaction
-            | Class::Blocking
-            | Class::BlockingIf(_)
-            | Class::PubSub
-            | Class::Script => {
+            Class::FanOut => self.run_fanout(index, command, args),
+            Class::Script => self.run_single(index, command, args),
+            Class::Transaction | Class::Blocking | Class::BlockingIf(_) | Class::PubSub => {
                 let text = format!("ERR '{}' is not supported by this proxy yet", command.name);
                 self.answer_error(index, Some(command), text.as_bytes());
             }
@@ -282,7 +279,9 @@ impl Core {
             return self.parking.park(slot, entry, request.to_vec());
         }
         let Owner::Client { index, serial, .. } = entry.owner else { return };
-        let Some(client) = self.clients.get(index as usize).filter(|client| client.serial == serial) else { return };
+        let Some(client) = self.clients.get(index as usize).filter(|client| client.serial == serial) else {
+            return;
+        };
         match self.routes.upstream(slot, client.session.protocol, &mut self.upstreams) {
             Some(upstream) => self.send_to(upstream, entry, request),
             None => self.fail(&entry, "CLUSTERDOWN Hash slot not served"),

@@ -3,8 +3,8 @@
 use crate::rng::Rng;
 use dsproxy::cluster::Topology;
 use dsproxy::resp::{
-    Args, RequestLimits, RequestScanner, Scan, push_array_header, push_bulk, push_error, push_integer, push_nil,
-    push_simple,
+    Args, RequestLimits, RequestScanner, Scan, push_array_header, push_bulk, push_error, push_integer,
+    push_nil, push_simple,
 };
 use dsproxy::slot::slot;
 use std::cell::RefCell;
@@ -73,7 +73,9 @@ impl Cluster {
                         let slot = slot(tag.as_bytes());
                         text += &format!("x {}@1 master - 0 0 2 connected {slot}\n", addr(owner));
                     }
-                    Arc::new(Topology::from_views([("10.0.0.1:7000", text.as_str())]).expect("it is well formed"))
+                    Arc::new(
+                        Topology::from_views([("10.0.0.1:7000", text.as_str())]).expect("it is well formed"),
+                    )
                 })
                 .clone()
         })
@@ -203,13 +205,17 @@ impl Node {
                 }
                 push_simple(out, "OK");
             }
-            b"DEL" => push_integer(out, args[1..].iter().filter(|key| data.remove(**key).is_some()).count() as i64),
+            b"DEL" => {
+                push_integer(out, args[1..].iter().filter(|key| data.remove(**key).is_some()).count() as i64)
+            }
             b"EXISTS" => {
                 push_integer(out, args[1..].iter().filter(|key| data.contains_key(**key)).count() as i64);
             }
             b"INCR" => {
                 let value = data.entry(args[1].to_vec()).or_insert_with(|| b"0".to_vec());
-                let next = std::str::from_utf8(value).expect("counters are text").parse::<i64>().expect("a number") + 1;
+                let next =
+                    std::str::from_utf8(value).expect("counters are text").parse::<i64>().expect("a number")
+                        + 1;
                 *value = next.to_string().into_bytes();
                 push_integer(out, next);
             }

@@ -259,8 +259,16 @@ impl World {
         client.receive(&bytes);
         if self.core.is_finished(key) {
             assert!(client.finishing, "client {} was closed although it had not finished", client.id);
-            assert!(client.eof || matches!(client.done.last(), Some((request, _)) if matches!(request.op, Op::Quit)));
-            assert!(client.pending.is_empty(), "client {} was closed without answers to {:?}", client.id, client.pending);
+            assert!(
+                client.eof
+                    || matches!(client.done.last(), Some((request, _)) if matches!(request.op, Op::Quit))
+            );
+            assert!(
+                client.pending.is_empty(),
+                "client {} was closed without answers to {:?}",
+                client.id,
+                client.pending
+            );
             self.remove_client(at);
         }
     }
@@ -288,8 +296,10 @@ impl World {
     }
 
     fn establish(&mut self, index: usize) {
-        let node = (0..NODES).find(|node| addr(*node) == self.core.upstream_addr(index)).expect("a known node");
-        self.wires.insert(index, Wire { node, peer: Peer::default(), to_node: Vec::new(), to_core: Vec::new() });
+        let node =
+            (0..NODES).find(|node| addr(*node) == self.core.upstream_addr(index)).expect("a known node");
+        self.wires
+            .insert(index, Wire { node, peer: Peer::default(), to_node: Vec::new(), to_core: Vec::new() });
         self.core.upstream_connected(index);
     }
 
@@ -464,7 +474,8 @@ impl World {
         let mut unknown = 0;
         for client in self.clients.iter().chain(&self.gone) {
             let mut last = 0;
-            unknown += client.pending.iter().filter(|r| matches!(&r.op, Op::Incr(key) if *key == counter)).count();
+            unknown +=
+                client.pending.iter().filter(|r| matches!(&r.op, Op::Incr(key) if *key == counter)).count();
             for (request, reply) in &client.done {
                 match outcome(&request.op, reply) {
                     _ if !matches!(&request.op, Op::Incr(key) if *key == counter) => {}
@@ -479,7 +490,8 @@ impl World {
                 }
             }
         }
-        let value = self.cluster.value(&counter).map_or(0, |text| integer(&[b":", &text[..], b"\r\n"].concat()));
+        let value =
+            self.cluster.value(&counter).map_or(0, |text| integer(&[b":", &text[..], b"\r\n"].concat()));
         let acknowledged = seen.len();
         assert!(
             (acknowledged..=acknowledged + unknown).contains(&(value as usize)),
@@ -510,7 +522,9 @@ impl World {
                         assert!(place > last, "{shown} was applied too early");
                         last = place;
                     }
-                    Outcome::NotRun => assert!(place.is_none(), "{shown} ran, but the client was told it did not"),
+                    Outcome::NotRun => {
+                        assert!(place.is_none(), "{shown} ran, but the client was told it did not")
+                    }
                     Outcome::Unknown => {}
                 }
             }
