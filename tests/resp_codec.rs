@@ -6,6 +6,12 @@ use dsproxy::resp::{Args, ProtocolError, RequestLimits, RequestScanner, Scan};
 
 #[path = "resp_codec/regressions.rs"]
 mod regressions;
+#[path = "resp_codec/replies.rs"]
+mod replies;
+#[path = "resp_codec/requests.rs"]
+mod requests;
+#[path = "resp_codec/server.rs"]
+mod server;
 
 /// The arguments of the request that `bytes` are; `None` while it is unfinished.
 fn request(bytes: &[u8], limits: &RequestLimits) -> Result<Option<Vec<Vec<u8>>>, ProtocolError> {

@@ -6,7 +6,7 @@
 use super::{Scan, Span};
 use thiserror::Error;
 
-/// Bounds on what one request may be. Defaults are those of Redis.
+/// Bounds on what one request may be. Defaults are those of Redis; for `args`, of Redis before 7.0 (now 2^31 - 1).
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
     /// Longest inline request (its LF not counted) or header line, in bytes.
@@ -44,7 +44,7 @@ pub enum ProtocolError {
     #[error("Protocol error: invalid bulk length")]
     BadLength,
     /// Something else where `$` must stand.
-    #[error("Protocol error: expected '$', got '{}'", .0.escape_ascii())]
+    #[error("Protocol error: expected '$', got '{}'", printable(*.0))]
     ExpectedBulk(u8),
     /// An inline request with an open quote.
     #[error("Protocol error: unbalanced quotes in request")]
@@ -63,6 +63,14 @@ pub enum ProtocolError {
     /// The first bytes are an HTTP request.
     #[error("Protocol error: this port speaks RESP, but the client sent HTTP; use the HTTP port")]
     Http,
+}
+
+/// A byte in a message: as Redis has it where it can be read, escaped otherwise.
+fn printable(byte: u8) -> String {
+    if byte == b' ' || byte.is_ascii_graphic() {
+        return char::from(byte).to_string();
+    }
+    byte.escape_ascii().to_string()
 }
 
 /// Where a request's arguments are: in the frame itself, or unpacked from an inline line.
