@@ -16,9 +16,11 @@ fn proxy(stack: &SharedStack, more: &str) -> Proxy {
 }
 
 /// Sends `bytes` over a connection of its own and gives everything that comes until the other side closes.
+#[track_caller]
 fn last_words(addr: impl std::net::ToSocketAddrs, bytes: &[u8]) -> String {
     let mut client = Resp::connect(addr);
     client.send_raw(bytes);
+    client.set_patience(Duration::from_secs(2));
     client.recv_to_end().escape_ascii().to_string()
 }
 
@@ -52,6 +54,7 @@ fn garbage_is_answered_as_redis_does_and_hurts_nobody_else() {
     ];
     let mut different = Vec::new();
     for case in cases {
+        eprintln!("{}", case.escape_ascii());
         let theirs = last_words(stack.redis_nodes()[0].as_str(), case);
         let ours = last_words(proxy.addr(), case);
         if ours != theirs {
@@ -153,6 +156,19 @@ fn nothing_much_is_no_command() {
     assert!(client.recv().error().starts_with("ERR unknown command ''"));
     client.send_raw(&b"*0\r\n".repeat(100_000));
     client.send_raw(b"PING\r\n");
+    assert_eq!(client.recv(), Value::Simple("PONG".into()));
+}
+
+/// A NUL once sent the splitting of a line into an endless loop that ate all memory.
+#[test]
+fn a_nul_in_an_inline_line_is_a_byte() {
+    let stack = SharedStack::get();
+    let proxy = proxy(&stack, "");
+    let mut client = proxy.connect();
+    client.send_raw(b"ECHO a\0b\r\n\0\r\nECHO \"\0\"\r\nPING\r\n");
+    assert_eq!(client.recv(), Value::from("a\0b"));
+    assert!(client.recv().error().starts_with("ERR unknown command ''"));
+    assert_eq!(client.recv(), Value::from("\0"));
     assert_eq!(client.recv(), Value::Simple("PONG".into()));
 }
 

@@ -247,7 +247,8 @@ fn is_http(line: &[u8]) -> bool {
     line.windows(6).any(|w| w == b" HTTP/") || line.len() >= 5 && line[..5].eq_ignore_ascii_case(b"host:")
 }
 
-/// `sdssplitargs` of Redis: blanks separate, double quotes with escapes, single quotes with `\'`.
+/// `sdssplitargs` of Redis: blanks separate, double quotes with escapes, single quotes with `\'`. A NUL, which ends the
+/// line there, is a byte like any other here.
 fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -280,7 +281,7 @@ fn split_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
                 rest = single_quoted(tail, &mut word)?;
                 return closed(word, rest);
             }
-            [byte, ..] if is_space(*byte) || *byte == 0 => return Some((word, rest)),
+            [byte, ..] if is_space(*byte) => return Some((word, rest)),
             [byte, tail @ ..] => {
                 word.push(*byte);
                 rest = tail;
