@@ -68,12 +68,16 @@ impl Core {
             Some(kept) => *kept,
             None => std::mem::take(&mut self.scanner),
         };
+        let mut stranger = self.is_stranger(index);
         let mut at = 0;
         while at < buf.len() {
             if !self.may_run(index) {
+                // A place that was kept is relative to this client's bytes: not for the next one's.
+                scanner.reset();
                 break;
             }
-            match scanner.scan(&buf[at..], &self.options.request) {
+            let limits = if stranger { &self.stranger_limits } else { &self.options.request };
+            match scanner.scan(&buf[at..], limits) {
                 Ok(Scan::Complete(length)) => {
                     let frame = &buf[at..at + length];
                     let flow = if scanner.is_inline() {
@@ -84,6 +88,9 @@ impl Core {
                         self.run(index, Args::new(frame, scanner.spans()))
                     };
                     scanner.reset();
+                    if stranger {
+                        stranger = self.is_stranger(index);
+                    }
                     match flow {
                         Flow::Ran => at += length,
                         Flow::Wait => {
@@ -111,6 +118,10 @@ impl Core {
         }
         self.scanner = scanner;
         at
+    }
+
+    fn is_stranger(&self, index: usize) -> bool {
+        self.clients.get(index).is_some_and(|client| !client.session.authenticated)
     }
 
     /// False when the client is at a limit, and pauses it.
