@@ -293,6 +293,7 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
             args: limits.args,
             bulk_bytes: limits.bulk,
             frame_bytes: limits.query_buffer,
+            stranger: false,
         },
         inflight_per_client: limits.inflight_per_client,
         output_pause: limits.client_output_pause,

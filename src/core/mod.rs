@@ -112,6 +112,8 @@ pub struct Core {
     /// Microseconds since the core was made; set by the driver once per event.
     pub now: u64,
     options: CoreOptions,
+    /// Bounds on one request of a client that has not given the password.
+    stranger_limits: RequestLimits,
     clients: Slab<Client>,
     upstreams: Slab<Upstream>,
     node_stats: Vec<Arc<crate::metrics::worker::NodeCells>>,
@@ -149,6 +151,7 @@ impl Core {
         Self {
             outbox: Outbox::default(),
             now: 0,
+            stranger_limits: options.request.for_stranger(),
             options,
             clients: Slab::new(),
             upstreams: Slab::new(),

@@ -17,11 +17,41 @@ pub struct RequestLimits {
     pub bulk_bytes: usize,
     /// Longest whole request, in bytes.
     pub frame_bytes: usize,
+    /// The client has not given the password that is asked for: see [`RequestLimits::for_stranger`].
+    pub stranger: bool,
+}
+
+impl RequestLimits {
+    /// Enough for `AUTH` and `HELLO`, those of `networking.c` in Redis 7.0: who may run nothing else yet must not make
+    /// us hold much (CVE-2021-32675).
+    pub fn for_stranger(&self) -> Self {
+        Self {
+            args: self.args.min(10),
+            bulk_bytes: self.bulk_bytes.min(16 << 10),
+            frame_bytes: self.frame_bytes.min(256 << 10),
+            stranger: true,
+            ..*self
+        }
+    }
+
+    fn count_error(&self) -> ProtocolError {
+        if self.stranger { ProtocolError::StrangerCount } else { ProtocolError::BadCount }
+    }
+
+    fn length_error(&self) -> ProtocolError {
+        if self.stranger { ProtocolError::StrangerLength } else { ProtocolError::BadLength }
+    }
 }
 
 impl Default for RequestLimits {
     fn default() -> Self {
-        Self { inline_bytes: 64 << 10, args: 1 << 20, bulk_bytes: 512 << 20, frame_bytes: 1 << 30 }
+        Self {
+            inline_bytes: 64 << 10,
+            args: 1 << 20,
+            bulk_bytes: 512 << 20,
+            frame_bytes: 1 << 30,
+            stranger: false,
+        }
     }
 }
 
@@ -43,6 +73,12 @@ pub enum ProtocolError {
     /// `$` followed by no number, or one beyond the limit.
     #[error("Protocol error: invalid bulk length")]
     BadLength,
+    /// More arguments than a client may send that has not given the password.
+    #[error("Protocol error: unauthenticated multibulk length")]
+    StrangerCount,
+    /// A longer argument than a client may send that has not given the password.
+    #[error("Protocol error: unauthenticated bulk length")]
+    StrangerLength,
     /// Something else where `$` must stand.
     #[error("Protocol error: expected '$', got '{}'", printable(*.0))]
     ExpectedBulk(u8),
@@ -132,7 +168,7 @@ impl RequestScanner {
             // Redis skips `*0` and negative counts without a reply.
             self.remaining = usize::try_from(count).unwrap_or(0);
             if self.remaining > limits.args {
-                return Err(ProtocolError::BadCount);
+                return Err(limits.count_error());
             }
         }
         while self.remaining > 0 {
@@ -148,8 +184,10 @@ impl RequestScanner {
                         };
                         let length = integer(digits)
                             .and_then(|n| usize::try_from(n).ok())
-                            .filter(|n| *n <= limits.bulk_bytes)
                             .ok_or(ProtocolError::BadLength)?;
+                        if length > limits.bulk_bytes {
+                            return Err(limits.length_error());
+                        }
                         self.at = next;
                         if next + length + 2 > limits.frame_bytes.min(u32::MAX as usize) {
                             return Err(ProtocolError::FrameTooLarge);

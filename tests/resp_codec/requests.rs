@@ -130,7 +130,8 @@ proptest! {
 
 /// Reads all there is; whole and byte by byte give the same.
 fn survives(bytes: &[u8]) {
-    let limits = RequestLimits { inline_bytes: 64, args: 8, bulk_bytes: 32, frame_bytes: 128 };
+    let limits =
+        RequestLimits { inline_bytes: 64, args: 8, bulk_bytes: 32, frame_bytes: 128, stranger: false };
     let (mut scanner, mut rest) = (RequestScanner::default(), bytes);
     loop {
         let result = scanner.scan(rest, &limits);
@@ -179,7 +180,8 @@ fn integers_at_the_edges() {
 /// Tries a limit one below, at, and one above.
 #[test]
 fn limits_hold_to_the_byte() {
-    let limits = RequestLimits { inline_bytes: 100, args: 5, bulk_bytes: 50, frame_bytes: 120 };
+    let limits =
+        RequestLimits { inline_bytes: 100, args: 5, bulk_bytes: 50, frame_bytes: 120, stranger: false };
     let of = |args: &[usize]| {
         request(&encode(&args.iter().map(|n| vec![b'a'; *n]).collect::<Vec<_>>()), &limits)
             .map(|args| args.is_some())
