@@ -221,6 +221,7 @@ fn announced_sizes_are_refused_at_once() {
     assert_eq!(request(b"*1\r\n$536870913\r\n", &limits), Err(ProtocolError::BadLength));
     assert_eq!(request(b"*9223372036854775807\r\n", &limits), Err(ProtocolError::BadCount));
     let endless = RequestLimits {
+        stranger: false,
         args: usize::MAX,
         bulk_bytes: usize::MAX,
         frame_bytes: usize::MAX,
