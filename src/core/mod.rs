@@ -16,6 +16,7 @@ mod retry;
 mod routes;
 mod run;
 mod session;
+mod set_options;
 mod split;
 
 pub use client::{ClientKey, Kind};
