@@ -17,6 +17,7 @@ mod retry;
 mod routes;
 mod run;
 mod session;
+mod set_options;
 mod split;
 
 pub use client::{ClientKey, Kind};

@@ -3,7 +3,7 @@
 //! Must not know: how requests were routed.
 
 use super::client::Slot;
-use super::{ClientKey, Core, NO_COMMAND, Route, recycle};
+use super::{ClientKey, Core, Kind, NO_COMMAND, Route, recycle};
 use crate::cluster::{Entry, Owner};
 use crate::resp::is_nil;
 
@@ -185,9 +185,13 @@ impl Core {
         let Some(begun) = client.complete(seq, reply, &mut self.spare) else { return };
         let done = before - client.inflight();
         let paused = client.paused;
+        // What the proxy asks for itself (fills) is no client's command.
+        let counted = client.kind != Kind::Internal;
         self.stats.inflight.sub(done as u64);
-        self.stats.latency[route as usize].record(self.now.saturating_sub(begun.at));
-        self.count((begun.command != NO_COMMAND).then_some(begun.command), reply);
+        if counted {
+            self.stats.latency[route as usize].record(self.now.saturating_sub(begun.at));
+            self.count((begun.command != NO_COMMAND).then_some(begun.command), reply);
+        }
         self.touch(index);
         if paused {
             self.check_resume(index);
