@@ -282,7 +282,9 @@ impl Core {
             return self.parking.park(slot, entry, request.to_vec());
         }
         let Owner::Client { index, serial, .. } = entry.owner else { return };
-        let Some(client) = self.clients.get(index as usize).filter(|client| client.serial == serial) else { return };
+        let Some(client) = self.clients.get(index as usize).filter(|client| client.serial == serial) else {
+            return;
+        };
         match self.routes.upstream(slot, client.session.protocol, &mut self.upstreams) {
             Some(upstream) => self.send_to(upstream, entry, request),
             None => self.fail(&entry, "CLUSTERDOWN Hash slot not served"),

@@ -41,8 +41,11 @@ impl fmt::Debug for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = Vec::new();
         encode(self, &mut bytes);
-        let words = bytes.split(|b| *b == b'\n').filter(|line| !matches!(line.first(), Some(b'*' | b'$') | None));
-        words.map(|word| String::from_utf8_lossy(word)).try_for_each(|word| write!(f, "{} ", word.trim_end_matches(['\r', '.'])))
+        let words =
+            bytes.split(|b| *b == b'\n').filter(|line| !matches!(line.first(), Some(b'*' | b'$') | None));
+        words
+            .map(|word| String::from_utf8_lossy(word))
+            .try_for_each(|word| write!(f, "{} ", word.trim_end_matches(['\r', '.'])))
     }
 }
 
@@ -156,7 +159,9 @@ impl Client {
             // One slot: forwarded whole.
             let first = self.own_key(rng);
             let head = &first[..first.len() - 1];
-            return (0..keys).map(|_| [head, if rng.per_mille(500) { b"0" } else { b"1" }].concat()).collect();
+            return (0..keys)
+                .map(|_| [head, if rng.per_mille(500) { b"0" } else { b"1" }].concat())
+                .collect();
         }
         (0..keys).map(|_| self.own_key(rng)).collect()
     }
@@ -177,7 +182,8 @@ impl Client {
     /// Bytes have arrived: takes every complete reply.
     pub fn receive(&mut self, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
-        while let Scan::Complete(length) = self.scanner.scan(&self.received).expect("replies are well formed") {
+        while let Scan::Complete(length) = self.scanner.scan(&self.received).expect("replies are well formed")
+        {
             let reply: Vec<u8> = self.received.drain(..length).collect();
             let request = self.pending.pop_front().unwrap_or_else(|| {
                 panic!("client {} was told {} without asking", self.id, reply.escape_ascii());
@@ -265,7 +271,8 @@ fn encode(op: &Op, out: &mut Vec<u8>) {
         Op::Del(keys) => many(b"DEL", keys, out),
         Op::Exists(keys) => many(b"EXISTS", keys, out),
         Op::MSet(pairs) => {
-            let flat: Vec<Vec<u8>> = pairs.iter().flat_map(|(key, value)| [key.clone(), value.clone()]).collect();
+            let flat: Vec<Vec<u8>> =
+                pairs.iter().flat_map(|(key, value)| [key.clone(), value.clone()]).collect();
             many(b"MSET", &flat, out);
         }
         Op::Incr(key) => push_command(out, [b"INCR", &key[..]]),
@@ -304,8 +311,14 @@ pub fn outcome(op: &Op, reply: &[u8]) -> Outcome {
 }
 
 /// Errors that a request on keys may be answered with when nodes fail.
-const FAILURES: [&str; 6] =
-    ["-ERR dsproxy: the connection to ", "-ERR dsproxy: 10.0.0.", "-ERR dsproxy: no node could serve", "-LOADING", "-CLUSTERDOWN", "-TRYAGAIN"];
+const FAILURES: [&str; 6] = [
+    "-ERR dsproxy: the connection to ",
+    "-ERR dsproxy: 10.0.0.",
+    "-ERR dsproxy: no node could serve",
+    "-LOADING",
+    "-CLUSTERDOWN",
+    "-TRYAGAIN",
+];
 
 fn check_shape(request: &Request, reply: &[u8]) {
     let nil: &[u8] = if request.protocol >= 3 { b"_\r\n" } else { b"$-1\r\n" };
@@ -356,7 +369,8 @@ fn values(reply: &[u8]) -> Vec<Option<&[u8]>> {
             b'_' => values.push(None),
             b'$' if line == b"$-1" => values.push(None),
             b'$' => {
-                let length: usize = std::str::from_utf8(&line[1..]).expect("digits").parse().expect("a length");
+                let length: usize =
+                    std::str::from_utf8(&line[1..]).expect("digits").parse().expect("a length");
                 values.push(Some(&after[..length]));
                 rest = &after[length + 2..];
             }
