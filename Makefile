@@ -38,14 +38,16 @@ lint: ## Check the format and all lints
 	cargo clippy --locked --all-targets -- -D warnings
 
 bench: setup-bench build ## Compare with a direct cluster, HAProxy and nutcracker
-	python3 loadtest/bench.py
+	loadtest/bench.py --write
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS (needs cargo-fuzz and a nightly toolchain)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
 		echo "fuzz: needs \`rustup toolchain install nightly\` and \`cargo install cargo-fuzz\`" >&2; exit 1; }
 	@targets=$$(cargo +nightly fuzz list) && for target in $$targets; do \
 		echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
-		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+		mkdir -p "fuzz/corpus/$$target" && \
+		cargo +nightly fuzz run "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
 clean: ## Remove what the build made (not the data of `make run`)

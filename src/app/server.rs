@@ -16,6 +16,7 @@ use crate::resp::RequestLimits;
 use crate::worker::{self, Acceptor, Connection, WorkerParts};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -144,6 +145,7 @@ impl Server {
                 metrics,
                 health: self.health.clone(),
                 facade: facade::facade(self.data.as_ref(), gateway),
+                requests: AtomicU64::new(0),
             };
             let listener = tokio::net::TcpListener::from_std(listener)?;
             self.tasks.spawn(http::serve(listener, Arc::new(state), self.stop.clone()));
@@ -291,6 +293,7 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
             args: limits.args,
             bulk_bytes: limits.bulk,
             frame_bytes: limits.query_buffer,
+            stranger: false,
         },
         inflight_per_client: limits.inflight_per_client,
         output_pause: limits.client_output_pause,

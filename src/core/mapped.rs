@@ -348,7 +348,7 @@ impl Core {
             }
             Some(Slot::Gathering(_, gather)) => {
                 gather.fill(&results, |out, result| push_loaded(out, result, protocol));
-                gather.finish(&mut reply);
+                gather.finish(&mut reply, protocol);
             }
             Some(Slot::Ready(_)) | None => return,
         }
@@ -379,20 +379,43 @@ fn ttl_ms(bound: &Bound) -> u64 {
     bound.mapping.ttl.map_or(0, |ttl| (ttl.as_millis() as u64).max(1))
 }
 
-/// Options whose effect on the row is known before Redis answers.
+/// Checks the options before anything is queued: what Redis would refuse must not reach the database. The words are
+/// those of Redis; its own conditions (NX, XX, GET) are decided by the cluster, which is too late for the queue.
 fn check_set_options(args: &Args<'_>, command: &Command) -> Result<(), String> {
     if command.name != "set" {
-        return Ok(());
+        return positive(args.get(2), command.name);
     }
-    for option in args.iter().skip(3) {
-        if [&b"NX"[..], b"XX", b"GET"].iter().any(|refused| option.eq_ignore_ascii_case(refused)) {
-            return Err(format!(
-                "ERR SET with {} is not supported on mapped keys yet; use plain SET",
-                String::from_utf8_lossy(option).to_uppercase()
-            ));
+    let mut at = 3;
+    let mut expiry = false;
+    while let Some(option) = args.get(at) {
+        let option = option.to_ascii_uppercase();
+        match option.as_slice() {
+            b"NX" | b"XX" | b"GET" => {
+                return Err(format!(
+                    "ERR SET with {} is not supported on mapped keys yet; use plain SET",
+                    String::from_utf8_lossy(&option)
+                ));
+            }
+            b"KEEPTTL" if !expiry => at += 1,
+            b"EX" | b"PX" | b"EXAT" | b"PXAT" if !expiry => {
+                positive(Some(args.get(at + 1).ok_or("ERR syntax error")?), command.name)?;
+                at += 2;
+            }
+            _ => return Err("ERR syntax error".into()),
         }
+        expiry = true;
     }
     Ok(())
+}
+
+fn positive(number: Option<&[u8]>, command: &str) -> Result<(), String> {
+    let number = number.and_then(|text| std::str::from_utf8(text).ok()?.parse::<i64>().ok());
+    match number {
+        // Far enough from the end of time for any unit.
+        Some(1..=0x20_0000_0000_0000) => Ok(()),
+        Some(_) => Err(format!("ERR invalid expire time in '{command}' command")),
+        None => Err("ERR value is not an integer or out of range".into()),
+    }
 }
 
 /// Seconds since the Unix epoch.

@@ -8,6 +8,7 @@
 
 mod client;
 mod due;
+mod fanout;
 mod gather;
 mod local;
 mod mapped;
@@ -113,6 +114,8 @@ pub struct Core {
     /// Microseconds since the core was made; set by the driver once per event.
     pub now: u64,
     options: CoreOptions,
+    /// Bounds on one request of a client that has not given the password.
+    stranger_limits: RequestLimits,
     clients: Slab<Client>,
     upstreams: Slab<Upstream>,
     node_stats: Vec<Arc<crate::metrics::worker::NodeCells>>,
@@ -128,6 +131,7 @@ pub struct Core {
     key_indexes: Vec<u32>,
     by_slot: Vec<(u16, u32)>,
     stopping: bool,
+    failures: retry::FailureLog,
 }
 
 /// Keeps a buffer for reuse, unless it has grown large.
@@ -149,6 +153,7 @@ impl Core {
         Self {
             outbox: Outbox::default(),
             now: 0,
+            stranger_limits: options.request.for_stranger(),
             options,
             clients: Slab::new(),
             upstreams: Slab::new(),
@@ -164,6 +169,7 @@ impl Core {
             key_indexes: Vec::new(),
             by_slot: Vec::new(),
             stopping: false,
+            failures: retry::FailureLog::default(),
         }
     }
 

@@ -160,8 +160,9 @@ impl Core {
         }
         let mut merged = self.spare.pop().unwrap_or_default();
         let Some(client) = self.client_mut(key) else { return };
+        let protocol = client.session.protocol;
         let Some(Slot::Gathering(begun, gather)) = client.slot_mut(seq) else { return };
-        gather.finish(&mut merged);
+        gather.finish(&mut merged, protocol);
         let begun = *begun;
         // The gather goes back to the spares before its slot becomes an answered one.
         let slot = Slot::Waiting(begun);

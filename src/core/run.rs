@@ -72,6 +72,7 @@ impl Core {
             Some(kept) => *kept,
             None => std::mem::take(&mut self.scanner),
         };
+        let mut stranger = self.is_stranger(index);
         let mut at = 0;
         while at < buf.len() {
             if !self.may_run(index) {
@@ -79,7 +80,8 @@ impl Core {
                 scanner.reset();
                 break;
             }
-            match scanner.scan(&buf[at..], &self.options.request) {
+            let limits = if stranger { &self.stranger_limits } else { &self.options.request };
+            match scanner.scan(&buf[at..], limits) {
                 Ok(Scan::Complete(length)) => {
                     let frame = &buf[at..at + length];
                     let flow = if scanner.is_inline() {
@@ -90,6 +92,9 @@ impl Core {
                         self.run(index, Args::new(frame, scanner.spans()))
                     };
                     scanner.reset();
+                    if stranger {
+                        stranger = self.is_stranger(index);
+                    }
                     match flow {
                         Flow::Ran => at += length,
                         Flow::Wait => {
@@ -117,6 +122,10 @@ impl Core {
         }
         self.scanner = scanner;
         at
+    }
+
+    fn is_stranger(&self, index: usize) -> bool {
+        self.clients.get(index).is_some_and(|client| !client.session.authenticated)
     }
 
     /// False when the client is at a limit, and pauses it.
@@ -203,12 +212,9 @@ impl Core {
                 let text = format!("ERR '{}' is refused by this proxy: {}", command.name, command.note);
                 self.answer_error(index, Some(command), text.as_bytes());
             }
-            Class::FanOut
-            | Class::Transaction
-            | Class::Blocking
-            | Class::BlockingIf(_)
-            | Class::PubSub
-            | Class::Script => {
+            Class::FanOut => self.run_fanout(index, command, args),
+            Class::Script => self.run_single(index, command, args),
+            Class::Transaction | Class::Blocking | Class::BlockingIf(_) | Class::PubSub => {
                 let text = format!("ERR '{}' is not supported by this proxy yet", command.name);
                 self.answer_error(index, Some(command), text.as_bytes());
             }
