@@ -623,3 +623,14 @@ fn a_part_for_every_node_is_never_sent_to_another_node() {
     assert!(rig.told(client).contains("LOADING"));
     assert_eq!(rig.core.parked(), 0);
 }
+
+#[test]
+fn without_any_node_everything_is_answered() {
+    let mut rig = Rig::new(options());
+    rig.core.set_topology(nodes(""));
+    let client = rig.client();
+    rig.send(client, "DBSIZE\nGET {a}1\nMGET {a}1 {b}1\nSCAN 0\nPING");
+    let told = rig.told(client);
+    assert_eq!(told.matches("-CLUSTERDOWN").count(), 3, "{told}");
+    assert!(told.ends_with("+PONG\r\n"), "{told}");
+}
