@@ -92,6 +92,8 @@ pub struct Upstream {
     pub dirty: bool,
     /// When bytes last arrived, in microseconds of the core's clock.
     pub heard_at: u64,
+    /// What the node's gauge of requests in flight was last told of this connection.
+    pub counted: u64,
     log: RequestLog,
     fifo: VecDeque<Entry>,
     tail: Vec<u8>,
@@ -112,6 +114,7 @@ impl Upstream {
             reason: String::from("not connected yet"),
             dirty: false,
             heard_at: 0,
+            counted: 0,
             log: RequestLog::default(),
             fifo: VecDeque::new(),
             tail: Vec::new(),
@@ -196,6 +199,15 @@ impl Upstream {
     /// Requests without a reply, oldest first.
     pub fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.fifo.iter_mut()
+    }
+
+    /// Requests without a reply and their bytes, oldest first.
+    pub fn requests(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
+        self.fifo.iter().scan(0, |offset, entry| {
+            let request = self.log.request(*offset, entry.len as usize);
+            *offset += entry.len as usize;
+            Some((entry, request))
+        })
     }
 
     /// The bytes of the oldest request without a reply.

@@ -77,6 +77,9 @@ impl Core {
         nodes: &[usize],
         request: &[u8],
     ) {
+        if nodes.is_empty() {
+            return self.answer_error(index, Some(command), b"CLUSTERDOWN Hash slot not served");
+        }
         let at = self.now;
         let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
         gather.reset(join, 0);

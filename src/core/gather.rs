@@ -81,6 +81,14 @@ impl Gather {
         }
     }
 
+    /// Bytes that it would hold on to if it were kept for reuse.
+    pub fn capacity(&self) -> usize {
+        self.data.capacity()
+            + self.elements.capacity() * size_of::<(u32, u32)>()
+            + self.order.capacity() * size_of::<u32>()
+            + self.parts.capacity() * size_of::<Part>()
+    }
+
     /// Begins a command over `keys` keys.
     pub fn reset(&mut self, join: Join, keys: usize) {
         self.join = join;

@@ -7,10 +7,12 @@
 //! owns its slot; `reply.rs` finds the replies in a node's bytes and appends each to the output of its client.
 
 mod client;
+mod due;
 mod fanout;
 mod gather;
 mod local;
 mod mapped;
+mod order;
 mod parking;
 mod reply;
 mod retry;
@@ -135,7 +137,7 @@ pub struct Core {
 
 /// Keeps a buffer for reuse, unless it has grown large.
 fn recycle(mut buffer: Vec<u8>, spare: &mut Vec<Vec<u8>>) {
-    if buffer.capacity() <= SPARE_BYTES && spare.len() < SPARE_BUFFERS {
+    if (1..=SPARE_BYTES).contains(&buffer.capacity()) && spare.len() < SPARE_BUFFERS {
         buffer.clear();
         spare.push(buffer);
     }
@@ -224,8 +226,7 @@ impl Core {
         let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
             return;
         };
-        client.out_at += n;
-        client.rest(&mut self.spare);
+        client.wrote(n, &mut self.spare);
         self.check_resume(key.index as usize);
     }
 
@@ -290,25 +291,6 @@ impl Core {
     /// Number of requests that wait until their slot can be served.
     pub fn parked(&self) -> usize {
         self.parking.len()
-    }
-
-    /// A new topology is known. Requests for slots that moved wait until their old owner has answered what it was
-    /// sent, so that no later command of a client overtakes an earlier one on the same key.
-    pub fn set_topology(&mut self, topology: Arc<Topology>) {
-        let old = self.routes.replace(topology);
-        let moved = old.moved_slots(self.routes.topology());
-        if moved.is_empty() {
-            return;
-        }
-        let marks: Vec<(usize, u64)> = self
-            .upstreams
-            .iter()
-            .filter(|(_, upstream)| upstream.link == Link::Up && upstream.inflight() > 0)
-            .map(|(index, upstream)| (index, upstream.mark()))
-            .collect();
-        self.parking.drain(&moved, marks);
-        self.reroute_unreachable();
-        self.release_parked();
     }
 
     fn client(&self, key: ClientKey) -> Option<&Client> {

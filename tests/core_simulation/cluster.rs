@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-pub const NODES: usize = 3;
+pub const NODES: usize = 4;
 /// Hash tags of all keys; each has a slot of its own.
 pub const TAGS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -20,6 +20,16 @@ pub const TAGS: [&str; 5] = ["a", "b", "c", "d", "e"];
 pub struct Ownership {
     pub owner: usize,
     pub migrating_to: Option<usize>,
+    /// By node: has owned it.
+    has_owned: [bool; NODES],
+}
+
+impl Ownership {
+    fn of(owner: usize) -> Self {
+        let mut ownership = Self { owner, migrating_to: None, has_owned: [false; NODES] };
+        ownership.has_owned[owner] = true;
+        ownership
+    }
 }
 
 #[derive(Default)]
@@ -56,7 +66,7 @@ impl Cluster {
     pub fn new(rng: &mut Rng) -> Self {
         Self {
             nodes: (0..NODES).map(|_| Node::default()).collect(),
-            slots: [(); TAGS.len()].map(|()| Ownership { owner: rng.below(NODES), migrating_to: None }),
+            slots: [(); TAGS.len()].map(|()| Ownership::of(rng.below(NODES))),
             source_tries_again: rng.per_mille(500),
         }
     }
@@ -81,13 +91,16 @@ impl Cluster {
         })
     }
 
-    /// One random step of moving slots about.
-    pub fn reshard(&mut self, rng: &mut Rng) {
+    /// One random step of moving slots about. A slot only moves on when the core knows where it is and nothing is on its
+    /// way to it (`may_move`), and never comes back: else a request that was redirected could be overtaken by one that
+    /// took the old way and found the slot moved once more, and no sender that does not wait could prevent it.
+    pub fn reshard(&mut self, rng: &mut Rng, may_move: impl Fn(usize) -> bool) {
         let tag = rng.below(TAGS.len());
-        let Ownership { owner, migrating_to } = self.slots[tag];
+        let Ownership { owner, migrating_to, .. } = self.slots[tag];
         let Some(to) = migrating_to else {
             let to = rng.below(NODES);
-            if to != owner {
+            let is_first_move = self.slots[tag].has_owned.iter().filter(|has| **has).count() == 1;
+            if !self.slots[tag].has_owned[to] && (is_first_move || may_move(tag)) {
                 self.slots[tag].migrating_to = Some(to);
             }
             return;
@@ -95,7 +108,10 @@ impl Cluster {
         let keys: Vec<Vec<u8>> =
             self.nodes[owner].data.keys().filter(|key| tag_of(key) == tag).cloned().collect();
         if keys.is_empty() {
-            self.slots[tag] = Ownership { owner: to, migrating_to: None };
+            let slot = &mut self.slots[tag];
+            slot.owner = to;
+            slot.migrating_to = None;
+            slot.has_owned[to] = true;
             return;
         }
         for _ in 0..rng.within(1, keys.len()) {
@@ -109,7 +125,7 @@ impl Cluster {
     pub fn finish_resharding(&mut self, rng: &mut Rng) {
         while self.slots.iter().any(|slot| slot.migrating_to.is_some()) {
             let before = self.slots;
-            self.reshard(rng);
+            self.reshard(rng, |_| false);
             // A step may have begun another move: only those that were under way are finished.
             for (slot, before) in self.slots.iter_mut().zip(before) {
                 if before.migrating_to.is_none() {
@@ -165,7 +181,7 @@ impl Cluster {
     fn redirect(&self, node: usize, asking: bool, keys: &[&[u8]]) -> Option<String> {
         let tag = tag_of(keys[0]);
         assert!(keys.iter().all(|key| tag_of(key) == tag), "the core sent keys of several slots");
-        let Ownership { owner, migrating_to } = self.slots[tag];
+        let Ownership { owner, migrating_to, .. } = self.slots[tag];
         let here = keys.iter().filter(|key| self.nodes[node].data.contains_key(**key)).count();
         let again = || Some("TRYAGAIN Multiple keys request during rehashing of slot".to_owned());
         let slot = slot(keys[0]);

@@ -7,7 +7,7 @@ use dsproxy::command::ID_COUNT;
 use dsproxy::core::{About, Core, CoreOptions, Kind};
 use dsproxy::metrics::worker::WorkerStats;
 use dsproxy::resp::RequestLimits;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// What may go wrong in one run.
@@ -62,10 +62,12 @@ pub struct World {
     /// Wires that the core has given up, with bytes that the node may still read.
     cut: Vec<Wire>,
     connecting: Vec<usize>,
-    dirty: HashSet<usize>,
+    dirty: BTreeSet<usize>,
     next_id: usize,
     ticked_at: u64,
     at_rest: bool,
+    /// Owners that the core was told.
+    known: [usize; TAGS.len()],
 }
 
 const TIMEOUT_US: u64 = 300_000;
@@ -88,6 +90,7 @@ impl World {
             about: About { redis_version: "7.0.0".into(), port: 6380, workers: 1, worker: 0 },
         };
         let cluster = Cluster::new(&mut rng);
+        let known = cluster.slots.map(|slot| slot.owner);
         let stats = Arc::new(WorkerStats::new(ID_COUNT, 0));
         let core = Core::new(options, cluster.topology(), None, stats.clone());
         let mut world = Self {
@@ -101,10 +104,11 @@ impl World {
             wires: BTreeMap::new(),
             cut: Vec::new(),
             connecting: Vec::new(),
-            dirty: HashSet::new(),
+            dirty: BTreeSet::new(),
             next_id: 0,
             ticked_at: 0,
             at_rest: false,
+            known,
         };
         world.core.now = 1_000_000;
         for _ in 0..world.rng.within(1, 6) {
@@ -136,9 +140,9 @@ impl World {
             45..60 => self.flush_some(),
             60..72 => self.node_serves(),
             72..85 => self.deliver_reply(),
-            85..88 => self.write_to_client(),
-            88..92 => self.connects(),
-            92..96 => self.trouble(),
+            85..87 => self.write_to_client(),
+            87..90 => self.connects(),
+            90..98 => self.trouble(),
             _ => self.tick(20_000),
         }
         self.settle();
@@ -326,8 +330,8 @@ impl World {
                 ];
                 self.cluster.nodes[node].refuses = *self.rng.pick(&errors);
             }
-            3 | 4 if self.troubles.slots_move => self.cluster.reshard(&mut self.rng),
-            5 if self.troubles.slots_move => self.core.set_topology(self.cluster.topology()),
+            3 | 4 if self.troubles.slots_move => self.reshard(),
+            5 if self.troubles.slots_move => self.learn_topology(),
             6 => {
                 let at = self.rng.below(self.clients.len());
                 if self.troubles.clients_leave && self.rng.per_mille(300) {
@@ -381,9 +385,27 @@ impl World {
         self.dirty.extend(self.core.outbox.dirty.drain(..));
         self.connecting.append(&mut self.core.outbox.connect);
         if std::mem::take(&mut self.core.outbox.refresh) && self.rng.per_mille(200) {
-            self.core.set_topology(self.cluster.topology());
+            self.learn_topology();
             self.settle();
         }
+    }
+
+    fn learn_topology(&mut self) {
+        self.known = self.cluster.slots.map(|slot| slot.owner);
+        self.core.set_topology(self.cluster.topology());
+    }
+
+    fn reshard(&mut self) {
+        let (core, wires, known) = (&self.core, &self.wires, self.known);
+        let owners = self.cluster.slots.map(|slot| slot.owner);
+        let may_move = |tag: usize| {
+            let word = format!("{{{}}}", TAGS[tag]).into_bytes();
+            let on_the_way = |bytes: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+            let busy = (0..2 * NODES).any(|index| on_the_way(core.upstream_output(index)))
+                || wires.values().any(|wire| on_the_way(&wire.to_node) || !wire.to_core.is_empty());
+            core.parked() == 0 && known[tag] == owners[tag] && !busy
+        };
+        self.cluster.reshard(&mut self.rng, may_move);
     }
 
     /// Nothing goes wrong any more: every request must be answered, every client let go.
@@ -393,7 +415,7 @@ impl World {
             node.refuses = None;
         }
         self.cluster.finish_resharding(&mut self.rng);
-        self.core.set_topology(self.cluster.topology());
+        self.learn_topology();
         self.settle();
         self.run_until("answered", |world| {
             world.clients.iter().all(|client| client.pending.is_empty() && client.sending.is_empty())
