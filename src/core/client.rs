@@ -7,6 +7,9 @@ use super::session::Session;
 use crate::resp::RequestScanner;
 use std::collections::VecDeque;
 
+/// Written bytes at the front of a client's output before the rest is moved down.
+const COMPACT: usize = 64 << 10;
+
 /// Tells a client from an earlier one at the same index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientKey {
@@ -173,9 +176,15 @@ impl Client {
         }
     }
 
-    /// Gives up buffers that hold nothing.
+    /// Gives up buffers that hold nothing, and what was written of one that still holds something: a client that is
+    /// always behind would otherwise keep all it was ever told.
     pub fn rest(&mut self, spare: &mut Vec<Vec<u8>>) {
-        if self.unwritten() == 0 && self.out.capacity() > 0 {
+        if self.unwritten() > 0 {
+            if self.out_at >= COMPACT && self.out_at >= self.unwritten() {
+                self.out.drain(..self.out_at);
+                self.out_at = 0;
+            }
+        } else if self.out.capacity() > 0 {
             self.out_at = 0;
             super::recycle(std::mem::take(&mut self.out), spare);
         }

@@ -155,6 +155,13 @@ impl Gather {
         }
     }
 
+    /// What it keeps allocated for its next use, about, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.data.capacity()
+            + 8 * (self.parts.capacity() + self.elements.capacity())
+            + 4 * self.order.capacity()
+    }
+
     /// True when a part failed.
     pub fn failed(&self) -> bool {
         self.error.is_some()

@@ -166,6 +166,7 @@ impl Core {
         if let Some(place) = client.slot_mut(seq)
             && let Slot::Gathering(_, gather) = std::mem::replace(place, slot)
             && self.spare_gathers.len() < super::SPARE_BUFFERS
+            && gather.bytes() <= super::SPARE_BYTES
         {
             self.spare_gathers.push(gather);
         }
