@@ -113,10 +113,10 @@ impl Acceptor {
             tracing::debug!(%error, "cannot set options of an accepted connection");
         }
         let Some((_, idlest)) = handed.iter().enumerate().map(load).min() else { return };
-        if let (Some((worker, _)), Some(handed)) = (self.workers.get(idlest), handed.get_mut(idlest)) {
-            if worker.send(Connection { stream, peer }).await.is_ok() {
-                *handed += 1;
-            }
+        if let (Some((worker, _)), Some(handed)) = (self.workers.get(idlest), handed.get_mut(idlest))
+            && worker.send(Connection { stream, peer }).await.is_ok()
+        {
+            *handed += 1;
         }
     }
 }
