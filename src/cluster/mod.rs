@@ -10,5 +10,5 @@ mod upstream;
 
 pub use discovery::{Discovery, DiscoveryError, UpstreamOptions};
 pub use gateway::{Call, Gateway, GatewayError, Origin};
-pub use topology::{Node, NodeAddr, Topology, TopologyError};
+pub use topology::{Node, NodeAddr, Topology, TopologyError, client_addr};
 pub use upstream::{Entry, Link, Lost, Owner, Upstream};

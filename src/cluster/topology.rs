@@ -3,7 +3,6 @@
 //! Must not know: how it was learned, connections. Source: Redis documentation, `CLUSTER NODES`.
 
 use crate::slot::SLOTS;
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use thiserror::Error;
 
@@ -41,6 +40,8 @@ pub enum TopologyError {
 }
 
 const NO_OWNER: u16 = u16::MAX;
+/// Stands for a node that a newer picture does not have.
+const NOWHERE: u16 = u16::MAX - 1;
 
 impl Topology {
     /// One node that owns everything.
@@ -78,28 +79,34 @@ impl Topology {
     pub fn from_views<'a>(
         views: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, TopologyError> {
-        let mut claims: Vec<Option<(u64, NodeAddr)>> = vec![None; usize::from(SLOTS)];
+        let mut addrs: Vec<NodeAddr> = Vec::new();
+        let mut best: Vec<Option<(u64, usize)>> = vec![None; usize::from(SLOTS)];
         for (asked, text) in views {
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
                 let Some(claim) = Claim::parse(line, asked)? else { continue };
                 for slot in claim.ranges.iter().flat_map(Clone::clone) {
-                    let best = &mut claims[usize::from(slot)];
-                    if best.as_ref().is_none_or(|(epoch, _)| claim.epoch > *epoch) {
-                        *best = Some((claim.epoch, claim.addr.clone()));
+                    let best = &mut best[usize::from(slot)];
+                    if best.is_none_or(|(epoch, _)| claim.epoch > epoch) {
+                        *best = Some((claim.epoch, addrs.len()));
                     }
                 }
+                addrs.push(claim.addr);
             }
         }
         let mut nodes: Vec<Node> = Vec::new();
-        let mut index: HashMap<NodeAddr, u16> = HashMap::new();
-        let slots = claims
+        let mut by_claim = vec![NO_OWNER; addrs.len()];
+        let slots = best
             .into_iter()
             .map(|claim| {
-                let Some((_, addr)) = claim else { return NO_OWNER };
-                *index.entry(addr).or_insert_with_key(|addr| {
-                    nodes.push(Node { addr: addr.clone() });
-                    (nodes.len() - 1) as u16
-                })
+                let Some((_, claim)) = claim else { return NO_OWNER };
+                if by_claim[claim] == NO_OWNER {
+                    let known = nodes.iter().position(|node| node.addr == addrs[claim]);
+                    by_claim[claim] = known.unwrap_or(nodes.len()) as u16;
+                    if known.is_none() {
+                        nodes.push(Node { addr: addrs[claim].clone() });
+                    }
+                }
+                by_claim[claim]
             })
             .collect();
         Ok(Self { nodes, slots })
@@ -121,7 +128,16 @@ impl Topology {
 
     /// Slots whose owner's address differs between two pictures.
     pub fn moved_slots(&self, newer: &Self) -> Vec<u16> {
-        (0..SLOTS).filter(|slot| self.owner_addr(*slot) != newer.owner_addr(*slot)).collect()
+        let same: Vec<u16> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                newer.nodes.iter().position(|other| other == node).map_or(NOWHERE, |index| index as u16)
+            })
+            .collect();
+        let expected = |owner: u16| same.get(usize::from(owner)).copied().unwrap_or(NO_OWNER);
+        let pairs = self.slots.iter().zip(newer.slots.iter()).zip(0..SLOTS);
+        pairs.filter(|((old, new), _)| expected(**old) != **new).map(|(_, slot)| slot).collect()
     }
 }
 
@@ -161,9 +177,9 @@ impl Claim {
     }
 }
 
-/// `ip:port@cport[,hostname]` to `host:port`; a node that does not know its own address yet (`:port`) is where it
-/// was asked.
-fn client_addr(field: &str, asked: &str) -> Option<NodeAddr> {
+/// `ip:port`, as in redirects, or `ip:port@cport[,hostname]`, as in `CLUSTER NODES`, to `host:port`; a node that does not
+/// know its own address yet (`:port`) is where it was asked.
+pub fn client_addr(field: &str, asked: &str) -> Option<NodeAddr> {
     let endpoint = field.split(['@', ',']).next()?;
     let (host, port) = endpoint.rsplit_once(':')?;
     let port: u16 = port.parse().ok()?;

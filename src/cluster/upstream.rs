@@ -198,6 +198,15 @@ impl Upstream {
         self.fifo.iter_mut()
     }
 
+    /// Requests without a reply and their bytes, oldest first.
+    pub fn requests(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
+        self.fifo.iter().scan(0, |offset, entry| {
+            let request = self.log.request(*offset, entry.len as usize);
+            *offset += entry.len as usize;
+            Some((entry, request))
+        })
+    }
+
     /// The bytes of the oldest request without a reply.
     pub fn oldest_request(&self) -> &[u8] {
         self.fifo.front().map_or(&[], |entry| self.log.request(0, entry.len as usize))

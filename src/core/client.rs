@@ -120,6 +120,11 @@ impl Client {
         self.slots.is_empty() && self.unwritten() == 0
     }
 
+    /// True when its tail may hold a whole request, so that it must be looked at.
+    pub fn may_run_more(&self) -> bool {
+        !self.tail.is_empty() && self.tail.len() >= self.need
+    }
+
     /// Sequence number of the next request.
     pub fn next_seq(&self) -> u32 {
         self.head.wrapping_add(self.slots.len() as u32)

@@ -7,9 +7,11 @@
 //! owns its slot; `reply.rs` finds the replies in a node's bytes and appends each to the output of its client.
 
 mod client;
+mod due;
 mod gather;
 mod local;
 mod mapped;
+mod order;
 mod parking;
 mod reply;
 mod retry;
@@ -236,7 +238,8 @@ impl Core {
     /// True when the client should be closed now: it said goodbye (or was told off), and all is written.
     pub fn is_finished(&self, key: ClientKey) -> bool {
         self.client(key).is_none_or(|client| {
-            client.is_quiet() && (client.closing || (client.half_closed && !client.paused) || self.stopping)
+            let has_said_all = client.half_closed && !client.paused && !client.may_run_more();
+            client.is_quiet() && (client.closing || has_said_all || self.stopping)
         })
     }
 
@@ -288,23 +291,9 @@ impl Core {
         self.clients.len()
     }
 
-    /// A new topology is known. Requests for slots that moved wait until their old owner has answered what it was
-    /// sent, so that no later command of a client overtakes an earlier one on the same key.
-    pub fn set_topology(&mut self, topology: Arc<Topology>) {
-        let old = self.routes.replace(topology);
-        let moved = old.moved_slots(self.routes.topology());
-        if moved.is_empty() {
-            return;
-        }
-        let marks: Vec<(usize, u64)> = self
-            .upstreams
-            .iter()
-            .filter(|(_, upstream)| upstream.link == Link::Up && upstream.inflight() > 0)
-            .map(|(index, upstream)| (index, upstream.mark()))
-            .collect();
-        self.parking.drain(&moved, marks);
-        self.reroute_unreachable();
-        self.release_parked();
+    /// Number of requests that wait until their slot can be served.
+    pub fn parked(&self) -> usize {
+        self.parking.len()
     }
 
     fn client(&self, key: ClientKey) -> Option<&Client> {

@@ -2,11 +2,10 @@
 //!
 //! Must not know: clients, connections beyond their marks.
 //!
-//! A slot is held for one of two reasons: its owner has changed and the old one has not yet answered what it was sent
-//! (a drain), or a node asked to be tried again later (a delay). Whatever else is asked for a held slot queues behind.
+//! A slot is held until connections that may still carry requests for it have answered what they were sent up to a
+//! mark, until a moment when a node may be tried again, or both. Whatever is asked for a held slot queues behind.
 
 use crate::cluster::{Entry, Owner};
-use crate::slot::SLOTS;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 
@@ -18,97 +17,169 @@ pub(super) struct Parked {
     pub request: Vec<u8>,
 }
 
+/// Why some slots are held.
+#[derive(Debug)]
+struct Hold {
+    slots: Vec<u16>,
+    /// Microseconds of the core's clock.
+    until: u64,
+    /// Connections, and how much of what they were sent they must have answered.
+    marks: Vec<(usize, u64)>,
+}
+
 /// The waiting requests of a core.
 #[derive(Debug, Default)]
 pub(super) struct Parking {
     queue: VecDeque<Parked>,
-    /// Slots that wait for a moment, in microseconds of the core's clock.
-    delays: FxHashMap<u16, u64>,
-    /// Slots that wait until every mark is passed.
-    draining: Option<Box<[bool]>>,
-    marks: Vec<(usize, u64)>,
+    /// Some requests at the end of the queue are older than others of their client.
+    unsorted: bool,
+    /// How many requests wait, by client and slot.
+    waiting: FxHashMap<(u32, u32, u16), u32>,
+    holds: Vec<Hold>,
+    /// How many holds each held slot is in.
+    held: FxHashMap<u16, u32>,
 }
 
 impl Parking {
     /// True when nothing is held.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.delays.is_empty() && self.draining.is_none()
+        self.holds.is_empty()
+    }
+
+    /// Number of requests that wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
     }
 
     /// True when requests for `slot` must queue here.
     #[inline]
     pub fn holds(&self, slot: u16) -> bool {
-        !self.is_empty()
-            && (self.delays.contains_key(&slot)
-                || self.draining.as_ref().is_some_and(|slots| slots.get(usize::from(slot)) == Some(&true)))
+        !self.is_empty() && self.held.contains_key(&slot)
     }
 
-    /// Queues a request. A request of the same client that was made later, but is here already, goes behind it.
+    /// True when a request of this one's client waits for the same slot.
+    pub fn has_company(&self, slot: u16, entry: &Entry) -> bool {
+        !self.queue.is_empty() && waiter(slot, entry).is_some_and(|waiter| self.waiting.contains_key(&waiter))
+    }
+
+    /// Queues a request that its client has just made, for a held slot.
     pub fn park(&mut self, slot: u16, entry: Entry, request: Vec<u8>) {
-        let parked = Parked { slot, entry, request };
-        let later = |other: &Parked| match (other.entry.owner, entry.owner) {
-            (
-                Owner::Client { index: a, serial: b, seq: theirs, .. },
-                Owner::Client { index: c, serial: d, seq: ours, .. },
-            ) => a == c && b == d && (theirs.wrapping_sub(ours) as i32) > 0,
-            _ => false,
-        };
-        match self.queue.iter().position(later) {
-            Some(place) => self.queue.insert(place, parked),
-            None => self.queue.push_back(parked),
+        if let Some(waiter) = waiter(slot, &entry) {
+            *self.waiting.entry(waiter).or_default() += 1;
         }
+        self.queue.push_back(Parked { slot, entry, request });
     }
 
-    /// Holds `slot` until `until` (microseconds of the core's clock).
-    pub fn delay(&mut self, slot: u16, until: u64) {
-        let due = self.delays.entry(slot).or_insert(until);
-        *due = (*due).max(until);
+    /// Queues a request that was on its way already, before those that its client made later.
+    pub fn park_again(&mut self, slot: u16, entry: Entry, request: Vec<u8>) {
+        self.unsorted = true;
+        self.park(slot, entry, request);
     }
 
-    /// Holds `slots` until every connection in `marks` has answered up to its mark.
-    pub fn drain(&mut self, slots: &[u16], marks: Vec<(usize, u64)>) {
-        if marks.is_empty() {
-            return;
+    /// Holds `slots` until `until` (microseconds of the core's clock) and until every connection in `marks` has
+    /// answered up to its mark.
+    pub fn hold(&mut self, slots: Vec<u16>, until: u64, marks: Vec<(usize, u64)>) {
+        for slot in &slots {
+            *self.held.entry(*slot).or_default() += 1;
         }
-        let draining = self.draining.get_or_insert_with(|| vec![false; usize::from(SLOTS)].into());
-        for slot in slots {
-            if let Some(held) = draining.get_mut(usize::from(*slot)) {
-                *held = true;
-            }
+        self.holds.push(Hold { slots, until, marks });
+    }
+
+    /// Holds one slot until a connection has answered up to `mark`; a later mark replaces an earlier one.
+    pub fn hold_for(&mut self, slot: u16, upstream: usize, mark: u64) {
+        let same =
+            |hold: &&mut Hold| hold.slots == [slot] && hold.marks.len() == 1 && hold.marks[0].0 == upstream;
+        match self.holds.iter_mut().find(same) {
+            Some(hold) => hold.marks[0].1 = mark,
+            None => self.hold(vec![slot], 0, vec![(upstream, mark)]),
         }
-        self.marks.extend(marks);
     }
 
     /// Ends the holds that are over and takes what may be sent now, in order.
     pub fn release(&mut self, now: u64, passed: impl Fn(usize, u64) -> bool) -> Vec<Parked> {
-        self.delays.retain(|_, due| *due > now);
-        self.marks.retain(|(upstream, mark)| !passed(*upstream, *mark));
-        if self.marks.is_empty() {
-            self.draining = None;
+        let before = self.holds.len();
+        let held = &mut self.held;
+        self.holds.retain_mut(|hold| {
+            hold.marks.retain(|(upstream, mark)| !passed(*upstream, *mark));
+            let over = hold.marks.is_empty() && hold.until <= now;
+            for slot in hold.slots.iter().filter(|_| over) {
+                match held.get_mut(slot) {
+                    Some(count) if *count > 1 => *count -= 1,
+                    _ => {
+                        held.remove(slot);
+                    }
+                }
+            }
+            !over
+        });
+        if self.holds.len() == before {
+            Vec::new()
+        } else {
+            self.take(|parked, held| !held.contains_key(&parked.slot))
         }
-        let mut free = Vec::new();
-        let mut kept = VecDeque::new();
-        for parked in self.queue.drain(..) {
-            let held = self.delays.contains_key(&parked.slot)
-                || self
-                    .draining
-                    .as_ref()
-                    .is_some_and(|slots| slots.get(usize::from(parked.slot)) == Some(&true));
-            if held { kept.push_back(parked) } else { free.push(parked) }
-        }
-        self.queue = kept;
-        free
     }
 
     /// Takes the requests dispatched before `deadline`, in order.
     pub fn expire(&mut self, deadline: u64) -> Vec<Parked> {
-        let mut expired = Vec::new();
-        let mut kept = VecDeque::new();
-        for parked in self.queue.drain(..) {
-            if parked.entry.at < deadline { expired.push(parked) } else { kept.push_back(parked) }
+        if self.queue.iter().all(|parked| parked.entry.at >= deadline) {
+            return Vec::new();
         }
-        self.queue = kept;
-        expired
+        self.take(|parked, _| parked.entry.at < deadline)
+    }
+
+    fn take(&mut self, wanted: impl Fn(&Parked, &FxHashMap<u16, u32>) -> bool) -> Vec<Parked> {
+        self.sort();
+        let (taken, kept) = self.queue.drain(..).partition::<Vec<_>, _>(|parked| wanted(parked, &self.held));
+        self.queue = kept.into();
+        for waiter in taken.iter().filter_map(|parked| waiter(parked.slot, &parked.entry)) {
+            match self.waiting.get_mut(&waiter) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => {
+                    self.waiting.remove(&waiter);
+                }
+            }
+        }
+        taken
+    }
+
+    /// Puts the requests of each client, among the places that they have, into the order in which it made them.
+    fn sort(&mut self) {
+        if !std::mem::take(&mut self.unsorted) {
+            return;
+        }
+        let mut by_client: FxHashMap<(u32, u32), Vec<usize>> = FxHashMap::default();
+        for (place, parked) in self.queue.iter().enumerate() {
+            if let Owner::Client { index, serial, .. } = parked.entry.owner {
+                by_client.entry((index, serial)).or_default().push(place);
+            }
+        }
+        let mut queue: Vec<Option<Parked>> = self.queue.drain(..).map(Some).collect();
+        for places in by_client.into_values() {
+            let mut theirs: Vec<Parked> = places.iter().filter_map(|place| queue[*place].take()).collect();
+            theirs.sort_by(|a, b| is_later(&a.entry, &b.entry).cmp(&is_later(&b.entry, &a.entry)));
+            for (place, parked) in places.iter().zip(theirs) {
+                queue[*place] = Some(parked);
+            }
+        }
+        self.queue = queue.into_iter().flatten().collect();
+    }
+}
+
+fn waiter(slot: u16, entry: &Entry) -> Option<(u32, u32, u16)> {
+    match entry.owner {
+        Owner::Client { index, serial, .. } => Some((index, serial, slot)),
+        Owner::Handshake | Owner::Nobody => None,
+    }
+}
+
+/// True when `other` is a request of the same client as `entry`, made after it.
+pub(super) fn is_later(other: &Entry, entry: &Entry) -> bool {
+    match (other.owner, entry.owner) {
+        (
+            Owner::Client { index: a, serial: b, seq: theirs, .. },
+            Owner::Client { index: c, serial: d, seq: ours, .. },
+        ) => a == c && b == d && (theirs.wrapping_sub(ours) as i32) > 0,
+        _ => false,
     }
 }

@@ -5,10 +5,10 @@
 //! A request is sent again only when it is known not to have run (redirects, refusals, not one byte written), or when
 //! it only reads. Otherwise its client is told that the outcome is unknown.
 
+use super::order::{Way, way_of};
 use super::{ClientKey, Core, NO_COMMAND, recycle};
-use crate::cluster::{Entry, Link, Owner};
-use crate::resp::{Args, RequestScanner, Scan, push_command, push_error};
-use crate::{command, slot};
+use crate::cluster::{Entry, Link, Owner, Upstream, client_addr};
+use crate::resp::{push_command, push_error};
 
 /// Redirects and retries of one request before its error is passed on.
 const ATTEMPTS: u8 = 16;
@@ -50,7 +50,7 @@ impl Core {
     }
 
     /// The counters of the node behind a connection.
-    fn cells(&mut self, index: usize) -> &crate::metrics::worker::NodeCells {
+    pub(super) fn cells(&mut self, index: usize) -> &crate::metrics::worker::NodeCells {
         while self.node_stats.len() <= index {
             let addr = self.upstreams.get(self.node_stats.len()).map_or("?", |upstream| &upstream.addr);
             self.node_stats.push(self.stats.node(addr));
@@ -73,15 +73,12 @@ impl Core {
         let lost = upstream.take_all();
         self.outbox.refresh = true;
         tracing::debug!(node = %addr, reason, requests = lost.len(), "upstream connection lost");
+        let mut again = Vec::new();
         for mut request in lost {
-            let again = !request.sent || request.entry.readonly;
-            if !matches!(request.entry.owner, Owner::Client { .. }) {
-                continue;
-            }
-            if again && request.entry.attempts < ATTEMPTS {
+            if (!request.sent || request.entry.readonly) && request.entry.attempts < ATTEMPTS {
                 request.entry.attempts += u8::from(request.sent);
                 self.stats.retries.add(u64::from(request.sent));
-                self.send_again(index, request.entry, &request.request);
+                again.push(request);
             } else {
                 let text = format!(
                     "ERR dsproxy: the connection to {addr} was lost after the command was sent ({reason}); whether it ran is unknown"
@@ -89,89 +86,88 @@ impl Core {
                 self.fail(&request.entry, &text);
             }
         }
+        self.send_again(index, again);
     }
 
-    /// Queues a request again, where its slot now belongs.
-    fn send_again(&mut self, lost_on: usize, entry: Entry, request: &[u8]) {
-        match slot_of(request) {
-            Some(slot) => self.send(slot, entry, request),
-            None => self.send_to(lost_on, entry, request),
-        }
-    }
-
-    /// After a change of topology: requests that wait for an unreachable node go to the new owner of their slot.
-    pub(super) fn reroute_unreachable(&mut self) {
-        let down: Vec<usize> = self
-            .upstreams
-            .iter()
-            .filter(|(_, upstream)| upstream.link != Link::Up && upstream.inflight() > 0)
-            .map(|(index, _)| index)
-            .collect();
-        for index in down {
-            let Some(upstream) = self.upstreams.get_mut(index) else { continue };
-            for request in upstream.take_all() {
-                self.send_again(index, request.entry, &request.request);
-            }
-        }
-    }
-
-    /// Sends what no longer needs to wait.
-    pub(super) fn release_parked(&mut self) {
-        let upstreams = &self.upstreams;
-        let passed = |index: usize, mark: u64| {
-            upstreams.get(index).is_none_or(|upstream| upstream.answered_up_to(mark))
-        };
-        for parked in self.parking.release(self.now, passed) {
-            self.send(parked.slot, parked.entry, &parked.request);
-        }
-    }
-
-    /// Looks at an error reply to the oldest request of a connection: true when the request was sent on, or will be.
+    /// Looks at an error reply to the oldest request of a connection: true when the request was sent on, will be, or was
+    /// answered in other words.
     pub(super) fn retry_after(&mut self, index: usize, error: &[u8]) -> bool {
         let Some(verdict) = Verdict::of(error) else { return false };
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         let Some(oldest) = upstream.oldest().copied() else { return false };
-        if oldest.attempts >= ATTEMPTS && !matches!(verdict, Verdict::Later) {
-            return false;
-        }
-        if self.now.saturating_sub(oldest.at) > self.options.command_timeout_us {
-            return false;
-        }
-        let asked = upstream.addr.clone();
         let mut request = self.spare.pop().unwrap_or_default();
         request.extend_from_slice(upstream.oldest_request());
-        upstream.answer();
+        let way = way_of(&request);
+        let slot = way.map_or(0, |way| way.slot);
+        let is_late = self.now.saturating_sub(oldest.at) > self.options.command_timeout_us;
+        let is_overtaken = self.is_overtaken(index, &oldest, slot);
+        let Some(upstream) = self.upstreams.get_mut(index) else { return false };
+        let asked = upstream.addr.clone();
         let entry = Entry { attempts: oldest.attempts.saturating_add(1), ..oldest };
         match verdict {
-            Verdict::Moved(addr) => {
+            Verdict::Later if is_late || is_overtaken => {
+                recycle(request, &mut self.spare);
+                return false;
+            }
+            Verdict::Moved(_) | Verdict::Ask(_)
+                if is_late || (is_overtaken && oldest.attempts >= ATTEMPTS) =>
+            {
+                upstream.answer();
+                self.fail(&oldest, "CLUSTERDOWN dsproxy: the nodes disagree about who serves this slot; the command was not run");
+            }
+            // A later request may find its keys where this one did not, and be served before it.
+            Verdict::Ask(_) if is_overtaken && way.is_some_and(|way| way.keys > 1) => {
+                upstream.answer();
+                self.fail(&oldest, "TRYAGAIN Multiple keys request during rehashing of slot");
+            }
+            Verdict::Moved(addr) if oldest.attempts < ATTEMPTS => {
+                upstream.answer();
                 self.outbox.refresh = true;
-                self.stats.redirects.add(1);
-                self.redirect(&asked, &addr, entry, &request, false);
+                self.redirect(&asked, &addr, entry, &request, way, false);
             }
-            Verdict::Ask(addr) => {
-                self.stats.redirects.add(1);
-                self.redirect(&asked, &addr, entry, &request, true);
+            Verdict::Ask(addr) if oldest.attempts < ATTEMPTS => {
+                upstream.answer();
+                self.redirect(&asked, &addr, entry, &request, way, true);
             }
-            Verdict::Later => {
+            Verdict::Moved(_) | Verdict::Ask(_) | Verdict::Later => {
+                upstream.answer();
                 self.outbox.refresh = true;
                 self.stats.retries.add(1);
-                let slot = slot_of(&request).unwrap_or_default();
-                self.parking.delay(slot, self.now + AGAIN_US);
-                self.parking.park(slot, entry, request.clone());
+                self.try_later(slot, entry, &request);
             }
         }
         recycle(request, &mut self.spare);
         true
     }
 
-    fn redirect(&mut self, asked: &str, addr: &str, entry: Entry, request: &[u8], asking: bool) {
+    /// Parks a request until its slot may be tried again.
+    fn try_later(&mut self, slot: u16, entry: Entry, request: &[u8]) {
+        self.hold(vec![slot], self.now + AGAIN_US);
+        // What is tried again after a pause may be redirected as often as a new request: the timeout ends it.
+        self.parking.park_again(slot, Entry { attempts: 0, ..entry }, request.to_vec());
+    }
+
+    fn redirect(
+        &mut self,
+        asked: &str,
+        addr: &str,
+        entry: Entry,
+        request: &[u8],
+        way: Option<Way>,
+        asking: bool,
+    ) {
         let Owner::Client { index, serial, .. } = entry.owner else { return };
         let Some(client) = self.client(ClientKey { index, serial }) else { return };
         let protocol = client.session.protocol;
-        // An empty host means "the host you asked".
-        let addr = match addr.strip_prefix(':') {
-            Some(port) => format!("{}:{port}", asked.rsplit_once(':').map_or(asked, |(host, _)| host)),
-            None => addr.to_owned(),
+        self.stats.redirects.add(1);
+        if let Some(way) = way
+            && self.parking.has_company(way.slot, &entry)
+        {
+            // An earlier request of the client may wait for this slot.
+            return self.parking.park_again(way.slot, entry, request.to_vec());
+        }
+        let Some(addr) = client_addr(addr, asked) else {
+            return self.fail(&entry, "ERR dsproxy: a node redirected to an address that is none");
         };
         let upstream = self.routes.upstream_at(&addr, protocol, &mut self.upstreams);
         if asking {
@@ -179,6 +175,12 @@ impl Core {
             self.send_to(upstream, nobody, b"*1\r\n$6\r\nASKING\r\n");
         }
         self.send_to(upstream, entry, request);
+        if let Some(way) = way.filter(|way| asking && way.keys > 1)
+            && let Some(mark) = self.upstreams.get(upstream).map(Upstream::mark)
+        {
+            // The source may still serve later requests for some of the keys: not before this one is answered.
+            self.parking.hold_for(way.slot, upstream, mark);
+        }
     }
 
     /// Answers a request with an error of our own; `text` begins with its code.
@@ -187,72 +189,6 @@ impl Core {
         push_error(&mut reply, text);
         self.deliver(entry, &reply);
         recycle(reply, &mut self.spare);
-    }
-
-    /// Runs what is due: reconnects, timeouts, delayed retries. Call every few tens of milliseconds.
-    pub fn tick(&mut self) {
-        for index in self.upstreams.iter().map(|(index, _)| index).collect::<Vec<_>>() {
-            self.time_out(index);
-            let Some(upstream) = self.upstreams.get(index) else { continue };
-            let inflight = upstream.inflight();
-            if inflight > 0 {
-                self.mark_dirty(index);
-            }
-            self.cells(index).inflight.set(inflight as u64);
-        }
-        if !self.parking.is_empty() {
-            self.release_parked();
-            let deadline = self.now.saturating_sub(self.options.command_timeout_us);
-            for parked in self.parking.expire(deadline) {
-                self.stats.timeouts.add(1);
-                self.fail(
-                    &parked.entry,
-                    "ERR dsproxy: no node could serve this slot within the command timeout",
-                );
-            }
-        }
-    }
-
-    /// Answers what has waited too long on one connection, and gives the connection up when it has fallen silent.
-    fn time_out(&mut self, index: usize) {
-        let deadline = self.now.saturating_sub(self.options.command_timeout_us);
-        let Some(upstream) = self.upstreams.get_mut(index) else { return };
-        if upstream.oldest().is_none_or(|oldest| oldest.at >= deadline) {
-            return;
-        }
-        let text = match &upstream.link {
-            Link::Up => format!(
-                "ERR dsproxy: {} did not answer within the command timeout; whether the command ran is unknown",
-                upstream.addr
-            ),
-            Link::Connecting | Link::Down { .. } => {
-                format!(
-                    "ERR dsproxy: {} is unreachable ({}); the command was not run",
-                    upstream.addr, upstream.reason
-                )
-            }
-        };
-        let silent = upstream.link == Link::Up && upstream.heard_at < deadline;
-        let mut overdue = Vec::new();
-        for entry in upstream.entries_mut().take_while(|entry| entry.at < deadline) {
-            overdue.push(*entry);
-            // The reply, should it still come, belongs to nobody; the bytes stay in the log until then.
-            entry.owner = Owner::Nobody;
-        }
-        if upstream.link != Link::Up {
-            // Nothing was written: take the overdue requests off the queue.
-            while upstream.oldest().is_some_and(|oldest| oldest.owner == Owner::Nobody) {
-                upstream.answer();
-            }
-        }
-        for entry in overdue.iter().filter(|entry| matches!(entry.owner, Owner::Client { .. })) {
-            self.stats.timeouts.add(1);
-            self.fail(entry, &text);
-        }
-        if silent {
-            self.outbox.close.push(index);
-            self.upstream_lost(index, "it did not answer within the command timeout");
-        }
     }
 }
 
@@ -274,17 +210,4 @@ impl Verdict {
             _ => None,
         }
     }
-}
-
-/// The slot of a request that was sent before: that of its first key.
-fn slot_of(request: &[u8]) -> Option<u16> {
-    let mut scanner = RequestScanner::default();
-    let Ok(Scan::Complete(_)) = scanner.scan(request, &crate::resp::RequestLimits::default()) else {
-        return None;
-    };
-    let args = Args::new(request, scanner.spans());
-    let command = command::lookup(args.name())?;
-    let mut keys = Vec::new();
-    command.keys(&args, &mut keys).ok()?;
-    Some(slot::slot(args.get(*keys.first()? as usize)?))
 }

@@ -35,6 +35,10 @@ impl Core {
         if self.client(key).is_some_and(|client| !client.paused && !client.tail.is_empty()) {
             self.run_tail(key.index as usize);
         }
+        // One that has sent its last byte may be done now, with nothing new to write.
+        if self.client(key).is_some_and(|client| client.half_closed) {
+            self.touch(key.index as usize);
+        }
     }
 
     fn run_tail(&mut self, index: usize) {
@@ -72,7 +76,7 @@ impl Core {
         let mut at = 0;
         while at < buf.len() {
             if !self.may_run(index) {
-                // A place that was kept is relative to this client's bytes: not for the next one's.
+                // The scanner may be in the middle of a long request: the next client must not go on from there.
                 scanner.reset();
                 break;
             }
@@ -280,14 +284,16 @@ impl Core {
         self.send(slot, entry, request);
     }
 
-    /// Sends a request of the client in `entry` to the owner of `slot`.
+    /// Sends a request of the client in `entry` to the owner of `slot`; drops it when that client is gone.
     #[inline]
     pub(super) fn send(&mut self, slot: u16, entry: Entry, request: &[u8]) {
         if self.parking.holds(slot) {
             return self.parking.park(slot, entry, request.to_vec());
         }
-        let Owner::Client { index, .. } = entry.owner else { return };
-        let Some(client) = self.clients.get_mut(index as usize) else { return };
+        let Owner::Client { index, serial, .. } = entry.owner else { return };
+        let Some(client) = self.clients.get(index as usize).filter(|client| client.serial == serial) else {
+            return;
+        };
         match self.routes.upstream(slot, client.session.protocol, &mut self.upstreams) {
             Some(upstream) => self.send_to(upstream, entry, request),
             None => self.fail(&entry, "CLUSTERDOWN Hash slot not served"),
@@ -309,8 +315,9 @@ impl Core {
 
     /// The node is behind: the client that just sent to it is not read until it has its replies.
     fn pause_for_upstream(&mut self, owner: Owner) {
-        if let Owner::Client { index, .. } = owner
+        if let Owner::Client { index, serial, .. } = owner
             && let Some(client) = self.clients.get_mut(index as usize)
+            && client.serial == serial
             && !client.paused
         {
             client.paused = true;

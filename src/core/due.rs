@@ -1,0 +1,85 @@
+//! What the clock makes due: reconnects, timeouts, retries that were put off.
+//!
+//! Must not know: replies, redirects.
+
+use super::Core;
+use crate::cluster::{Link, Owner};
+
+impl Core {
+    /// Runs what is due: reconnects, timeouts, delayed retries. Call every few tens of milliseconds.
+    pub fn tick(&mut self) {
+        for index in self.upstreams.iter().map(|(index, _)| index).collect::<Vec<_>>() {
+            self.time_out(index);
+            let Some(upstream) = self.upstreams.get(index) else { continue };
+            let inflight = upstream.inflight();
+            if inflight > 0 {
+                self.mark_dirty(index);
+            }
+            self.cells(index).inflight.set(inflight as u64);
+        }
+        if !self.parking.is_empty() {
+            self.release_parked();
+            let deadline = self.now.saturating_sub(self.options.command_timeout_us);
+            for parked in self.parking.expire(deadline) {
+                self.stats.timeouts.add(1);
+                self.fail(
+                    &parked.entry,
+                    "ERR dsproxy: no node could serve this slot within the command timeout",
+                );
+            }
+        }
+    }
+
+    /// Answers what has waited too long on one connection, and gives the connection up when it has fallen silent.
+    fn time_out(&mut self, index: usize) {
+        let deadline = self.now.saturating_sub(self.options.command_timeout_us);
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
+        // Entries are not in the order of their time: redirected ones are older than their place, handshakes younger.
+        if upstream.entries_mut().all(|entry| entry.at >= deadline) {
+            return;
+        }
+        if upstream.link != Link::Up {
+            return self.withdraw_overdue(index, deadline);
+        }
+        let text = format!(
+            "ERR dsproxy: {} did not answer within the command timeout; whether the command ran is unknown",
+            upstream.addr
+        );
+        let silent = upstream.heard_at < deadline;
+        let mut overdue = Vec::new();
+        for entry in upstream.entries_mut().filter(|entry| entry.at < deadline) {
+            if matches!(entry.owner, Owner::Client { .. }) {
+                overdue.push(*entry);
+                // The reply, should it still come, belongs to nobody; the bytes stay in the log until then.
+                entry.owner = Owner::Nobody;
+            }
+        }
+        for entry in &overdue {
+            self.stats.timeouts.add(1);
+            self.fail(entry, &text);
+        }
+        if silent {
+            self.outbox.close.push(index);
+            self.upstream_lost(index, "it did not answer within the command timeout");
+        }
+    }
+
+    /// Answers what has waited too long for a connection, and takes it off the queue: nothing of it was written.
+    fn withdraw_overdue(&mut self, index: usize, deadline: u64) {
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
+        let text = format!(
+            "ERR dsproxy: {} is unreachable ({}); the command was not run",
+            upstream.addr, upstream.reason
+        );
+        let mut again = Vec::new();
+        for request in upstream.take_all() {
+            if request.entry.at < deadline {
+                self.stats.timeouts.add(u64::from(matches!(request.entry.owner, Owner::Client { .. })));
+                self.fail(&request.entry, &text);
+            } else {
+                again.push(request);
+            }
+        }
+        self.send_again(index, again);
+    }
+}
