@@ -578,3 +578,37 @@ fn a_paused_client_always_goes_on() {
         assert_eq!(rig.stats.inflight.get(), 0);
     }
 }
+
+#[test]
+fn both_dialects_of_a_node_count_in_its_gauge() {
+    let mut rig = Rig::new(options());
+    let (old, new) = (rig.client(), rig.client());
+    rig.send(new, "HELLO 3");
+    rig.send(old, "GET {a}1");
+    rig.send(new, "GET {a}1\nGET {a}1");
+    rig.later(1);
+    let node = rig.stats.node(A);
+    assert_eq!(node.inflight.get(), 1 + 2 + 1, "requests and a handshake");
+    rig.node_gets(A);
+    rig.node_says(A, b"$-1\r\n");
+    rig.later(1);
+    assert_eq!(node.inflight.get(), 2 + 1);
+}
+
+#[test]
+fn a_node_that_refuses_the_handshake_is_tried_with_growing_pauses() {
+    let mut rig = Rig::new(options());
+    let client = rig.client();
+    rig.send(client, "HELLO 3\nGET {a}1");
+    let mut tries = 0;
+    for _ in 0..TIMEOUT_US / 1000 {
+        if rig.core.upstream_output(0).starts_with(b"*2\r\n$5\r\nHELLO") {
+            tries += 1;
+            rig.core.upstream_wrote(0, 1000);
+            rig.core.upstream_data(0, b"-NOAUTH Authentication required.\r\n");
+            rig.settle();
+        }
+        rig.later(1000);
+    }
+    assert!((10..40).contains(&tries), "{tries} tries in a second");
+}

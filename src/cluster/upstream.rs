@@ -92,6 +92,8 @@ pub struct Upstream {
     pub dirty: bool,
     /// When bytes last arrived, in microseconds of the core's clock.
     pub heard_at: u64,
+    /// What the node's gauge of requests in flight was last told of this connection.
+    pub counted: u64,
     log: RequestLog,
     fifo: VecDeque<Entry>,
     tail: Vec<u8>,
@@ -112,6 +114,7 @@ impl Upstream {
             reason: String::from("not connected yet"),
             dirty: false,
             heard_at: 0,
+            counted: 0,
             log: RequestLog::default(),
             fifo: VecDeque::new(),
             tail: Vec::new(),

@@ -7,7 +7,7 @@ use super::session::Session;
 use crate::resp::RequestScanner;
 use std::collections::VecDeque;
 
-/// Written bytes at the front of a client's output before the rest is moved down.
+/// Written bytes at the front of the output before the rest is moved down.
 const COMPACT: usize = 64 << 10;
 
 /// Tells a client from an earlier one at the same index.
@@ -181,20 +181,43 @@ impl Client {
         }
     }
 
-    /// Gives up buffers that hold nothing, and what was written of one that still holds something: a client that is
-    /// always behind would otherwise keep all it was ever told.
-    pub fn rest(&mut self, spare: &mut Vec<Vec<u8>>) {
-        if self.unwritten() > 0 {
-            if self.out_at >= COMPACT && self.out_at >= self.unwritten() {
-                self.out.drain(..self.out_at);
-                self.out_at = 0;
-            }
-        } else if self.out.capacity() > 0 {
+    /// `n` bytes of the output were written: gives up buffers that hold nothing.
+    pub fn wrote(&mut self, n: usize, spare: &mut Vec<Vec<u8>>) {
+        self.out_at += n;
+        if self.unwritten() == 0 {
             self.out_at = 0;
             super::recycle(std::mem::take(&mut self.out), spare);
+        } else if self.out_at >= COMPACT && self.out_at * 2 >= self.out.len() {
+            // A client that reads, but never catches up, must not keep what it has read.
+            self.out.drain(..self.out_at);
+            self.out_at = 0;
         }
         if self.tail.is_empty() && self.tail.capacity() > 0 {
             super::recycle(std::mem::take(&mut self.tail), spare);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_never_catches_up_keeps_only_what_it_has_not_read() {
+        let mut client = Client::new(1, Kind::Socket, Session::new(1, true, None, 0));
+        let mut spare = Vec::new();
+        let mut expected = std::collections::VecDeque::new();
+        for round in 0..10_000u32 {
+            let reply = [round as u8; 1000];
+            client.out.extend_from_slice(&reply);
+            expected.extend(reply);
+            let n = if round == 0 { 1 } else { 1000 };
+            assert!(
+                client.out[client.out_at..][..n].iter().eq(expected.drain(..n).collect::<Vec<_>>().iter())
+            );
+            client.wrote(n, &mut spare);
+        }
+        assert_eq!(client.unwritten(), expected.len());
+        assert!(client.out.capacity() <= 4 * COMPACT, "{} bytes", client.out.capacity());
     }
 }

@@ -10,12 +10,14 @@ impl Core {
     pub fn tick(&mut self) {
         for index in self.upstreams.iter().map(|(index, _)| index).collect::<Vec<_>>() {
             self.time_out(index);
-            let Some(upstream) = self.upstreams.get(index) else { continue };
-            let inflight = upstream.inflight();
+            let Some(upstream) = self.upstreams.get_mut(index) else { continue };
+            let inflight = upstream.inflight() as u64;
+            // The two dialects of a node share its gauge.
+            let change = inflight.wrapping_sub(std::mem::replace(&mut upstream.counted, inflight));
+            self.cells(index).inflight.add(change);
             if inflight > 0 {
                 self.mark_dirty(index);
             }
-            self.cells(index).inflight.set(inflight as u64);
         }
         if !self.parking.is_empty() {
             self.release_parked();

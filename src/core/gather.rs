@@ -57,6 +57,14 @@ impl Gather {
         }
     }
 
+    /// Bytes that it would hold on to if it were kept for reuse.
+    pub fn capacity(&self) -> usize {
+        self.data.capacity()
+            + self.elements.capacity() * size_of::<(u32, u32)>()
+            + self.order.capacity() * size_of::<u32>()
+            + self.parts.capacity() * size_of::<Part>()
+    }
+
     /// Begins a command over `keys` keys.
     pub fn reset(&mut self, merge: Merge, keys: usize) {
         self.merge = merge;
@@ -153,13 +161,6 @@ impl Gather {
                 *element = (start as u32, (self.data.len() - start) as u32);
             }
         }
-    }
-
-    /// What it keeps allocated for its next use, about, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.data.capacity()
-            + 8 * (self.parts.capacity() + self.elements.capacity())
-            + 4 * self.order.capacity()
     }
 
     /// True when a part failed.

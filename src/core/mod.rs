@@ -134,7 +134,7 @@ pub struct Core {
 
 /// Keeps a buffer for reuse, unless it has grown large.
 fn recycle(mut buffer: Vec<u8>, spare: &mut Vec<Vec<u8>>) {
-    if buffer.capacity() <= SPARE_BYTES && spare.len() < SPARE_BUFFERS {
+    if (1..=SPARE_BYTES).contains(&buffer.capacity()) && spare.len() < SPARE_BUFFERS {
         buffer.clear();
         spare.push(buffer);
     }
@@ -223,8 +223,7 @@ impl Core {
         let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
             return;
         };
-        client.out_at += n;
-        client.rest(&mut self.spare);
+        client.wrote(n, &mut self.spare);
         self.check_resume(key.index as usize);
     }
 

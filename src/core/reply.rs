@@ -89,7 +89,9 @@ impl Core {
                 }
                 self.deliver(&entry, reply);
             }
-            Owner::Handshake | Owner::Nobody => {}
+            // Only now is it known to be of use: one that refuses us must not be tried without pause.
+            Owner::Handshake => upstream.failures = 0,
+            Owner::Nobody => {}
         }
         true
     }
@@ -166,7 +168,7 @@ impl Core {
         if let Some(place) = client.slot_mut(seq)
             && let Slot::Gathering(_, gather) = std::mem::replace(place, slot)
             && self.spare_gathers.len() < super::SPARE_BUFFERS
-            && gather.bytes() <= super::SPARE_BYTES
+            && gather.capacity() <= super::SPARE_BYTES
         {
             self.spare_gathers.push(gather);
         }

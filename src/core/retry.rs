@@ -22,7 +22,9 @@ impl Core {
         let now = self.now;
         let Some(upstream) = self.upstreams.get_mut(index) else { return };
         upstream.link = Link::Up;
-        upstream.failures = 0;
+        if steps.is_empty() {
+            upstream.failures = 0;
+        }
         upstream.heard_at = now;
         upstream.push_handshake(&steps, now, NO_COMMAND);
         self.cells(index).connects.add(1);
