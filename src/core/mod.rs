@@ -198,6 +198,7 @@ impl Core {
         self.stats.inflight.sub(client.inflight() as u64);
         if client.kind == Kind::Socket {
             self.stats.clients.sub(1);
+            self.stats.closed.add(1);
         }
         recycle(client.out, &mut self.spare);
         recycle(client.tail, &mut self.spare);
@@ -253,6 +254,11 @@ impl Core {
     /// Counts a client that was closed for not reading its replies.
     pub fn count_slow(&self) {
         self.stats.slow_clients.add(1);
+    }
+
+    /// Counts a client that was handed over, but could not be added.
+    pub fn count_unserved(&self) {
+        self.stats.closed.add(1);
     }
 
     /// For calls of the program: the whole reply once it is complete.

@@ -126,6 +126,8 @@ pub struct WorkerStats {
     pub clients: Cell,
     /// Clients accepted so far.
     pub accepted: Cell,
+    /// Clients that are gone.
+    pub closed: Cell,
     /// Client commands that wait for a reply.
     pub inflight: Cell,
     /// Requests that were no RESP.
@@ -155,6 +157,7 @@ impl WorkerStats {
             mappings: (0..mappings).map(|_| MappingCells::default()).collect(),
             clients: Cell::default(),
             accepted: Cell::default(),
+            closed: Cell::default(),
             inflight: Cell::default(),
             protocol_errors: Cell::default(),
             redirects: Cell::default(),

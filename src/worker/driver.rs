@@ -111,7 +111,10 @@ fn limit_us(limit: Duration) -> u64 {
 fn accept(shared: &Shared, connection: Connection) {
     let stream = match TcpStream::from_std(connection.stream) {
         Ok(stream) => stream,
-        Err(error) => return tracing::warn!(%error, "cannot serve an accepted connection"),
+        Err(error) => {
+            shared.borrow().core.count_unserved();
+            return tracing::warn!(%error, "cannot serve an accepted connection");
+        }
     };
     let mut worker = shared.borrow_mut();
     worker.clock();
@@ -233,10 +236,11 @@ impl Worker {
             let Some(Some(socket)) = self.upstreams.get_mut(index) else { return Poll::Ready(()) };
             socket.register(cx.waker());
             if socket.blocked {
+                // It may answer what it has while it takes no more; and when neither, there is nothing to do.
                 self.flush_upstream(index);
                 self.settle();
-                continue;
             }
+            let Some(Some(socket)) = self.upstreams.get_mut(index) else { return Poll::Ready(()) };
             match socket.poll_read(cx, &mut self.buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => self.lose_upstream(index, "it closed the connection"),

@@ -75,6 +75,8 @@ pub struct Acceptor {
 impl Acceptor {
     /// Accepts until `stop`. Cancel-safe.
     pub async fn run(self, stop: CancellationToken) {
+        // Counted here: what the workers count lags behind a burst.
+        let mut handed = vec![0; self.workers.len()];
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
@@ -82,7 +84,7 @@ impl Acceptor {
             };
             match accepted {
                 Ok((stream, peer)) => match stream.into_std() {
-                    Ok(stream) => self.hand_over(stream, peer).await,
+                    Ok(stream) => self.hand_over(stream, peer, &mut handed).await,
                     Err(error) => tracing::warn!(%error, "cannot take an accepted connection"),
                 },
                 Err(error) => {
@@ -93,8 +95,13 @@ impl Acceptor {
         }
     }
 
-    async fn hand_over(&self, mut stream: TcpStream, peer: SocketAddr) {
-        let clients: u64 = self.workers.iter().map(|(_, stats)| stats.clients.get()).sum();
+    /// `handed` counts what each worker was given so far.
+    async fn hand_over(&self, mut stream: TcpStream, peer: SocketAddr, handed: &mut [u64]) {
+        let load = |(index, handed): (usize, &u64)| {
+            let closed = self.workers.get(index).map_or(0, |(_, stats)| stats.closed.get());
+            (handed.saturating_sub(closed), index)
+        };
+        let clients: u64 = handed.iter().enumerate().map(|worker| load(worker).0).sum();
         if clients >= self.max_clients as u64 {
             // Best effort, in Redis' words; the socket is new, so this fits its buffer.
             let _ = stream.write_all(b"-ERR max number of clients reached\r\n");
@@ -105,9 +112,11 @@ impl Acceptor {
         if let Err(error) = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive)) {
             tracing::debug!(%error, "cannot set options of an accepted connection");
         }
-        let idlest = self.workers.iter().min_by_key(|(_, stats)| stats.clients.get());
-        if let Some((worker, _)) = idlest {
-            let _ = worker.send(Connection { stream, peer }).await;
+        let Some((_, idlest)) = handed.iter().enumerate().map(load).min() else { return };
+        if let (Some((worker, _)), Some(handed)) = (self.workers.get(idlest), handed.get_mut(idlest))
+            && worker.send(Connection { stream, peer }).await.is_ok()
+        {
+            *handed += 1;
         }
     }
 }

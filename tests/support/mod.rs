@@ -9,7 +9,7 @@ mod stack;
 use std::time::{Duration, Instant};
 
 pub use proxy::{Http, Proxy};
-pub use resp::{Resp, Value};
+pub use resp::{Lost, Resp, Value};
 pub use stack::{Database, PrivateStack, SharedStack};
 
 /// Looks at `condition` again and again; panics when it is not true within `deadline`.
