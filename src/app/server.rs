@@ -300,6 +300,7 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
         output_max: limits.client_output_max,
         upstream_inflight: limits.upstream_inflight,
         upstream_buffer: limits.upstream_buffer,
+        dedicated_connections: limits.dedicated_connections,
         command_timeout_us: us(upstream.command_timeout),
         backoff_us: (us(upstream.reconnect_backoff_min), us(upstream.reconnect_backoff_max)),
         upstream_auth: upstream

@@ -74,6 +74,9 @@ impl Core {
         if kind == b'-' || is_nil(reply) {
             return self.take_special(index, reply);
         }
+        if upstream.take_early(reply) {
+            return true;
+        }
         let Some(entry) = upstream.answer() else {
             self.outbox.close.push(index);
             self.upstream_lost(index, "it sent a reply that nothing asked for");
@@ -88,6 +91,9 @@ impl Core {
                     self.count_hit(&entry, reply);
                 }
                 self.deliver(&entry, reply);
+                if !self.dedicated.is_idle() {
+                    self.dedicated_answered(index);
+                }
             }
             // Only now is it known to be of use: one that refuses us must not be tried without pause.
             Owner::Handshake => upstream.failures = 0,
@@ -111,9 +117,15 @@ impl Core {
             self.upstream_lost(index, &reason);
             return false;
         }
+        if upstream.take_early(reply) {
+            return true;
+        }
+        // A transaction that is refused at its end was refused for the sake of one of its commands.
+        let refusal = upstream.take_refusal();
         let is_error = reply.first() == Some(&b'-');
+        let reason = if is_error { refusal.as_deref().unwrap_or(reply) } else { reply };
         let again =
-            is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reply);
+            is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reason);
         if again {
             return true;
         }
@@ -131,6 +143,7 @@ impl Core {
             if !wants_key || !self.load_missing(&oldest, &request) {
                 self.deliver(&oldest, reply);
             }
+            self.dedicated_answered(index);
         }
         recycle(request, &mut self.spare);
         true
