@@ -6,6 +6,9 @@ use super::log::RequestLog;
 use crate::resp::{MalformedReply, ReplyScanner, Scan};
 use std::collections::VecDeque;
 
+/// Capacity kept for the next unfinished reply, in bytes: about two reads.
+const KEEP_TAIL: usize = 128 << 10;
+
 /// Who gets a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -255,9 +258,11 @@ impl Upstream {
         std::mem::take(&mut self.tail)
     }
 
-    /// Keeps the bytes of an unfinished reply.
+    /// Keeps the bytes of an unfinished reply; of a buffer without any, the allocation, unless it is a large one.
     pub fn keep_tail(&mut self, tail: Vec<u8>) {
-        self.tail = tail;
+        if !tail.is_empty() || tail.capacity() <= KEEP_TAIL {
+            self.tail = tail;
+        }
     }
 
     /// True while a buffer of `len` bytes cannot hold the unfinished reply.

@@ -15,10 +15,8 @@ impl Core {
         let mut tail = upstream.take_tail();
         if tail.is_empty() {
             let used = self.read_replies(index, data);
-            if let Some(upstream) = self.upstreams.get_mut(index)
-                && let Some(rest) = used.and_then(|used| data.get(used..)).filter(|rest| !rest.is_empty())
-            {
-                tail.extend_from_slice(rest);
+            if let Some(upstream) = self.upstreams.get_mut(index) {
+                tail.extend_from_slice(used.and_then(|used| data.get(used..)).unwrap_or_default());
                 upstream.keep_tail(tail);
             }
         } else {
@@ -29,9 +27,7 @@ impl Core {
                 && let Some(used) = used
             {
                 tail.drain(..used);
-                if !tail.is_empty() {
-                    upstream.keep_tail(tail);
-                }
+                upstream.keep_tail(tail);
             }
         }
         if !self.parking.is_empty() {
