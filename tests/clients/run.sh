@@ -10,7 +10,11 @@ home=$(cd "$home" && pwd)
 # A stamp is written last: an install that was cut short is done again.
 hash_of() { sha256sum "$1" | cut -c1-16; }
 
+# Tests run at the same time, and share what is installed: one of them installs it, the others wait.
+exec 9>"$home/lock"
+
 python_home() {
+    flock 9
     dir=$home/python-$(hash_of "$here/requirements.txt")
     if [ ! -e "$dir/installed" ]; then
         rm -rf "$dir"
@@ -18,9 +22,11 @@ python_home() {
         "$dir/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
         touch "$dir/installed"
     fi
+    flock -u 9
 }
 
 node_home() {
+    flock 9
     dir=$home/node-$(hash_of "$here/package.json")
     if [ ! -e "$dir/installed" ]; then
         rm -rf "$dir"
@@ -29,6 +35,7 @@ node_home() {
         npm install --silent --no-audit --no-fund --prefix "$dir" >&2
         touch "$dir/installed"
     fi
+    flock -u 9
 }
 
 failed=0
