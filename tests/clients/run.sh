@@ -25,6 +25,23 @@ python_home() {
     flock -u 9
 }
 
+# The clients need Node 20; Debian 12 has 18, whose npm can fetch a newer one.
+node_program() {
+    node=node
+    major=$(node -p 'process.versions.node.split(".")[0]')
+    [ "$major" -ge 20 ] && return
+    flock 9
+    node_dir=$home/node-program-20.9.0
+    if [ ! -e "$node_dir/installed" ]; then
+        rm -rf "$node_dir"
+        mkdir -p "$node_dir"
+        npm install --silent --no-audit --no-fund --prefix "$node_dir" node@20.9.0 >&2
+        touch "$node_dir/installed"
+    fi
+    flock -u 9
+    node=$node_dir/node_modules/node/bin/node
+}
+
 node_home() {
     flock 9
     dir=$home/node-$(hash_of "$here/package.json")
@@ -46,8 +63,9 @@ for client in ${*:-redis_py ioredis node_redis}; do
         "$dir/bin/python" "$here/redis_py.py" || failed=1
         ;;
     ioredis | node_redis)
+        node_program
         node_home
-        CLIENT_MODULES=$dir/package.json node "$here/$client.mjs" || failed=1
+        CLIENT_MODULES=$dir/package.json "$node" "$here/$client.mjs" || failed=1
         ;;
     *)
         echo "$client: no such client; choose from redis_py ioredis node_redis" >&2
