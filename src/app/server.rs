@@ -236,7 +236,10 @@ fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), StartEr
 }
 
 /// Both values, or the errors of both.
-fn both<A, B>(a: Result<A, StartErrors>, b: Result<B, StartErrors>) -> Result<(A, B), StartErrors> {
+pub(super) fn both<A, B>(
+    a: Result<A, StartErrors>,
+    b: Result<B, StartErrors>,
+) -> Result<(A, B), StartErrors> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok((a, b)),
         (Err(a), Err(b)) => Err(StartErrors(a.0.into_iter().chain(b.0).collect())),
