@@ -92,3 +92,39 @@ fn waiting_for_a_slow_node_costs_no_processor_time() {
     let used = processor_ticks(proxy.pid()) - before;
     assert!(used < 40, "{used} ticks of processor time in 100");
 }
+
+/// Replies that are ready but not in turn count as unread ones: a client cannot fill the memory behind one slow reply.
+#[test]
+fn what_waits_behind_a_slow_reply_is_bounded() {
+    const BOUND: usize = 48 << 20;
+    let (addr, connections) = node();
+    let proxy = proxy(&addr);
+    let mut client = proxy.connect();
+    let before = resident(proxy.pid());
+    client.send(&["GET", "slow"]);
+    let mut node = connections.recv_timeout(Duration::from_secs(5)).unwrap();
+    let mut echo = Vec::new();
+    dsproxy::resp::push_command(&mut echo, [&b"ECHO"[..], &vec![b'e'; 4 << 20]]);
+    let mut stream = client.stream().try_clone().unwrap();
+    stream.set_write_timeout(None).unwrap();
+    let writing = std::thread::spawn(move || (0..50).for_each(|_| stream.write_all(&echo).unwrap()));
+    eventually(Duration::from_secs(5), "the client is paused, or has sent all", || {
+        proxy.metric("dsproxy_client_pauses_total") >= 1.0 || writing.is_finished()
+    });
+    assert!(!writing.is_finished(), "everything was taken");
+    let grown = resident(proxy.pid()).saturating_sub(before);
+    assert!(grown < BOUND, "{} MiB more than before", grown >> 20);
+    node.write_all(b"$4\r\nslow\r\n").unwrap();
+    assert_eq!(client.recv(), Value::from("slow"));
+    for _ in 0..50 {
+        assert_eq!(client.recv().text().len(), 4 << 20);
+    }
+    writing.join().unwrap();
+}
+
+/// Resident size of a process, in bytes.
+fn resident(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
