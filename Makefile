@@ -1,6 +1,6 @@
 # The targets a newcomer needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench build run test lint bench fuzz clean clean-data
+.PHONY: help setup setup-bench setup-test build run test lint bench fuzz clean clean-data
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `dsproxy dev`, as in: make run ARGS="--help"
@@ -19,13 +19,16 @@ setup: ## Install what is missing (redis-server, postgresql); starts no service
 setup-bench: ## Install what the comparison needs, too (haproxy, nutcracker)
 	@scripts/setup.sh --bench
 
+setup-test: ## Install what the tests need, too (node, npm, python3-venv)
+	@scripts/setup.sh --test
+
 build: ## Build in release mode
 	cargo build --release --locked
 
 run: setup build ## Run everything: a Redis Cluster, a Postgres, the proxy (Ctrl-C stops it all)
 	@exec "$(TARGET_DIR)/release/dsproxy" dev $(ARGS)
 
-test: setup ## Run all tests against real servers
+test: setup-test ## Run all tests against real servers
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -x; cargo nextest run --locked $(TESTS); \
 	else \
@@ -38,14 +41,16 @@ lint: ## Check the format and all lints
 	cargo clippy --locked --all-targets -- -D warnings
 
 bench: setup-bench build ## Compare with a direct cluster, HAProxy and nutcracker
-	python3 loadtest/bench.py
+	loadtest/bench.py --write
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS (needs cargo-fuzz and a nightly toolchain)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
 		echo "fuzz: needs \`rustup toolchain install nightly\` and \`cargo install cargo-fuzz\`" >&2; exit 1; }
 	@targets=$$(cargo +nightly fuzz list) && for target in $$targets; do \
 		echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
-		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+		mkdir -p "fuzz/corpus/$$target" && \
+		cargo +nightly fuzz run "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
 clean: ## Remove what the build made (not the data of `make run`)

@@ -1,4 +1,48 @@
-//! dsproxy.
+//! dsproxy: one Redis port in front of a Redis Cluster and a database.
+//!
+//! # The house
+//!
+//! An import may only point down; `tests/floors.rs` keeps it so.
+//!
+//! ```text
+//! app          the only place that wires: build up, drain down         embedded   the servers of `dsproxy dev` and tests
+//! http         metrics, health, the write/read facade                  worker     threads, sockets, the event loop
+//! core         one thread's data path, without I/O: clients in order, plans, upstream replies, mapped keys
+//! cache        read-through: single flight, batched loads, fills       writeback  queues, overlay, batches
+//! cluster      topology, what was sent to a node, gateway              source     Postgres, migrations
+//! mapping      keys <-> rows (pure)                                    command    the command table (pure)
+//! resp         codec      slot   CRC16 -> slot      config, health, metrics       leaf helpers
+//! ```
+//!
+//! # The path of a GET hit
+//!
+//! 1. [`worker`] `driver.rs`: a client's socket is readable; its bytes go into the core.
+//! 2. [`resp`] `request.rs`: finds the request and its arguments in the bytes.
+//! 3. [`core`] `run.rs`: looks the command up ([`command`]), hashes its key ([`slot`]), finds the connection to the
+//!    slot's owner (`routes.rs`), appends the request as it came to that connection's log, and remembers whose reply
+//!    it will be ([`cluster`] `upstream.rs`).
+//! 4. [`worker`] `driver.rs`: the flusher writes each node's log once per turn of the event loop.
+//! 5. [`core`] `reply.rs`: finds the replies in a node's bytes ([`resp`] `reply.rs`), appends each to the output of
+//!    its client in the client's order (`client.rs`).
+//! 6. [`worker`] `driver.rs`: writes the client's output straight to its socket.
+//!
+//! # The path of a GET miss
+//!
+//! As above up to 5, where the reply is nil and the key belongs to a [`mapping`]:
+//!
+//! 1. [`core`] `mapped.rs`: the request keeps its place in the client's order; the key goes to the read-through.
+//! 2. [`cache`] `loader.rs`: joins the flight of the key, or answers from a write that is still queued; one query per
+//!    mapping loads what waits together.
+//! 3. [`source`] `load.rs`: the query.
+//! 4. [`cluster`] `gateway.rs`: the fill, `SET key value PX ttl NX`, runs like any command.
+//! 5. [`core`] `mapped.rs`: the value takes the place of the nil.
+//!
+//! # The path of a write-behind SET
+//!
+//! 1. [`core`] `mapped.rs`: the value is checked against its table ([`mapping`] `document.rs`), then queued.
+//! 2. [`writeback`] `queue.rs`: the row waits; `overlay.rs` shows it to readers until it is in the database.
+//! 3. [`core`] `run.rs`: the SET goes to the slot's owner with the mapping's time to live; its reply is the client's.
+//! 4. [`writeback`] `batcher.rs`: at 50 rows, or 2 s after the first, a batch goes to [`source`] `apply.rs`.
 
 pub mod app;
 pub mod cache;

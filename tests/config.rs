@@ -252,7 +252,7 @@ fn rules_that_span_settings() {
     assert!(mapped("").starts_with("proxy.toml:3:1: mapping \"m\" has neither `table` nor `load`"));
     assert!(mapped("load = \"select 1\"\nwrite = \"behind\"").contains("is written to but has no `table`"));
     assert!(mapped("table = \"t\"\nformat = \"text\"").contains("no `column`"));
-    assert!(mapped("table = \"t\"\ncolumn = \"c\"").contains("did you mean `columns`?"));
+    assert!(mapped("table = \"t\"\ncolumn = \"c\"").contains("has a `column`, which is for"));
     assert!(mapped("table = \"t\"\nmode = \"append\"").contains("no `order_by`"));
     assert!(mapped("table = \"t\"\norder_by = \"ts\"").contains("`order_by`, which is for"));
     assert!(mapped("table = \"t\"\nformat = \"hash\"").contains("planned"));

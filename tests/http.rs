@@ -63,6 +63,7 @@ async fn start(config: HttpConfig) -> Server {
         metrics: Arc::new(Metrics::new()),
         health: Arc::new(Health::new()),
         facade: facade(&written),
+        requests: std::sync::atomic::AtomicU64::new(0),
     });
     let address = listener.local_addr().unwrap();
     let task = tokio::spawn(serve(listener, Arc::clone(&state), shutdown.clone()));

@@ -2,6 +2,7 @@
 //!
 //! Must not know: clients, HTTP.
 
+use super::server::both;
 use super::{StartError, StartErrors};
 use crate::cache::{BoxFuture, FillItem, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
 use crate::cluster::{Gateway, Origin};
@@ -140,8 +141,9 @@ pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, Start
     let (Some(url), false) = (&config.database.url, config.mappings.is_empty()) else { return Ok(None) };
     let set = MappingSet::new(config.mappings.iter().map(spec).collect()).map_err(|errors| {
         StartErrors(errors.into_iter().map(|e| StartError::Mapping(e.to_string())).collect())
-    })?;
-    let postgres = Postgres::connect(url.expose(), &postgres_options(config)).await?;
+    });
+    let postgres = Postgres::connect(url.expose(), &postgres_options(config)).await;
+    let (set, postgres) = both(set, postgres.map_err(StartErrors::from))?;
     Ok(Some(Source::open(postgres, set).await?))
 }
 

@@ -11,6 +11,7 @@ use crate::writeback::{Write, WriteBehind, WriteError};
 use bytes::Bytes;
 use redis_protocol::resp3::types::BytesFrame;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The mapping that the facade reads and writes.
 const MAPPING: &str = "user_data";
@@ -66,20 +67,10 @@ impl Shared {
         Ok((target, key.ok_or_else(refused)?))
     }
 
-    /// Queues the row, then lets the cache follow: as the newest value when it was written now; when the client gives
-    /// another time, the next read decides by that time which value is the newest.
+    /// Queues the row, then drops the cached entry: the next read decides by the time of each row which is the newest.
     async fn write(&self, request: WriteRequest) -> Result<(), ApiError> {
         let (target, key) = self.key(&request.user_id)?;
-        let ids = [request.user_id.as_str()];
-        let (Some(ts), Some(order), Some(column)) =
-            (request.ts, &target.bound.mapping.order_by, &target.bound.mapping.column)
-        else {
-            return self.set(&key, &request.value).await;
-        };
-        let ts = ts.to_string();
-        let given = [(column.as_str(), Some(request.value.as_str())), (order.as_str(), Some(ts.as_str()))];
-        let row = Row::from_columns(&target.bound, &ids, &given)
-            .map_err(|error| ApiError::Unprocessable(error.to_string()))?;
+        let row = row_of(&target.bound, &request)?;
         let (mapping, key) = (target.bound.mapping.id, Bytes::from(key));
         let value = Bytes::from(request.value);
         target.writes.enqueue(mapping, key.clone(), Write::Put { row, value }).map_err(refused)?;
@@ -88,19 +79,12 @@ impl Shared {
         Ok(())
     }
 
-    async fn set(&self, key: &str, value: &str) -> Result<(), ApiError> {
-        match self.call(&[b"SET", key.as_bytes(), value.as_bytes()]).await? {
-            BytesFrame::SimpleError { data, .. } => Err(error_of(&data)),
-            _ => Ok(()),
-        }
-    }
-
     async fn read(&self, user_id: &str) -> Result<Option<Bytes>, ApiError> {
         let (_, key) = self.key(user_id)?;
         match self.call(&[b"GET", key.as_bytes()]).await? {
             BytesFrame::Null => Ok(None),
             BytesFrame::BlobString { data, .. } => Ok(Some(data)),
-            BytesFrame::SimpleError { data, .. } => Err(error_of(&data)),
+            BytesFrame::SimpleError { data, .. } => Err(ApiError::Unavailable(data.to_string())),
             _ => Err(ApiError::Internal("unexpected reply from upstream".into())),
         }
     }
@@ -122,10 +106,24 @@ fn refused(error: WriteError) -> ApiError {
     }
 }
 
-/// A RESP error as an HTTP one: a value that does not fit is the client's fault, all else may work later.
-fn error_of(text: &str) -> ApiError {
-    match text.strip_prefix("ERR mapping ") {
-        Some(_) => ApiError::Unprocessable(text.trim_start_matches("ERR ").to_owned()),
-        None => ApiError::Unavailable(text.to_owned()),
-    }
+/// The row that a request asks to write; without a time of its own it is written now.
+fn row_of(bound: &Bound, request: &WriteRequest) -> Result<Row, ApiError> {
+    let ids = [request.user_id.as_str()];
+    let row = match (request.ts, &bound.mapping.order_by, &bound.mapping.column) {
+        (None, ..) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            Row::parse_at(bound, &ids, request.value.as_bytes(), now)
+        }
+        (Some(ts), Some(order), Some(column)) => {
+            let ts = ts.to_string();
+            let given =
+                [(column.as_str(), Some(request.value.as_str())), (order.as_str(), Some(ts.as_str()))];
+            Row::from_columns(bound, &ids, &given)
+        }
+        (Some(_), ..) => {
+            let text = format!("mapping `{MAPPING}` has no `order_by` and `column` that `ts` could go to");
+            return Err(ApiError::Unprocessable(text));
+        }
+    };
+    row.map_err(|error| ApiError::Unprocessable(error.to_string()))
 }

@@ -16,6 +16,7 @@ use crate::resp::RequestLimits;
 use crate::worker::{self, Acceptor, Connection, WorkerParts};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -144,6 +145,7 @@ impl Server {
                 metrics,
                 health: self.health.clone(),
                 facade: facade::facade(self.data.as_ref(), gateway),
+                requests: AtomicU64::new(0),
             };
             let listener = tokio::net::TcpListener::from_std(listener)?;
             self.tasks.spawn(http::serve(listener, Arc::new(state), self.stop.clone()));
@@ -234,7 +236,10 @@ fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), StartEr
 }
 
 /// Both values, or the errors of both.
-fn both<A, B>(a: Result<A, StartErrors>, b: Result<B, StartErrors>) -> Result<(A, B), StartErrors> {
+pub(super) fn both<A, B>(
+    a: Result<A, StartErrors>,
+    b: Result<B, StartErrors>,
+) -> Result<(A, B), StartErrors> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok((a, b)),
         (Err(a), Err(b)) => Err(StartErrors(a.0.into_iter().chain(b.0).collect())),
@@ -298,6 +303,7 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
         output_max: limits.client_output_max,
         upstream_inflight: limits.upstream_inflight,
         upstream_buffer: limits.upstream_buffer,
+        dedicated_connections: limits.dedicated_connections,
         command_timeout_us: us(upstream.command_timeout),
         backoff_us: (us(upstream.reconnect_backoff_min), us(upstream.reconnect_backoff_max)),
         upstream_auth: upstream

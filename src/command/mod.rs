@@ -78,7 +78,7 @@ pub enum Class {
     Script,
     /// Answered by the proxy itself.
     Local,
-    /// Not available through the proxy; [`Command::note`] says why.
+    /// Not available through the proxy; the note of the command says why.
     Refused,
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Must not know: upstreams, sockets.
 
+use super::dedicated::Watch;
 use super::gather::Gather;
 use super::session::Session;
+use super::transaction::Transaction;
 use crate::resp::RequestScanner;
 use std::collections::VecDeque;
 
@@ -77,8 +79,14 @@ pub struct Client {
     pub waits: bool,
     /// No further request is run; closed once everything is written.
     pub closing: bool,
+    /// Nobody waits for its replies any more: closed at once.
+    pub gone: bool,
     /// It has sent its last byte; closed once everything is answered and written.
     pub half_closed: bool,
+    /// Commands queued since `MULTI`.
+    pub transaction: Option<Box<Transaction>>,
+    /// The connection that watches keys for it.
+    pub watch: Option<Watch>,
     slots: VecDeque<Slot>,
     head: u32,
     /// Bytes of replies whose turn has not come.
@@ -102,6 +110,9 @@ impl Client {
             waits: false,
             closing: false,
             half_closed: false,
+            gone: false,
+            transaction: None,
+            watch: None,
             slots: VecDeque::new(),
             head: 0,
             held: 0,

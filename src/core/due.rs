@@ -41,6 +41,9 @@ impl Core {
         if upstream.entries_mut().all(|entry| entry.at >= deadline) {
             return;
         }
+        if upstream.link == Link::Up && self.dedicated.is_blocked(index) {
+            return;
+        }
         if upstream.link != Link::Up {
             return self.withdraw_overdue(index, deadline);
         }

@@ -1,10 +1,34 @@
-//! Puts the replies to the parts of a split command together.
+//! Puts the replies to the parts of a command together: parts by slot, or one per primary.
 //!
 //! Must not know: where the parts went.
 
 use crate::command::Merge;
-use crate::resp::{ReplyScanner, Scan, push_array_header, push_integer};
+use crate::resp::{ReplyScanner, Scan, push_array_header, push_bulk, push_integer, push_nil};
 use bytes::Bytes;
+
+/// How replies become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// Parts by slot.
+    Keys(Merge),
+    /// All elements of all arrays.
+    Concat,
+    /// Any one, when none is an error.
+    First,
+    /// Any one that is no error.
+    AnyOk,
+    /// Arrays of zeros and ones: one where all have one.
+    Least,
+    /// One that is not nil, chosen by this number.
+    Pick(u64),
+    /// The reply of one node to `SCAN`, whose cursor gets the node's number; see `fanout.rs`.
+    Cursor {
+        /// Number of the node.
+        node: u64,
+        /// How many nodes there are.
+        nodes: u64,
+    },
+}
 
 /// One part: keys of one slot.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +40,7 @@ struct Part {
 /// A split command that waits for its parts.
 #[derive(Debug)]
 pub struct Gather {
-    merge: Merge,
+    join: Join,
     parts_left: usize,
     parts: Vec<Part>,
     /// Positions of keys in the client's order, grouped by part.
@@ -45,7 +69,7 @@ impl Gather {
     /// A gather without parts; reuse one with [`Self::reset`].
     pub fn new() -> Self {
         Self {
-            merge: Merge::AllOk,
+            join: Join::First,
             parts_left: 0,
             parts: Vec::new(),
             order: Vec::new(),
@@ -66,13 +90,13 @@ impl Gather {
     }
 
     /// Begins a command over `keys` keys.
-    pub fn reset(&mut self, merge: Merge, keys: usize) {
-        self.merge = merge;
+    pub fn reset(&mut self, join: Join, keys: usize) {
+        self.join = join;
         self.parts_left = 0;
         self.parts.clear();
         self.order.clear();
         self.elements.clear();
-        if merge == Merge::Array {
+        if join == Join::Keys(Merge::Array) {
             self.elements.resize(keys, (0, 0));
         }
         self.data.clear();
@@ -104,15 +128,64 @@ impl Gather {
     }
 
     fn take_ok(&mut self, part: u32, reply: &[u8]) -> Option<()> {
-        match self.merge {
-            Merge::AllOk => (reply.first() == Some(&b'+')).then_some(()),
-            Merge::Sum => {
+        match self.join {
+            Join::Keys(Merge::AllOk) => (reply.first() == Some(&b'+')).then_some(()),
+            Join::Keys(Merge::Sum) => {
                 let digits = reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
                 self.sum += std::str::from_utf8(digits).ok()?.parse::<i64>().ok()?;
                 Some(())
             }
-            Merge::Array => self.take_elements(part, reply),
+            Join::Keys(Merge::Array) => self.take_elements(part, reply),
+            Join::Concat => self.take_all(reply),
+            Join::First | Join::AnyOk => {
+                self.data.clear();
+                self.data.extend_from_slice(reply);
+                Some(())
+            }
+            Join::Least => self.take_least(reply),
+            Join::Pick(_) => {
+                if !crate::resp::is_nil(reply) {
+                    self.elements.push((self.data.len() as u32, reply.len() as u32));
+                    self.data.extend_from_slice(reply);
+                }
+                Some(())
+            }
+            Join::Cursor { node, nodes } => self.take_cursor(reply, node, nodes),
         }
+    }
+
+    fn take_all(&mut self, reply: &[u8]) -> Option<()> {
+        let end = memchr::memchr(b'\n', reply)? + 1;
+        let count: i64 = std::str::from_utf8(reply.get(1..end - 2)?).ok()?.parse().ok()?;
+        self.sum += matches!(reply.first(), Some(b'*' | b'~')).then_some(count)?;
+        self.data.extend_from_slice(reply.get(end..)?);
+        Some(())
+    }
+
+    /// Two such replies differ in nothing but their digits.
+    fn take_least(&mut self, reply: &[u8]) -> Option<()> {
+        if self.data.is_empty() {
+            self.data.extend_from_slice(reply);
+        } else if self.data.len() == reply.len() {
+            self.data.iter_mut().zip(reply).for_each(|(least, byte)| *least = (*least).min(*byte));
+        } else {
+            return None;
+        }
+        Some(())
+    }
+
+    /// `*2`, the cursor as a bulk string, the keys.
+    fn take_cursor(&mut self, reply: &[u8], node: u64, nodes: u64) -> Option<()> {
+        let body = reply.strip_prefix(b"*2\r\n")?;
+        let Ok(Scan::Complete(end)) = ReplyScanner::default().scan(body) else { return None };
+        let (cursor, keys) = body.split_at(end);
+        let digits = cursor.get(memchr::memchr(b'\n', cursor)? + 1..cursor.len() - 2)?;
+        let cursor: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        let next = super::fanout::next_cursor(cursor, node, nodes)?;
+        self.data.extend_from_slice(b"*2\r\n");
+        push_bulk(&mut self.data, next.to_string().as_bytes());
+        self.data.extend_from_slice(keys);
+        Some(())
     }
 
     fn take_elements(&mut self, part: u32, reply: &[u8]) -> Option<()> {
@@ -169,15 +242,30 @@ impl Gather {
     }
 
     /// Appends the merged reply.
-    pub fn finish(&self, out: &mut Vec<u8>) {
-        if let Some(error) = &self.error {
+    pub fn finish(&self, out: &mut Vec<u8>, protocol: u8) {
+        let spoiled = self.join != Join::AnyOk || self.data.is_empty();
+        if let Some(error) = self.error.as_ref().filter(|_| spoiled) {
             out.extend_from_slice(error);
             return;
         }
-        match self.merge {
-            Merge::AllOk => out.extend_from_slice(b"+OK\r\n"),
-            Merge::Sum => push_integer(out, self.sum),
-            Merge::Array => {
+        match self.join {
+            Join::Keys(Merge::AllOk) => out.extend_from_slice(b"+OK\r\n"),
+            Join::Keys(Merge::Sum) => push_integer(out, self.sum),
+            Join::Concat => {
+                push_array_header(out, self.sum.max(0) as usize);
+                out.extend_from_slice(&self.data);
+            }
+            Join::First | Join::AnyOk | Join::Least | Join::Cursor { .. } => {
+                out.extend_from_slice(&self.data)
+            }
+            Join::Pick(random) => {
+                let count = (self.elements.len() as u64).max(1);
+                match self.element((random % count) as u32) {
+                    b"" => push_nil(out, protocol),
+                    element => out.extend_from_slice(element),
+                }
+            }
+            Join::Keys(Merge::Array) => {
                 push_array_header(out, self.elements.len());
                 for position in 0..self.elements.len() {
                     out.extend_from_slice(self.element(position as u32));

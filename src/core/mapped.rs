@@ -6,6 +6,7 @@
 use super::client::Slot;
 use super::gather::MappedKey;
 use super::run::Hook;
+use super::set_options::{check_set_options, unix_seconds};
 use super::{ClientKey, Core, Kind, Route, recycle};
 use crate::cache::{Loaded, Miss, ReadThrough};
 use crate::cluster::{Entry, Owner};
@@ -17,7 +18,6 @@ use crate::source::Source;
 use crate::writeback::{Write, WriteBehind};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 /// What a core needs of the floors that own mapped data.
@@ -48,15 +48,15 @@ pub(super) enum Split {
     Plain,
     /// Reads: these keys are looked at once all parts are here.
     Reads(Vec<MappedKey>),
-    /// `MSET`: per key, `Some` when it is mapped, with its time to live (ms; 0 = none).
-    Writes(Vec<Option<u64>>),
+    /// `MSET`: per key, `Some` when it is mapped.
+    Writes(Vec<Option<Keep>>),
 }
 
 impl Split {
     /// Whether two keys (slot, position) may be in one part: only those of one slot, and a mapped write is alone.
     pub fn may_share(&self, a: &(u16, u32), b: &(u16, u32)) -> bool {
         let alone = |position: u32| match self {
-            Self::Writes(ttls) => ttls.get(position as usize).is_some_and(Option::is_some),
+            Self::Writes(keeps) => keeps.get(position as usize).is_some_and(Option::is_some),
             Self::Plain | Self::Reads(_) => false,
         };
         a.0 == b.0 && !alone(a.1) && !alone(b.1)
@@ -64,12 +64,30 @@ impl Split {
 
     /// Encodes the part that holds the mapped write at `position`; false when it is none.
     pub fn encode(&self, args: &Args<'_>, position: u32, out: &mut Vec<u8>) -> bool {
-        let Self::Writes(ttls) = self else { return false };
-        let Some(Some(ttl)) = ttls.get(position as usize) else { return false };
+        let Self::Writes(keeps) = self else { return false };
+        let Some(Some(keep)) = keeps.get(position as usize) else { return false };
         let key = args.get(1 + position as usize * 2).unwrap_or_default();
         let value = args.get(2 + position as usize * 2).unwrap_or_default();
-        push_set(out, key, value, *ttl);
+        push_set(out, key, value, *keep);
         true
+    }
+}
+
+/// What becomes of the cached entry of a key that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// It holds the written value for so long (ms; 0 = for ever).
+    Value(u64),
+    /// It goes: of the rows behind the key another one may be the newest, which the next read finds out.
+    Nothing,
+}
+
+impl Keep {
+    fn of(bound: &Bound) -> Self {
+        match bound.is_append() {
+            true => Self::Nothing,
+            false => Self::Value(bound.mapping.ttl.map_or(0, |ttl| (ttl.as_millis() as u64).max(1))),
+        }
     }
 }
 
@@ -143,13 +161,13 @@ impl Core {
         check_set_options(args, command)?;
         let prepared = self.prepare(key, value)?;
         let Some(bound) = self.bound(prepared.mapping) else { return Ok(()) };
-        let (ttl, cached) = (ttl_ms(&bound), bound.mapping.cache);
+        let (keep, cached) = (Keep::of(&bound), bound.mapping.cache);
         self.commit(vec![prepared])?;
         if !cached {
             self.answer_now(index, Some(command), b"+OK\r\n");
-        } else if command.name == "set" && args.len() == 3 {
+        } else if keep == Keep::Nothing || command.name == "set" && args.len() == 3 {
             let mut request = self.spare.pop().unwrap_or_default();
-            push_set(&mut request, key, value, ttl);
+            push_set(&mut request, key, value, keep);
             self.forward(index, command, slot::slot(key), Entry::UNMAPPED, &request);
             recycle(request, &mut self.spare);
         } else {
@@ -178,13 +196,13 @@ impl Core {
         Ok((mapping, bound, found))
     }
 
-    /// Queues checked writes. When one is refused (the queue is full), those before it stay queued.
+    /// Queues checked writes: all of them, or none when there is no room.
     fn commit(&self, prepared: Vec<Prepared>) -> Result<(), String> {
         let Some(data) = &self.data else { return Ok(()) };
-        for Prepared { mapping, key, write } in prepared {
-            data.writes.enqueue(mapping, key.clone(), write).map_err(|error| error.to_string())?;
-            data.reads.note_write(mapping, &key);
-        }
+        let keys: Vec<_> = prepared.iter().map(|write| (write.mapping, write.key.clone())).collect();
+        let writes = prepared.into_iter().map(|Prepared { mapping, key, write }| (mapping, key, write));
+        data.writes.enqueue_all(writes).map_err(|error| error.to_string())?;
+        keys.iter().for_each(|(mapping, key)| data.reads.note_write(*mapping, key));
         Ok(())
     }
 
@@ -227,12 +245,12 @@ impl Core {
 
     /// `MSET` with mapped keys: all values are checked before anything happens.
     fn write_many(&self, args: &Args<'_>) -> Result<Split, String> {
-        let mut ttls = Vec::new();
+        let mut keeps = Vec::new();
         let mut prepared = Vec::new();
         for at in (1..args.len()).step_by(2) {
             let (key, value) = (args.get(at).unwrap_or_default(), args.get(at + 1).unwrap_or_default());
             let Ok((_, bound, _)) = self.find(key) else {
-                ttls.push(None);
+                keeps.push(None);
                 continue;
             };
             if !bound.mapping.cache {
@@ -242,10 +260,10 @@ impl Core {
                 ));
             }
             prepared.push(self.prepare(key, value)?);
-            ttls.push(Some(ttl_ms(&bound)));
+            keeps.push(Some(Keep::of(&bound)));
         }
         self.commit(prepared)?;
-        Ok(Split::Writes(ttls))
+        Ok(Split::Writes(keeps))
     }
 
     /// `DEL` and `UNLINK`: on a read-only mapping they drop the cached entry; on a written one they delete the row.
@@ -348,7 +366,7 @@ impl Core {
             }
             Some(Slot::Gathering(_, gather)) => {
                 gather.fill(&results, |out, result| push_loaded(out, result, protocol));
-                gather.finish(&mut reply);
+                gather.finish(&mut reply, protocol);
             }
             Some(Slot::Ready(_)) | None => return,
         }
@@ -366,36 +384,12 @@ fn push_loaded(out: &mut Vec<u8>, result: &Loaded, protocol: u8) {
     }
 }
 
-/// `SET key value PX ttl`, without `PX` when `ttl` (ms) is 0.
-fn push_set(out: &mut Vec<u8>, key: &[u8], value: &[u8], ttl: u64) {
-    if ttl == 0 {
-        push_command(out, [b"SET", key, value]);
-    } else {
-        push_command(out, [b"SET", key, value, b"PX", ttl.to_string().as_bytes()]);
+/// `SET key value PX ttl`, without `PX` where there is no ttl. An entry that is to go is stored as one that has expired
+/// already: that is answered with `OK`, as the write of a value is.
+fn push_set(out: &mut Vec<u8>, key: &[u8], value: &[u8], keep: Keep) {
+    match keep {
+        Keep::Value(0) => push_command(out, [b"SET", key, value]),
+        Keep::Value(ttl) => push_command(out, [b"SET", key, value, b"PX", ttl.to_string().as_bytes()]),
+        Keep::Nothing => push_command(out, [b"SET", key, b"", b"PXAT", b"1"]),
     }
-}
-
-fn ttl_ms(bound: &Bound) -> u64 {
-    bound.mapping.ttl.map_or(0, |ttl| (ttl.as_millis() as u64).max(1))
-}
-
-/// Options whose effect on the row is known before Redis answers.
-fn check_set_options(args: &Args<'_>, command: &Command) -> Result<(), String> {
-    if command.name != "set" {
-        return Ok(());
-    }
-    for option in args.iter().skip(3) {
-        if [&b"NX"[..], b"XX", b"GET"].iter().any(|refused| option.eq_ignore_ascii_case(refused)) {
-            return Err(format!(
-                "ERR SET with {} is not supported on mapped keys yet; use plain SET",
-                String::from_utf8_lossy(option).to_uppercase()
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Seconds since the Unix epoch.
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -3,7 +3,7 @@
 //! Must not know: how requests were routed.
 
 use super::client::Slot;
-use super::{ClientKey, Core, NO_COMMAND, Route, recycle};
+use super::{ClientKey, Core, Kind, NO_COMMAND, Route, recycle};
 use crate::cluster::{Entry, Owner};
 use crate::resp::is_nil;
 
@@ -70,6 +70,9 @@ impl Core {
         if kind == b'-' || is_nil(reply) {
             return self.take_special(index, reply);
         }
+        if upstream.take_early(reply) {
+            return true;
+        }
         let Some(entry) = upstream.answer() else {
             self.outbox.close.push(index);
             self.upstream_lost(index, "it sent a reply that nothing asked for");
@@ -84,6 +87,9 @@ impl Core {
                     self.count_hit(&entry, reply);
                 }
                 self.deliver(&entry, reply);
+                if !self.dedicated.is_idle() {
+                    self.dedicated_answered(index);
+                }
             }
             // Only now is it known to be of use: one that refuses us must not be tried without pause.
             Owner::Handshake => upstream.failures = 0,
@@ -107,9 +113,15 @@ impl Core {
             self.upstream_lost(index, &reason);
             return false;
         }
+        if upstream.take_early(reply) {
+            return true;
+        }
+        // A transaction that is refused at its end was refused for the sake of one of its commands.
+        let refusal = upstream.take_refusal();
         let is_error = reply.first() == Some(&b'-');
+        let reason = if is_error { refusal.as_deref().unwrap_or(reply) } else { reply };
         let again =
-            is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reply);
+            is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reason);
         if again {
             return true;
         }
@@ -127,6 +139,7 @@ impl Core {
             if !wants_key || !self.load_missing(&oldest, &request) {
                 self.deliver(&oldest, reply);
             }
+            self.dedicated_answered(index);
         }
         recycle(request, &mut self.spare);
         true
@@ -156,8 +169,9 @@ impl Core {
         }
         let mut merged = self.spare.pop().unwrap_or_default();
         let Some(client) = self.client_mut(key) else { return };
+        let protocol = client.session.protocol;
         let Some(Slot::Gathering(begun, gather)) = client.slot_mut(seq) else { return };
-        gather.finish(&mut merged);
+        gather.finish(&mut merged, protocol);
         let begun = *begun;
         // The gather goes back to the spares before its slot becomes an answered one.
         let slot = Slot::Waiting(begun);
@@ -183,9 +197,13 @@ impl Core {
         let Some(begun) = client.complete(seq, reply, &mut self.spare) else { return };
         let done = before - client.inflight();
         let paused = client.paused;
+        // What the proxy asks for itself (fills) is no client's command.
+        let counted = client.kind != Kind::Internal;
         self.stats.inflight.sub(done as u64);
-        self.stats.latency[route as usize].record(self.now.saturating_sub(begun.at));
-        self.count((begun.command != NO_COMMAND).then_some(begun.command), reply);
+        if counted {
+            self.stats.latency[route as usize].record(self.now.saturating_sub(begun.at));
+            self.count((begun.command != NO_COMMAND).then_some(begun.command), reply);
+        }
         self.touch(index);
         if paused {
             self.check_resume(index);

@@ -8,6 +8,7 @@
 use super::order::{Way, way_of};
 use super::{ClientKey, Core, NO_COMMAND, recycle};
 use crate::cluster::{Entry, Link, Owner, Upstream, client_addr};
+use crate::command::COMMANDS;
 use crate::resp::{push_command, push_error};
 
 /// Redirects and retries of one request before its error is passed on.
@@ -74,10 +75,17 @@ impl Core {
         let addr = upstream.addr.clone();
         let lost = upstream.take_all();
         self.outbox.refresh = true;
-        tracing::debug!(node = %addr, reason, requests = lost.len(), "upstream connection lost");
+        tracing::warn!(node = %addr, reason, requests = lost.len(), "upstream connection lost");
         let mut again = Vec::new();
+        let dedicated = self.dedicated.owns(index);
         for mut request in lost {
-            if (!request.sent || request.entry.readonly) && request.entry.attempts < ATTEMPTS {
+            if dedicated && !request.sent {
+                let text = format!("ERR dsproxy: {addr} is unreachable ({reason}); the command was not run");
+                self.fail(&request.entry, &text);
+            } else if (!request.sent || request.entry.readonly)
+                && !dedicated
+                && request.entry.attempts < ATTEMPTS
+            {
                 request.entry.attempts += u8::from(request.sent);
                 self.stats.retries.add(u64::from(request.sent));
                 again.push(request);
@@ -89,6 +97,7 @@ impl Core {
             }
         }
         self.send_again(index, again);
+        self.dedicated_lost(index);
     }
 
     /// Looks at an error reply to the oldest request of a connection: true when the request was sent on, will be, or was
@@ -99,10 +108,30 @@ impl Core {
         let Some(oldest) = upstream.oldest().copied() else { return false };
         let mut request = self.spare.pop().unwrap_or_default();
         request.extend_from_slice(upstream.oldest_request());
-        let way = way_of(&request);
-        let slot = way.map_or(0, |way| way.slot);
+        if self.dedicated.owns(index) {
+            let moved = match &verdict {
+                Verdict::Moved(addr) => client_addr(addr, &upstream.addr).map(|addr| (addr, false)),
+                Verdict::Ask(addr) => client_addr(addr, &upstream.addr).map(|addr| (addr, true)),
+                Verdict::Later => None,
+            };
+            if let Some((addr, asking)) = moved.filter(|_| oldest.attempts < ATTEMPTS) {
+                upstream.answer();
+                self.outbox.refresh = true;
+                let entry = Entry { attempts: oldest.attempts + 1, ..oldest };
+                self.redirect_dedicated(index, &addr, asking, entry, &request);
+                recycle(request, &mut self.spare);
+                return true;
+            }
+            recycle(request, &mut self.spare);
+            return false;
+        }
+        let Some(way) = way_of(&request) else {
+            // It was sent to this node for its own sake, not for a slot.
+            recycle(request, &mut self.spare);
+            return false;
+        };
         let is_late = self.now.saturating_sub(oldest.at) > self.options.command_timeout_us;
-        let is_overtaken = self.is_overtaken(index, &oldest, slot);
+        let is_overtaken = self.is_overtaken(index, &oldest, way.slot);
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         let asked = upstream.addr.clone();
         let entry = Entry { attempts: oldest.attempts.saturating_add(1), ..oldest };
@@ -118,7 +147,7 @@ impl Core {
                 self.fail(&oldest, "CLUSTERDOWN dsproxy: the nodes disagree about who serves this slot; the command was not run");
             }
             // A later request may find its keys where this one did not, and be served before it.
-            Verdict::Ask(_) if is_overtaken && way.is_some_and(|way| way.keys > 1) => {
+            Verdict::Ask(_) if is_overtaken && way.keys > 1 => {
                 upstream.answer();
                 self.fail(&oldest, "TRYAGAIN Multiple keys request during rehashing of slot");
             }
@@ -135,7 +164,7 @@ impl Core {
                 upstream.answer();
                 self.outbox.refresh = true;
                 self.stats.retries.add(1);
-                self.try_later(slot, entry, &request);
+                self.try_later(way.slot, entry, &request);
             }
         }
         recycle(request, &mut self.spare);
@@ -149,22 +178,12 @@ impl Core {
         self.parking.park_again(slot, Entry { attempts: 0, ..entry }, request.to_vec());
     }
 
-    fn redirect(
-        &mut self,
-        asked: &str,
-        addr: &str,
-        entry: Entry,
-        request: &[u8],
-        way: Option<Way>,
-        asking: bool,
-    ) {
+    fn redirect(&mut self, asked: &str, addr: &str, entry: Entry, request: &[u8], way: Way, asking: bool) {
         let Owner::Client { index, serial, .. } = entry.owner else { return };
         let Some(client) = self.client(ClientKey { index, serial }) else { return };
         let protocol = client.session.protocol;
         self.stats.redirects.add(1);
-        if let Some(way) = way
-            && self.parking.has_company(way.slot, &entry)
-        {
+        if self.parking.has_company(way.slot, &entry) {
             // An earlier request of the client may wait for this slot.
             return self.parking.park_again(way.slot, entry, request.to_vec());
         }
@@ -177,7 +196,8 @@ impl Core {
             self.send_to(upstream, nobody, b"*1\r\n$6\r\nASKING\r\n");
         }
         self.send_to(upstream, entry, request);
-        if let Some(way) = way.filter(|way| asking && way.keys > 1)
+        if asking
+            && way.keys > 1
             && let Some(mark) = self.upstreams.get(upstream).map(Upstream::mark)
         {
             // The source may still serve later requests for some of the keys: not before this one is answered.
@@ -185,12 +205,41 @@ impl Core {
         }
     }
 
-    /// Answers a request with an error of our own; `text` begins with its code.
+    /// Answers a request with an error of our own; `text` begins with its code. The log line and the error carry the
+    /// same request id: the client's id, and the number of the request on its connection.
     pub(super) fn fail(&mut self, entry: &Entry, text: &str) {
+        let Owner::Client { index, serial, seq, .. } = entry.owner else { return };
+        let Some(client) = self.client(ClientKey { index, serial }) else { return };
+        let request = format!("{}-{seq}", client.session.id);
+        if self.failures.may_log(self.now) {
+            let command = COMMANDS.get(usize::from(entry.command)).map_or("?", |command| command.name);
+            tracing::warn!(request, command, error = text, "a command failed");
+        }
         let mut reply = self.spare.pop().unwrap_or_default();
-        push_error(&mut reply, text);
+        push_error(&mut reply, format!("{text} [request {request}]"));
         self.deliver(entry, &reply);
         recycle(reply, &mut self.spare);
+    }
+}
+
+/// Lets a burst of failures through to the log, not a flood: a node that is gone fails thousands of commands a second.
+#[derive(Debug, Default)]
+pub(super) struct FailureLog {
+    second: u64,
+    lines: u32,
+}
+
+impl FailureLog {
+    /// Lines per second and worker.
+    const LINES: u32 = 10;
+
+    fn may_log(&mut self, now: u64) -> bool {
+        let second = now / 1_000_000;
+        if second != self.second {
+            (self.second, self.lines) = (second, 0);
+        }
+        self.lines += 1;
+        self.lines <= Self::LINES
     }
 }
 

@@ -44,6 +44,17 @@ impl Routes {
     #[inline]
     pub fn upstream(&mut self, slot: u16, protocol: u8, upstreams: &mut Slab<Upstream>) -> Option<usize> {
         let node = self.topology.owner(slot)?;
+        self.upstream_of(node, protocol, upstreams)
+    }
+
+    /// The connection to node `node` of the topology in dialect `protocol`.
+    #[inline]
+    pub fn upstream_of(
+        &mut self,
+        node: usize,
+        protocol: u8,
+        upstreams: &mut Slab<Upstream>,
+    ) -> Option<usize> {
         let dialect = usize::from(protocol >= 3);
         match self.by_node.get(node)?[dialect] {
             NONE => {

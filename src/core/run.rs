@@ -2,7 +2,7 @@
 //!
 //! Must not know: replies.
 
-use super::client::{Begun, Slot};
+use super::client::{Begun, Client, Slot};
 use super::{ClientKey, Core, Kind};
 use crate::cluster::{Entry, Owner};
 use crate::command::{self, Class, Command};
@@ -184,27 +184,28 @@ impl Core {
         let command = match command::resolve(&args) {
             Ok(command) => command,
             Err(error) => {
+                self.refuse_transaction(index);
                 self.answer_error(index, None, &error.message(&args));
                 return Flow::Ran;
             }
         };
-        // A change of dialect changes the upstream connection: earlier requests must be answered first, or later ones
-        // could overtake them.
-        if matches!(command.name, "hello" | "reset")
-            && self.clients.get(index).is_some_and(|c| c.inflight() > 0)
-        {
+        let class = command.class_of(&args);
+        if self.clients.get(index).is_some_and(|c| c.inflight() > 0 && changes_way(c, command, class)) {
             return Flow::Wait;
         }
-        self.run_command(index, command, &args);
+        self.run_command(index, command, class, &args);
         Flow::Ran
     }
 
-    fn run_command(&mut self, index: usize, command: &'static Command, args: &Args<'_>) {
+    fn run_command(&mut self, index: usize, command: &'static Command, class: Class, args: &Args<'_>) {
         let Some(client) = self.clients.get(index) else { return };
         if !client.session.authenticated && !command.flags.contains(command::Flags::NO_AUTH) {
             return self.answer_error(index, Some(command), b"NOAUTH Authentication required.");
         }
-        match command.class_of(args) {
+        if client.transaction.is_some() && self.queue(index, command, args) {
+            return;
+        }
+        match class {
             Class::Single => self.run_single(index, command, args),
             Class::Split(merge) => self.run_split(index, command, merge, args),
             Class::Local => self.run_local(index, command, args),
@@ -212,12 +213,12 @@ impl Core {
                 let text = format!("ERR '{}' is refused by this proxy: {}", command.name, command.note);
                 self.answer_error(index, Some(command), text.as_bytes());
             }
-            Class::FanOut
-            | Class::Transaction
-            | Class::Blocking
-            | Class::BlockingIf(_)
-            | Class::PubSub
-            | Class::Script => {
+            Class::FanOut => self.run_fanout(index, command, args),
+            Class::Script => self.run_single(index, command, args),
+            Class::Transaction if command.name == "watch" => self.run_watch(index, command, args),
+            Class::Transaction => self.run_transaction(index, command),
+            Class::Blocking if command.takes_keys() => self.run_blocking(index, command, args),
+            Class::Blocking | Class::BlockingIf(_) | Class::PubSub => {
                 let text = format!("ERR '{}' is not supported by this proxy yet", command.name);
                 self.answer_error(index, Some(command), text.as_bytes());
             }
@@ -280,6 +281,7 @@ impl Core {
             mapping,
             readonly: command.is_readonly(),
             attempts: 0,
+            more: 0,
         };
         self.send(slot, entry, request);
     }
@@ -324,6 +326,17 @@ impl Core {
             client.need = 0;
             self.stats.pauses.add(1);
         }
+    }
+}
+
+/// True for a command that goes over another connection than those before it: these must be answered first, or it could
+/// overtake them, or be overtaken.
+fn changes_way(client: &Client, command: &Command, class: Class) -> bool {
+    match class {
+        Class::Blocking => client.transaction.is_none(),
+        Class::Transaction => command.name == "watch" || client.watch.is_some(),
+        Class::Local => matches!(command.name, "hello" | "reset"),
+        _ => false,
     }
 }
 

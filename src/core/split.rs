@@ -3,7 +3,7 @@
 //! Must not know: how the replies come back together (`gather.rs`).
 
 use super::client::{Begun, Slot};
-use super::gather::Gather;
+use super::gather::{Gather, Join};
 use super::mapped::Split;
 use super::{Core, recycle};
 use crate::cluster::{Entry, Owner};
@@ -59,7 +59,7 @@ impl Core {
     ) {
         let at = self.now;
         let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
-        gather.reset(merge, by_slot.len());
+        gather.reset(Join::Keys(merge), by_slot.len());
         if let Split::Reads(keys) = &mut mapped {
             gather.mapped = std::mem::take(keys);
         }
@@ -85,6 +85,7 @@ impl Core {
                 mapping: Entry::UNMAPPED,
                 readonly: command.is_readonly(),
                 attempts: 0,
+                more: 0,
             };
             self.send(*slot, entry, &request);
         }

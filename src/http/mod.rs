@@ -14,6 +14,7 @@ mod stall;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -38,6 +39,8 @@ pub struct HttpState {
     pub health: Arc<Health>,
     /// What `/write` and `/read` do.
     pub facade: Facade,
+    /// Requests so far that came without an id of their own.
+    pub requests: AtomicU64,
 }
 
 /// Accepts a value. `Ok` promises as much as the answer `accepted` does.

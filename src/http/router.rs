@@ -3,17 +3,22 @@
 //! Must not know: what a route does.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Body;
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response};
 use tokio::time::timeout;
 
 use super::HttpState;
 use super::error::ApiError;
 use super::routes::{Answer, Call, ROUTES, Route};
+
+/// The header of a request's id, in requests and answers.
+const REQUEST_ID: &str = "x-request-id";
 
 /// The `route` label of requests that match none.
 const UNMATCHED: &str = "unmatched";
@@ -25,19 +30,36 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let start = Instant::now();
+    let id = request_id(&state, &request);
     let found = find(request.method(), request.uri().path());
     let (label, answer) = match found {
         Ok(route) => (route.path, run(Arc::clone(&state), route, request).await),
         Err((label, error)) => (label, Err(error)),
     };
-    let response = answer.unwrap_or_else(|error| {
+    let mut response = answer.unwrap_or_else(|error| {
         if error.status().is_server_error() {
-            tracing::warn!(route = label, %error, "request failed");
+            tracing::warn!(request = id, route = label, %error, "request failed");
         }
         error.response()
     });
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     state.metrics.http.request(label, response.status().as_u16(), start.elapsed());
     response
+}
+
+/// The id by which a request is found in the log: the caller's own where it gave a reasonable one.
+fn request_id<B>(state: &HttpState, request: &Request<B>) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let reasonable = |id: &&str| {
+        (1..=64).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    match given.filter(reasonable) {
+        Some(id) => id.to_owned(),
+        None => format!("http-{}-{}", std::process::id(), state.requests.fetch_add(1, Ordering::Relaxed)),
+    }
 }
 
 /// The route of a request, or the label and the error of one that has none.

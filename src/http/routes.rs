@@ -88,6 +88,10 @@ async fn ready(call: Call) -> Answer {
 
 async fn write(call: Call) -> Answer {
     let malformed = |error: String| ApiError::Malformed(format!("the body is not a write request: {error}"));
+    // serde takes a list of the fields as well, by position.
+    if call.body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(malformed("expected an object with `user_id` and `value`".to_owned()));
+    }
     let request: WriteRequest =
         serde_json::from_slice(&call.body).map_err(|error| malformed(error.to_string()))?;
     if request.user_id.is_empty() {

@@ -442,14 +442,13 @@ fn histogram(pairs: &[(&str, &str)], merged: &Merged) -> proto::Metric {
     let mut count = 0;
     for (index, n) in merged.buckets.iter().enumerate() {
         count += n;
-        let bound = match index {
-            last if last == BUCKETS - 1 => f64::INFINITY,
-            index => (FIRST_BOUND_US << index) as f64 / 1e6,
-        };
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(bound);
-        bucket.set_cumulative_count(count);
-        buckets.push(bucket);
+        // The encoder adds the last bucket by itself, and spells its bound as Prometheus does: `+Inf`.
+        if index + 1 < BUCKETS {
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound((FIRST_BOUND_US << index) as f64 / 1e6);
+            bucket.set_cumulative_count(count);
+            buckets.push(bucket);
+        }
     }
     histogram.set_bucket(buckets);
     histogram.set_sample_count(count);

@@ -119,7 +119,7 @@ const DECODE_DEPTH: usize = 32;
 /// Decodes one whole reply, for the few that the proxy itself must understand.
 ///
 /// `redis-protocol` recurses into nested values without a limit, so depth is checked before it sees the bytes; and
-/// its RESP3 decoder refuses RESP2's nil spellings, so those are answered here when they are the whole reply.
+/// its RESP3 decoder refuses RESP2's nil spellings, so it is shown RESP3's instead, at any depth.
 ///
 /// # Errors
 /// [`MalformedReply`] when the bytes are not exactly one reply, or nest deeper than 32 levels.
@@ -128,50 +128,58 @@ pub fn decode_reply(reply: &[u8]) -> Result<resp3::types::BytesFrame, MalformedR
         Scan::Complete(end) if end == reply.len() => {}
         _ => return Err(MalformedReply),
     }
-    if is_nil(reply) {
-        return Ok(resp3::types::BytesFrame::Null);
-    }
-    if depth(reply)? > DECODE_DEPTH {
-        return Err(MalformedReply);
-    }
-    match resp3::decode::complete::decode_bytes(&Bytes::copy_from_slice(reply)) {
+    let reply = understandable(reply)?;
+    match resp3::decode::complete::decode_bytes(&reply) {
         Ok(Some((frame, used))) if used == reply.len() => Ok(frame),
         _ => Err(MalformedReply),
     }
 }
 
-/// Deepest nesting of a whole, scanned reply.
-fn depth(reply: &[u8]) -> Result<usize, MalformedReply> {
+/// A copy of a whole, scanned reply with RESP3's null in place of RESP2's; refused when it nests too deep.
+fn understandable(reply: &[u8]) -> Result<Bytes, MalformedReply> {
+    let mut copy = Vec::with_capacity(reply.len());
+    // Per open value, how many values must still end before it does.
     let mut open: Vec<u64> = Vec::new();
-    let mut deepest = 0;
     let mut at = 0;
     while at < reply.len() {
         let rest = &reply[at..];
         let newline = memchr::memchr(b'\n', rest).ok_or(MalformedReply)?;
         let line = rest.get(1..newline.saturating_sub(1)).ok_or(MalformedReply)?;
-        at += newline + 1;
-        let children = match rest[0] {
-            b'$' | b'!' | b'=' => {
-                at += integer(line).and_then(|n| usize::try_from(n).ok()).map_or(0, |n| n + 2);
-                0
+        let number = integer(line).and_then(|n| u64::try_from(n).ok());
+        let (body, children) = match (rest[0], number) {
+            (b'$' | b'!' | b'=', Some(length)) => {
+                (usize::try_from(length).map_err(|_| MalformedReply)? + 2, 0)
             }
-            b'*' | b'~' | b'>' => integer(line).and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
-            b'%' | b'|' => integer(line).and_then(|n| u64::try_from(n).ok()).map_or(0, |n| n * 2),
-            _ => 0,
+            (b'*' | b'~' | b'>', Some(count)) => (0, count),
+            (b'%', Some(pairs)) => (0, pairs * 2),
+            // An attribute holds the value it describes, which comes after its pairs.
+            (b'|', Some(pairs)) => (0, pairs * 2 + 1),
+            _ => (0, 0),
         };
-        if let Some(last) = open.last_mut() {
-            *last = last.saturating_sub(1);
+        let end = newline + 1 + body;
+        match (rest[0], number) {
+            (b'$' | b'*', None) => copy.extend_from_slice(b"_\r\n"),
+            _ => copy.extend_from_slice(rest.get(..end).ok_or(MalformedReply)?),
         }
-        if children > 0 {
+        at += end;
+        if children == 0 {
+            end_value(&mut open);
+        } else if open.len() < DECODE_DEPTH {
             open.push(children);
-            deepest = deepest.max(open.len());
-            if deepest > DECODE_DEPTH {
-                return Ok(deepest);
-            }
-        }
-        while open.last() == Some(&0) {
-            open.pop();
+        } else {
+            return Err(MalformedReply);
         }
     }
-    Ok(deepest)
+    Ok(Bytes::from(copy))
+}
+
+/// A value has ended, and with it each value around it that it was the last part of.
+fn end_value(open: &mut Vec<u64>) {
+    while let Some(last) = open.last_mut() {
+        *last -= 1;
+        if *last > 0 {
+            return;
+        }
+        open.pop();
+    }
 }

@@ -6,10 +6,10 @@
 use super::{Scan, Span};
 use thiserror::Error;
 
-/// Bounds on what one request may be. Defaults are those of Redis.
+/// Bounds on what one request may be. Defaults are those of Redis; for `args`, of Redis before 7.0 (now 2^31 - 1).
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
-    /// Longest inline request or header line, in bytes.
+    /// Longest inline request (its LF not counted) or header line, in bytes.
     pub inline_bytes: usize,
     /// Most arguments in one request.
     pub args: usize,
@@ -80,11 +80,14 @@ pub enum ProtocolError {
     #[error("Protocol error: unauthenticated bulk length")]
     StrangerLength,
     /// Something else where `$` must stand.
-    #[error("Protocol error: expected '$', got '{}'", .0.escape_ascii())]
+    #[error("Protocol error: expected '$', got '{}'", printable(*.0))]
     ExpectedBulk(u8),
     /// An inline request with an open quote.
     #[error("Protocol error: unbalanced quotes in request")]
     UnbalancedQuotes,
+    /// An inline request with a NUL byte; Redis would not see the end of the line, and wait.
+    #[error("Protocol error: NUL byte in inline request")]
+    InlineNul,
     /// The whole request is larger than the query buffer may become.
     #[error("Protocol error: request larger than the query buffer limit")]
     FrameTooLarge,
@@ -96,6 +99,14 @@ pub enum ProtocolError {
     /// The first bytes are an HTTP request.
     #[error("Protocol error: this port speaks RESP, but the client sent HTTP; use the HTTP port")]
     Http,
+}
+
+/// A byte in a message: as Redis has it where it can be read, escaped otherwise.
+fn printable(byte: u8) -> String {
+    if byte == b' ' || byte.is_ascii_graphic() {
+        return char::from(byte).to_string();
+    }
+    byte.escape_ascii().to_string()
 }
 
 /// Where a request's arguments are: in the frame itself, or unpacked from an inline line.
@@ -208,7 +219,8 @@ impl RequestScanner {
         if buf.starts_with(&[0x16, 0x03]) {
             return Err(ProtocolError::Tls);
         }
-        let window = &buf[..buf.len().min(limits.inline_bytes)];
+        // The limit is for what stands before the LF.
+        let window = &buf[..buf.len().min(limits.inline_bytes.saturating_add(1))];
         let Some(end) = memchr::memchr(b'\n', window) else {
             if buf.len() > limits.inline_bytes {
                 return Err(ProtocolError::InlineTooLong);
@@ -225,8 +237,12 @@ impl RequestScanner {
     /// Turns an inline line into the equivalent multibulk request; `None` for a blank line.
     ///
     /// # Errors
-    /// [`ProtocolError::UnbalancedQuotes`] as Redis has it (`sdssplitargs`).
+    /// [`ProtocolError::UnbalancedQuotes`] as Redis has it (`sdssplitargs`); [`ProtocolError::InlineNul`], because C
+    /// would end the line there.
     pub fn unpack_inline(line: &[u8]) -> Result<Option<Inline>, ProtocolError> {
+        if line.contains(&0) {
+            return Err(ProtocolError::InlineNul);
+        }
         let words = split_words(line).ok_or(ProtocolError::UnbalancedQuotes)?;
         if words.is_empty() {
             return Ok(None);
@@ -248,9 +264,11 @@ fn line<'b>(
     // Headers are a few digits: a byte loop beats a vectorised search here.
     let window = rest.len().min(limits.inline_bytes);
     match rest[..window].iter().position(|b| *b == b'\n') {
-        Some(0) => Ok(Some((&rest[..0], from + 1))),
-        Some(newline) if rest[newline - 1] == b'\r' => Ok(Some((&rest[..newline - 1], from + newline + 1))),
-        Some(newline) => Ok(Some((&rest[..newline], from + newline + 1))),
+        Some(newline) if newline > 0 && rest[newline - 1] == b'\r' => {
+            Ok(Some((&rest[..newline - 1], from + newline + 1)))
+        }
+        // Redis reads on to the next CR. The LF stays in the line, so that it is no number, here as there.
+        Some(newline) => Ok(Some((&rest[..=newline], from + newline + 1))),
         None if rest.len() > limits.inline_bytes => Err(too_long),
         None => Ok(None),
     }
@@ -280,13 +298,17 @@ pub(super) fn integer(digits: &[u8]) -> Option<i64> {
     Some(value)
 }
 
+/// First words of an HTTP request. None is a Redis command that could have ` HTTP/` behind it: `GET` has one argument.
+const HTTP_METHODS: [&str; 9] =
+    ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "CONNECT", "PRI"];
+
 fn is_http(line: &[u8]) -> bool {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    line.windows(6).any(|w| w == b" HTTP/") || line.len() >= 5 && line[..5].eq_ignore_ascii_case(b"host:")
+    let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    HTTP_METHODS.iter().any(|known| method == known.as_bytes()) && line.windows(6).any(|w| w == b" HTTP/")
+        || line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"host:"))
 }
 
-/// `sdssplitargs` of Redis: blanks separate, double quotes with escapes, single quotes with `\'`. A NUL, which ends the
-/// line there, is a byte like any other here.
+/// `sdssplitargs` of Redis: blanks separate, double quotes with escapes, single quotes with `\'`.
 fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -319,7 +341,8 @@ fn split_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
                 rest = single_quoted(tail, &mut word)?;
                 return closed(word, rest);
             }
-            [byte, ..] if is_space(*byte) => return Some((word, rest)),
+            // Vertical tab and form feed separate words, but do not end one: so it is in Redis.
+            [b' ' | b'\t' | b'\n' | b'\r', ..] => return Some((word, rest)),
             [byte, tail @ ..] => {
                 word.push(*byte);
                 rest = tail;

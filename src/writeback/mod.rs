@@ -17,8 +17,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::mapping::{MappingId, Row, WriteMode};
-use crate::source::{Change, Source, SourceError};
-use queue::{Budget, Queue};
+use crate::source::{Source, SourceError};
+use queue::{Arrival, Budget, Queue};
 
 pub use overlay::Pending;
 
@@ -154,11 +154,19 @@ impl WriteBehind {
     /// Writes of one key reach the database in the order of these calls.
     pub fn enqueue(&self, mapping: MappingId, key: Bytes, write: Write) -> Result<(), WriteError> {
         let queue = self.shared.queue(mapping).ok_or(WriteError::ReadOnly)?;
-        let (change, value) = match write {
-            Write::Put { row, value } => (Change::Put(row), Some(value)),
-            Write::Delete { ids } => (Change::Delete(ids), None),
+        self.shared.push([(queue, Arrival::new(key, write))])
+    }
+
+    /// Queues the writes of one command in their order: all of them, or none when one is refused.
+    pub fn enqueue_all(
+        &self,
+        writes: impl IntoIterator<Item = (MappingId, Bytes, Write)>,
+    ) -> Result<(), WriteError> {
+        let arrival = |(mapping, key, write)| {
+            let queue = self.shared.queue(mapping).ok_or(WriteError::ReadOnly)?;
+            Ok((queue, Arrival::new(key, write)))
         };
-        queue.push(key, change, value, &self.shared.budget, self.shared.options.batch_rows)
+        self.shared.push(writes.into_iter().map(arrival).collect::<Result<Vec<_>, WriteError>>()?)
     }
 
     /// What readers of `key` must see while a write of it waits; `None` when nothing does.
@@ -201,6 +209,24 @@ impl WriteBehind {
 }
 
 impl Shared {
+    fn push<'s>(
+        &'s self,
+        arrivals: impl IntoIterator<Item = (&'s Queue, Arrival)> + AsRef<[(&'s Queue, Arrival)]>,
+    ) -> Result<(), WriteError> {
+        let sizes = || arrivals.as_ref().iter().map(|(_, arrival)| arrival.size);
+        let (mut rows, mut bytes) = (sizes().count(), sizes().sum());
+        self.budget.take(rows, bytes)?;
+        for (queue, arrival) in arrivals {
+            let size = arrival.size;
+            if let Err(closed) = queue.push(arrival, self.options.batch_rows) {
+                self.budget.give_back(rows, bytes);
+                return Err(closed);
+            }
+            (rows, bytes) = (rows - 1, bytes - size);
+        }
+        Ok(())
+    }
+
     fn queue(&self, mapping: MappingId) -> Option<&Queue> {
         self.queues.get(usize::from(mapping))?.as_ref()
     }

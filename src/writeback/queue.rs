@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 
 use super::overlay::{Overlay, Pending};
-use super::{Depth, WriteError};
+use super::{Depth, Write, WriteError};
 use crate::mapping::Bound;
 use crate::source::Change;
 
@@ -30,17 +30,18 @@ impl Budget {
         Self { rows: AtomicUsize::new(0), bytes: AtomicUsize::new(0), max_rows, max_bytes }
     }
 
-    fn take(&self, size: usize) -> Result<(), WriteError> {
-        let rows = self.rows.fetch_add(1, Ordering::Relaxed);
+    /// Room for all of it, or none is taken.
+    pub(super) fn take(&self, count: usize, size: usize) -> Result<(), WriteError> {
+        let rows = self.rows.fetch_add(count, Ordering::Relaxed);
         let bytes = self.bytes.fetch_add(size, Ordering::Relaxed);
-        if rows < self.max_rows && bytes.saturating_add(size) <= self.max_bytes {
+        if rows.saturating_add(count) <= self.max_rows && bytes.saturating_add(size) <= self.max_bytes {
             return Ok(());
         }
-        self.give_back(1, size);
+        self.give_back(count, size);
         Err(WriteError::Full { rows, bytes })
     }
 
-    fn give_back(&self, rows: usize, size: usize) {
+    pub(super) fn give_back(&self, rows: usize, size: usize) {
         self.rows.fetch_sub(rows, Ordering::Relaxed);
         self.bytes.fetch_sub(size, Ordering::Relaxed);
     }
@@ -54,6 +55,27 @@ pub(super) struct Entry {
     seq: u64,
     at: Instant,
     size: usize,
+}
+
+/// A write that is about to be queued.
+pub(super) struct Arrival {
+    key: Bytes,
+    change: Change,
+    /// What readers see until its commit; `None` for a deletion.
+    value: Option<Bytes>,
+    /// Approximate bytes.
+    pub(super) size: usize,
+}
+
+impl Arrival {
+    pub(super) fn new(key: Bytes, write: Write) -> Self {
+        let (change, value) = match write {
+            Write::Put { row, value } => (Change::Put(row), Some(value)),
+            Write::Delete { ids } => (Change::Delete(ids), None),
+        };
+        let size = OVERHEAD + key.len() + change.size() + value.as_ref().map_or(0, Bytes::len);
+        Self { key, change, value, size }
+    }
 }
 
 /// When the next batch is due.
@@ -99,16 +121,9 @@ impl Queue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a write at the end.
-    pub(super) fn push(
-        &self,
-        key: Bytes,
-        change: Change,
-        value: Option<Bytes>,
-        budget: &Budget,
-        batch_rows: usize,
-    ) -> Result<(), WriteError> {
-        let size = OVERHEAD + key.len() + change.size() + value.as_ref().map_or(0, Bytes::len);
+    /// Puts a write at the end, for which there is room in the budget.
+    pub(super) fn push(&self, arrival: Arrival, batch_rows: usize) -> Result<(), WriteError> {
+        let Arrival { key, change, value, size } = arrival;
         let order = match &change {
             Change::Put(row) if self.bound.is_append() => row.order_key(&self.bound),
             _ => None,
@@ -118,7 +133,6 @@ impl Queue {
         if inner.closed {
             return Err(WriteError::Closed);
         }
-        budget.take(size)?;
         inner.last_seq += 1;
         let seq = inner.last_seq;
         let overlay = inner.overlays.entry(key.clone()).or_default();

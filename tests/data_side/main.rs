@@ -1,7 +1,9 @@
 //! Tests of the data side (source, write-behind, read-through) against a real Postgres.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod cache;
 mod pg;
 mod source;
+#[path = "../support/mod.rs"]
+mod support;
 mod writeback;

@@ -201,7 +201,7 @@ async fn a_slow_statement_ends_in_time_and_at_the_server() {
     spec.load = Some("select unnest($1::bigint[]) as id, pg_sleep(60)::text as s".into());
     let options =
         PostgresOptions { statement_timeout: Duration::from_millis(200), ..PostgresOptions::default() };
-    let postgres = Postgres::connect(&pg.url(), &options).await.unwrap();
+    let postgres = Postgres::connect(pg.url(), &options).await.unwrap();
     let source = Source::open(postgres, MappingSet::new(vec![spec.clone()]).unwrap()).await.unwrap();
     let (id, found) = source.mappings().find(b"slow:1").unwrap();
     let started = Instant::now();
@@ -215,7 +215,7 @@ async fn a_slow_statement_ends_in_time_and_at_the_server() {
     let (id, found) = source.mappings().find(b"slow:1").unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(300), source.load(id, &[found])).await.is_err());
     crate::pg::until("the statement is cancelled", async || {
-        pg.one("select count(*) from pg_stat_activity where state = 'active' and query like '%pg_sleep(60)%' and pid <> pg_backend_pid()").await == "0"
+        pg.one("select count(*) from pg_stat_activity where datname = current_database() and state = 'active' and query like '%pg_sleep(60)%' and pid <> pg_backend_pid()").await == "0"
     })
     .await;
 }
@@ -235,7 +235,7 @@ async fn a_source_that_does_not_fit_says_everything_at_once() {
         own,
         broken,
     ];
-    let postgres = Postgres::connect(&pg.url(), &PostgresOptions::default()).await.unwrap();
+    let postgres = Postgres::connect(pg.url(), &PostgresOptions::default()).await.unwrap();
     let error = Source::open(postgres, MappingSet::new(specs).unwrap()).await.unwrap_err().to_string();
     for part in [
         "mapping \"gone\": table \"usrs\" does not exist (did you mean \"users\"?)",
@@ -254,7 +254,7 @@ async fn migrations_go_up_and_down_and_stop_at_mistakes() {
     let pg = Pg::start();
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, sql: &str| std::fs::write(directory.path().join(name), sql).unwrap();
-    let open = async || Migrator::open(&pg.url(), Migrations::read(directory.path())?).await;
+    let open = async || Migrator::open(pg.url(), Migrations::read(directory.path())?).await;
     write("0001_users.up.sql", "create table users (id int);");
     write("0001_users.down.sql", "drop table users;");
     write("0002_index.up.sql", "-- dsproxy: no transaction\ncreate index concurrently i on users (id);");

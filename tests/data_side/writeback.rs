@@ -165,7 +165,7 @@ async fn a_poison_row_does_not_hurt_its_neighbours() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_while_the_database_is_killed_and_restarted() {
-    let mut pg = Pg::start();
+    let pg = Pg::private();
     pg.execute(USERS).await;
     let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
     let options = WriteBehindOptions {
@@ -194,7 +194,7 @@ async fn nothing_is_lost_while_the_database_is_killed_and_restarted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_flushes_and_says_what_remained() {
-    let mut pg = Pg::start();
+    let pg = Pg::private();
     pg.execute(USERS).await;
     let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
     let (writes, _) = start(&source, never());
@@ -257,29 +257,4 @@ async fn the_newest_waiting_row_of_an_append_mapping_is_seen_with_its_order() {
     );
     writes.flush_now().await;
     assert_eq!((writes.pending(0, b"l:a"), pg.one("select count(*) from l").await), (None, "2".into()));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement: run it in release mode"]
-async fn figures() {
-    let pg = Pg::start();
-    pg.execute("create table u (id bigint primary key, name text, age int)").await;
-    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
-    for (max_batch_rows, rows) in [(50, 50_000), (1000, 300_000)] {
-        pg.execute("truncate u").await;
-        let (writes, seen) = start(&source, WriteBehindOptions { max_batch_rows, ..never() });
-        let started = Instant::now();
-        for n in 0..rows {
-            set(&writes, &source, &format!("u:{n}"), r#"{"name":"somebody","age":33}"#).unwrap();
-        }
-        let queued = started.elapsed();
-        let started = Instant::now();
-        writes.flush_now().await;
-        let rate = f64::from(rows) / started.elapsed().as_secs_f64();
-        println!(
-            "batches of {max_batch_rows}: {rate:.0} rows/s in {} flushes; enqueue {:.0} ns",
-            seen.flushes.load(Ordering::Relaxed),
-            queued.as_nanos() as f64 / f64::from(rows)
-        );
-    }
 }

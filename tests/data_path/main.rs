@@ -1,0 +1,12 @@
+//! Rows behind keys, end to end: the real program between real clients, a real cluster and a real Postgres.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test's failure is a panic")]
+
+mod bed;
+mod outage;
+mod reads;
+mod refusals;
+mod rest;
+mod scrape;
+#[path = "../support/mod.rs"]
+mod support;
+mod writes;
