@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dsproxy::embedded::free_ports;
-use support::{Proxy, Resp, SharedStack, Value, eventually};
+use support::{Proxy, Resp, SharedStack, eventually};
 
 /// The whole log of a proxy that must not come up.
 #[track_caller]
@@ -35,16 +35,30 @@ struct Redis(Child, u16);
 
 impl Redis {
     fn start(args: &[&str]) -> Self {
-        let port = free_ports(1).unwrap()[0];
+        let ports = free_ports(2).unwrap();
+        let port = ports[0];
         let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--save", "", "--dir", "/tmp", "--bind", "127.0.0.1"])
+            .args([
+                "--port",
+                &port.to_string(),
+                "--cluster-port",
+                &ports[1].to_string(),
+                "--save",
+                "",
+                "--dir",
+                "/tmp",
+                "--bind",
+                "127.0.0.1",
+            ])
             .args(args)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         let redis = Self(child, port);
         eventually(Duration::from_secs(10), "redis-server answers", || {
-            Resp::try_connect(redis.addr().as_str()).is_ok_and(|mut redis| redis.cmd(&["PING"]) != Value::Nil)
+            let Ok(mut redis) = Resp::try_connect(redis.addr().as_str()) else { return false };
+            redis.send(&["PING"]);
+            redis.try_recv().is_ok()
         });
         redis
     }

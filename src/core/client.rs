@@ -89,6 +89,8 @@ pub struct Client {
     pub watch: Option<Watch>,
     slots: VecDeque<Slot>,
     head: u32,
+    /// Bytes of replies whose turn has not come.
+    held: usize,
 }
 
 impl Client {
@@ -113,6 +115,7 @@ impl Client {
             watch: None,
             slots: VecDeque::new(),
             head: 0,
+            held: 0,
         }
     }
 
@@ -124,6 +127,11 @@ impl Client {
     /// Bytes that wait to be written.
     pub fn unwritten(&self) -> usize {
         self.out.len() - self.out_at
+    }
+
+    /// Bytes that wait to be written, and those that wait for their turn.
+    pub fn unread(&self) -> usize {
+        self.unwritten() + self.held
     }
 
     /// True when it owes and is owed nothing.
@@ -145,6 +153,9 @@ impl Client {
     #[inline]
     pub fn open(&mut self, slot: Slot) -> u32 {
         let seq = self.next_seq();
+        if let Slot::Ready(reply) = &slot {
+            self.held += reply.len();
+        }
         self.slots.push_back(slot);
         seq
     }
@@ -171,6 +182,7 @@ impl Client {
         } else {
             let mut kept = spare.pop().unwrap_or_default();
             kept.extend_from_slice(reply);
+            self.held += reply.len();
             if let Some(slot) = self.slots.get_mut(place) {
                 *slot = Slot::Ready(kept);
             }
@@ -181,6 +193,7 @@ impl Client {
     /// Moves replies whose turn has come into `out`.
     fn advance(&mut self, spare: &mut Vec<Vec<u8>>) {
         while let Some(Slot::Ready(reply)) = self.slots.front_mut() {
+            self.held -= reply.len();
             self.out.extend_from_slice(reply);
             super::recycle(std::mem::take(reply), spare);
             self.slots.pop_front();

@@ -136,7 +136,7 @@ impl Core {
             return false;
         }
         if client.inflight() >= self.options.inflight_per_client
-            || client.unwritten() >= self.options.output_pause
+            || client.unread() >= self.options.output_pause
         {
             client.paused = true;
             client.need = 0;
