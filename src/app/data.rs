@@ -64,9 +64,10 @@ impl Data {
         Ok(Some(data))
     }
 
-    /// The handle of one core.
-    pub fn side(&self, loads: mpsc::UnboundedSender<Loads>) -> DataSide {
-        let (source, reads, writes) = (self.source.clone(), self.reads.clone(), self.writes.clone());
+    /// The handle of the core of worker `index`.
+    pub fn side(&self, index: usize, loads: mpsc::UnboundedSender<Loads>) -> DataSide {
+        let writes = self.writes.for_writer(index as u16);
+        let (source, reads) = (self.source.clone(), self.reads.clone());
         DataSide { source, reads, writes, loads }
     }
 
@@ -259,6 +260,15 @@ impl WriteObserver for Observer {
         let Some(metrics) = self.of(mapping) else { return };
         metrics.flush_errors.inc();
         metrics.flush_retries.inc();
+    }
+
+    fn contended(&self, _: MappingId, keys: Vec<Bytes>) {
+        let gateway = self.gateway.clone();
+        tokio::spawn(async move {
+            for key in keys {
+                delete(&gateway, &key).await;
+            }
+        });
     }
 
     fn rejected(&self, mapping: MappingId, key: &[u8], error: &SourceError) {

@@ -126,7 +126,7 @@ impl Server {
                 workers: ends.len(),
                 worker: index,
             };
-            let data = self.data.as_ref().map(|data| data.side(inbox.loads.0.clone()));
+            let data = self.data.as_ref().map(|data| data.side(index, inbox.loads.0.clone()));
             let parts = self.worker_parts(config, &discovery, core_options(config, about), data, inbox);
             self.workers.push(worker::spawn(format!("worker-{index}"), parts)?);
         }
