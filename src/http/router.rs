@@ -99,12 +99,14 @@ where
     let body = if route.method == Method::GET {
         Bytes::new()
     } else {
-        timeout(limit, read_body(body, state.config.max_body)).await.map_err(|_| ApiError::Slow(limit))??
+        timeout(limit, read_body(body, state.config.max_body, DISCARD_TIME.min(limit / 4)))
+            .await
+            .map_err(|_| ApiError::Slow(limit))??
     };
     timeout(limit, (route.handler)(Call { state, head, body })).await.map_err(|_| ApiError::Timeout(limit))?
 }
 
-async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, ApiError>
+async fn read_body<B>(body: B, limit: usize, patience: Duration) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -121,7 +123,7 @@ where
         if bytes.len() + data.len() > limit {
             drop(bytes);
             // Cancelled by its timeout, it leaves nothing behind but an unread body.
-            let _ = timeout(DISCARD_TIME, discard(body)).await;
+            let _ = timeout(patience, discard(body)).await;
             return Err(ApiError::TooLarge(limit));
         }
         bytes.extend_from_slice(&data);
