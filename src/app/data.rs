@@ -48,7 +48,7 @@ impl Data {
         let source = Arc::new(source);
         let runtime = Handle::current();
         let mappings = source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
-        let observer = Arc::new(Observer { mappings, source: source.clone(), gateway: gateway.clone() });
+        let observer = Arc::new(Observer { mappings, gateway: gateway.clone() });
         let writes = WriteBehind::start(source.clone(), write_options(config), observer.clone(), &runtime);
         let store = Arc::new(GatewayStore(gateway.clone()));
         let reads = ReadThrough::start(
@@ -222,17 +222,12 @@ fn spec(mapping: &MappingConfig) -> MappingSpec {
 /// Counts what the services tell, by mapping.
 struct Observer {
     mappings: Vec<MappingMetrics>,
-    source: Arc<Source>,
     gateway: Gateway,
 }
 
 impl Observer {
     fn of(&self, mapping: MappingId) -> Option<&MappingMetrics> {
         self.mappings.get(usize::from(mapping))
-    }
-
-    fn name(&self, mapping: MappingId) -> &str {
-        self.source.mappings().get(mapping).map_or("?", |mapping| &mapping.name)
     }
 }
 
@@ -241,9 +236,6 @@ impl ReadObserver for Observer {
         let Some(metrics) = self.of(mapping) else { return };
         metrics.query(QueryKind::Load, error.is_none(), took);
         metrics.load_keys.observe(keys as f64);
-        if let Some(error) = error {
-            tracing::warn!(mapping = self.name(mapping), keys, %error, "a load failed");
-        }
     }
 }
 
@@ -255,8 +247,7 @@ impl WriteObserver for Observer {
         metrics.flush_duration.observe(took.as_secs_f64());
     }
 
-    fn retrying(&self, mapping: MappingId, error: &SourceError, wait: Duration) {
-        tracing::warn!(mapping = self.name(mapping), %error, ?wait, "a flush failed and will be tried again");
+    fn retrying(&self, mapping: MappingId, _: &SourceError, _: Duration) {
         let Some(metrics) = self.of(mapping) else { return };
         metrics.flush_errors.inc();
         metrics.flush_retries.inc();
@@ -271,9 +262,7 @@ impl WriteObserver for Observer {
         });
     }
 
-    fn rejected(&self, mapping: MappingId, key: &[u8], error: &SourceError) {
-        let key_text = key.escape_ascii().to_string();
-        tracing::error!(mapping = self.name(mapping), key = key_text, %error, "the database refused a row; it is dropped");
+    fn rejected(&self, mapping: MappingId, key: &[u8], _: &SourceError) {
         if let Some(metrics) = self.of(mapping) {
             metrics.rejected("refused", 1);
         }

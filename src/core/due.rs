@@ -3,7 +3,7 @@
 //! Must not know: replies, redirects.
 
 use super::Core;
-use crate::cluster::{Link, Owner};
+use crate::cluster::{Entry, Link, Owner};
 
 impl Core {
     /// Runs what is due: reconnects, timeouts, delayed retries. Call every few tens of milliseconds.
@@ -25,6 +25,7 @@ impl Core {
             let deadline = self.now.saturating_sub(self.options.command_timeout_us);
             for parked in self.parking.expire(deadline) {
                 self.stats.timeouts.add(1);
+                self.doubt(&parked.entry, &parked.request);
                 self.fail(
                     &parked.entry,
                     "ERR dsproxy: no node could serve this slot within the command timeout",
@@ -52,6 +53,13 @@ impl Core {
             upstream.addr
         );
         let silent = upstream.heard_at < deadline;
+        let late: Vec<(Entry, Vec<u8>)> = upstream
+            .requests()
+            .filter(|(entry, _)| entry.at < deadline && !entry.readonly)
+            .map(|(entry, request)| (*entry, request.to_vec()))
+            .collect();
+        late.iter().for_each(|(entry, request)| self.doubt(entry, request));
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
         let mut overdue = Vec::new();
         for entry in upstream.entries_mut().filter(|entry| entry.at < deadline) {
             if matches!(entry.owner, Owner::Client { .. }) {
@@ -81,6 +89,7 @@ impl Core {
         for request in upstream.take_all() {
             if request.entry.at < deadline {
                 self.stats.timeouts.add(u64::from(matches!(request.entry.owner, Owner::Client { .. })));
+                self.doubt(&request.entry, &request.request);
                 self.fail(&request.entry, &text);
             } else {
                 again.push(request);

@@ -293,6 +293,26 @@ impl Core {
         self.commit(prepared)
     }
 
+    /// A request failed that may have been a write of mapped keys: its rows are queued, so the cache may now hold older
+    /// values than the database will. Their entries go once the rows are written.
+    pub(super) fn doubt(&self, entry: &Entry, request: &[u8]) {
+        let Some(data) = self.data.as_ref().filter(|_| !entry.readonly) else { return };
+        let mut scanner = RequestScanner::default();
+        if scanner.scan(request, &RequestLimits::default()).is_err() {
+            return;
+        }
+        let (args, mut keys) = (Args::new(request, scanner.spans()), Vec::new());
+        let Some(command) = crate::command::lookup(args.name()).filter(|command| command.is_write()) else {
+            return;
+        };
+        let _ = command.keys(&args, &mut keys);
+        for key in keys.iter().filter_map(|at| args.get(*at as usize)) {
+            if let Some(mapping) = data.source.mappings().find_id(key) {
+                data.writes.doubt(mapping, key);
+            }
+        }
+    }
+
     /// Counts a read of a mapped key that the cluster answered.
     pub(super) fn count_hit(&self, entry: &Entry, reply: &[u8]) {
         if reply.first() != Some(&b'-')

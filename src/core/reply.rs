@@ -128,10 +128,14 @@ impl Core {
         let wants_key = !is_error && oldest.mapping != Entry::UNMAPPED;
         let mut request = self.spare.pop().unwrap_or_default();
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
-        if wants_key || reply.first() == Some(&b'*') {
+        let doubtful = is_error && !oldest.readonly;
+        if wants_key || doubtful {
             request.extend_from_slice(upstream.oldest_request());
         }
         upstream.answer();
+        if doubtful {
+            self.doubt(&oldest, &request);
+        }
         if matches!(oldest.owner, Owner::Client { .. }) {
             if let Some(cells) = self.node_stats.get(index) {
                 cells.latency.record(self.now.saturating_sub(oldest.at));

@@ -81,6 +81,7 @@ impl Core {
         for mut request in lost {
             if dedicated && !request.sent {
                 let text = format!("ERR dsproxy: {addr} is unreachable ({reason}); the command was not run");
+                self.doubt(&request.entry, &request.request);
                 self.fail(&request.entry, &text);
             } else if (!request.sent || request.entry.readonly)
                 && !dedicated
@@ -93,6 +94,7 @@ impl Core {
                 let text = format!(
                     "ERR dsproxy: the connection to {addr} was lost after the command was sent ({reason}); whether it ran is unknown"
                 );
+                self.doubt(&request.entry, &request.request);
                 self.fail(&request.entry, &text);
             }
         }

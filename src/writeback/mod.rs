@@ -99,8 +99,8 @@ pub trait Observer: Send + Sync {
     fn flushed(&self, _mapping: MappingId, _rows: usize, _took: Duration) {}
     /// A batch failed and will be tried again after `wait`.
     fn retrying(&self, _mapping: MappingId, _error: &SourceError, _wait: Duration) {}
-    /// Several writers wrote these keys at about the same time, and nothing of them waits any more: the cache may hold
-    /// another of their values than the database.
+    /// Nothing of these keys waits any more, and the cache may hold another value than the database: several writers wrote
+    /// them at about the same time, or the cluster did not take a write.
     fn contended(&self, _mapping: MappingId, _keys: Vec<Bytes>) {}
     /// A row was refused by the database and dropped; what the cache holds for `key` is not true.
     fn rejected(&self, _mapping: MappingId, _key: &[u8], _error: &SourceError) {}
@@ -177,6 +177,15 @@ impl WriteBehind {
             Ok((queue, Arrival::new(key, write, self.writer)))
         };
         self.shared.push(writes.into_iter().map(arrival).collect::<Result<Vec<_>, WriteError>>()?)
+    }
+
+    /// Whether the cache took a write of `key` is not known: its entry goes once nothing of the key waits.
+    pub fn doubt(&self, mapping: MappingId, key: &[u8]) {
+        if let Some(queue) = self.shared.queue(mapping)
+            && !queue.doubt(key)
+        {
+            self.shared.observer.contended(mapping, vec![Bytes::copy_from_slice(key)]);
+        }
     }
 
     /// What readers of `key` must see while a write of it waits; `None` when nothing does.

@@ -39,6 +39,11 @@ impl Overlay {
         self.writer = Some(writer);
     }
 
+    /// Notes that the cache may not have taken a write.
+    pub(super) fn doubt(&mut self) {
+        self.contended = true;
+    }
+
     /// Several writers wrote: the cache may have seen their writes in another order than the queue did.
     pub(super) fn is_contended(&self) -> bool {
         self.contended

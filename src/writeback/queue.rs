@@ -174,6 +174,13 @@ impl Queue {
         }
     }
 
+    /// Has the cached entry of `key` dropped with its last waiting write; false when none waits.
+    pub(super) fn doubt(&self, key: &[u8]) -> bool {
+        let mut inner = self.lock();
+        let overlay = inner.overlays.get_mut(key);
+        overlay.map(Overlay::doubt).is_some()
+    }
+
     /// The oldest writes. They stay queued until they are settled.
     pub(super) fn batch(&self, most: usize) -> Vec<Arc<Entry>> {
         self.lock().waiting.iter().take(most).cloned().collect()

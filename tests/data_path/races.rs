@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use crate::bed::{Bed, NO_CLOCK, PATIENCE};
-use crate::support::{Value, eventually};
+use crate::support::{Resp, Value, eventually};
 
 const KEYS: u32 = 2000;
 
@@ -40,4 +40,25 @@ fn the_cache_and_the_database_agree_on_the_last_of_concurrent_writes() {
         let pairs = cached.items().iter().zip(&stored);
         pairs.filter(|(cached, stored)| name(cached) != *stored[0].as_ref().unwrap()).count() == 0
     });
+}
+
+#[test]
+fn a_write_that_the_cluster_refuses_does_not_leave_the_old_value_in_the_cache() {
+    let bed = Bed::private(&NO_CLOCK.replace("1h", "50ms"));
+    let limit_memory = |bytes: &str| {
+        for node in bed.stack().redis_nodes() {
+            assert_eq!(Resp::connect(&*node).cmd(&["CONFIG", "SET", "maxmemory", bytes]).text(), "OK");
+        }
+    };
+    let before = bed.get("user:1");
+    limit_memory("1");
+    let refused = bed.run(&["SET", "@user:1", r#"{"name":"after"}"#]);
+    assert!(refused.error().starts_with("OOM"), "{refused:?}");
+    let refused = bed.run(&["MSET", "@user:2", r#"{"name":"after"}"#, "@user:3", r#"{"name":"after"}"#]);
+    assert!(refused.error().starts_with("OOM"), "{refused:?}");
+    limit_memory("0");
+    bed.wait_flushed();
+    assert_eq!(bed.one("select count(*)::text from users where name = 'after'").as_deref(), Some("3"));
+    eventually(PATIENCE, "the old value is gone", || bed.get("user:1") != before);
+    assert!(bed.get("user:1").contains("after"));
 }
