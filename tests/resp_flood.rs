@@ -147,32 +147,6 @@ fn a_client_that_is_always_behind_costs_no_more_over_time() {
     assert!(highest < before + BOUND, "{} MiB more than before", (highest - before) >> 20);
 }
 
-/// The merged replies of big MGETs must not stay behind in reused buffers.
-#[test]
-fn big_merged_replies_give_their_memory_back() {
-    const BOUND: usize = 64 << 20;
-    let stack = SharedStack::get();
-    let proxy = proxy(&stack, "workers = 1", "");
-    let mut client = proxy.connect();
-    let keys: Vec<String> = (0..8).map(|n| format!("{}{n}", stack.key_prefix())).collect();
-    for key in &keys {
-        client.cmd(&["SET", key, &"v".repeat(1 << 20)]);
-    }
-    let before = resident(proxy.pid());
-    let mget: Vec<&str> = std::iter::once("MGET").chain(keys.iter().map(String::as_str)).collect();
-    let mut requests = Vec::new();
-    (0..24).for_each(|_| dsproxy::resp::push_command(&mut requests, mget.iter().map(|arg| arg.as_bytes())));
-    client.send_raw(&requests);
-    for _ in 0..24 {
-        assert_eq!(client.recv_raw(4), b"*8\r\n");
-        for _ in 0..8 {
-            assert_eq!(client.recv_raw(10), b"$1048576\r\n");
-            client.recv_raw((1 << 20) + 2);
-        }
-    }
-    eventually(PATIENCE, "the memory is given back", || resident(proxy.pid()) < before + BOUND);
-}
-
 #[test]
 fn a_client_that_never_reads_is_closed() {
     let stack = SharedStack::get();
