@@ -104,6 +104,8 @@ pub struct Upstream {
     tail: Vec<u8>,
     need: usize,
     scanner: ReplyScanner,
+    /// How many replies to the oldest request have come, when it has several.
+    early: u32,
     refusal: Option<Box<[u8]>>,
     pushed: u64,
     answered: u64,
@@ -126,6 +128,7 @@ impl Upstream {
             tail: Vec::new(),
             need: 0,
             scanner: ReplyScanner::default(),
+            early: 0,
             refusal: None,
             pushed: 0,
             answered: 0,
@@ -227,8 +230,11 @@ impl Upstream {
     /// them is kept until [`Self::take_refusal`].
     #[inline]
     pub fn take_early(&mut self, reply: &[u8]) -> bool {
-        let Some(oldest) = self.fifo.front_mut().filter(|oldest| oldest.more > 0) else { return false };
-        oldest.more -= 1;
+        if self.fifo.front().is_none_or(|oldest| oldest.more <= self.early) {
+            return false;
+        }
+        // Counted here, not in the entry: should it be sent again, all of its replies come again.
+        self.early += 1;
         if reply.first() == Some(&b'-') && self.refusal.is_none() {
             self.refusal = Some(reply.into());
         }
@@ -244,7 +250,8 @@ impl Upstream {
     #[inline]
     pub fn answer(&mut self) -> Option<Entry> {
         let entry = self.fifo.pop_front()?;
-        debug_assert_eq!(entry.more, 0);
+        debug_assert_eq!(entry.more, self.early);
+        self.early = 0;
         self.log.ack(entry.len as usize);
         // Handshake steps jump the queue, so marks do not count them.
         if entry.owner != Owner::Handshake {
@@ -303,6 +310,7 @@ impl Upstream {
         self.tail = Vec::new();
         self.need = 0;
         self.scanner.reset();
+        self.early = 0;
         self.refusal = None;
         lost
     }

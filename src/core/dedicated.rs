@@ -6,16 +6,20 @@
 //! `DISCARD` or `UNWATCH`; one that blocks, until its reply. When the client goes, a blocked connection is closed,
 //! which is how Redis learns that nobody waits any more.
 
+use super::block_timeout::{wait_us, with_wait};
 use super::client::{Begun, Slot};
 use super::{ClientKey, Core};
 use crate::cluster::{Entry, Link, Owner, Upstream};
-use crate::command::{Command, Flags};
+use crate::command::{COMMANDS, Command, Flags};
 use crate::resp::Args;
 use crate::slot;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+
+/// Pause before a command is tried again that a node could not serve just now, in microseconds.
+const AGAIN_US: u64 = 20_000;
 
 /// The connection that watches keys for a client.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,19 @@ pub(super) struct Dedicated {
     held: FxHashMap<usize, Holder>,
     /// All of them, whoever has them.
     known: FxHashSet<usize>,
+    /// Commands that a node could not serve just now.
+    later: Vec<Later>,
+}
+
+/// A command that is tried again after a pause.
+#[derive(Debug)]
+struct Later {
+    /// The connection that its client has.
+    upstream: usize,
+    /// When, in microseconds of the core's clock.
+    at: u64,
+    entry: Entry,
+    request: Vec<u8>,
 }
 
 /// Who has a connection, and what for.
@@ -44,6 +61,15 @@ pub(super) struct Dedicated {
 struct Holder {
     client: ClientKey,
     purpose: Purpose,
+    slot: u16,
+    /// When a command that blocks is over by its own timeout, in microseconds of the core's clock.
+    until: u64,
+    /// Since when the connection leads to a node that does not own the slot.
+    stray_since: Option<u64>,
+    /// The node was asked for a slot that it is only about to own.
+    asked: bool,
+    /// Since when nodes refuse what the connection is for.
+    refused_since: Option<u64>,
 }
 
 /// What a client has a connection for.
@@ -90,7 +116,7 @@ impl Core {
             }
             Some(watch) if watch.lost => return self.answer_now(index, Some(command), b"+OK\r\n"),
             Some(watch) => Some(watch.upstream),
-            None => self.take_dedicated(index, slot, Purpose::Watch),
+            None => self.take_dedicated(index, slot, Purpose::Watch, u64::MAX),
         };
         let Some(upstream) = upstream else { return self.refuse_dedicated(index, command) };
         if let Some(client) = self.clients.get_mut(index) {
@@ -105,7 +131,15 @@ impl Core {
             Ok(slot) => slot,
             Err(text) => return self.answer_error(index, Some(command), text),
         };
-        let Some(upstream) = self.take_dedicated(index, slot, Purpose::Block) else {
+        if self.clients.get(index).is_some_and(|client| client.half_closed) {
+            // It has gone: whatever it waits for would be taken for nobody.
+            if let Some(client) = self.clients.get_mut(index) {
+                client.closing = true;
+            }
+            return self.touch(index);
+        }
+        let until = self.now.saturating_add(wait_us(command, args));
+        let Some(upstream) = self.take_dedicated(index, slot, Purpose::Block, until) else {
             return self.refuse_dedicated(index, command);
         };
         self.send_dedicated(index, upstream, command, args.frame());
@@ -132,7 +166,7 @@ impl Core {
     }
 
     /// A connection of its own for the client, to the owner of `slot`; `None` at the limit.
-    fn take_dedicated(&mut self, index: usize, slot: u16, purpose: Purpose) -> Option<usize> {
+    fn take_dedicated(&mut self, index: usize, slot: u16, purpose: Purpose, until: u64) -> Option<usize> {
         if self.dedicated.held.len() >= self.options.dedicated_connections {
             return None;
         }
@@ -140,7 +174,16 @@ impl Core {
         let key = ClientKey { index: index as u32, serial: client.serial };
         let protocol = client.session.protocol;
         let addr = self.routes.topology().owner_addr(slot)?.to_owned();
-        Some(self.take_dedicated_at(&addr, protocol, Holder { client: key, purpose }))
+        let holder = Holder {
+            client: key,
+            purpose,
+            slot,
+            until,
+            stray_since: None,
+            asked: false,
+            refused_since: None,
+        };
+        Some(self.take_dedicated_at(&addr, protocol, holder))
     }
 
     fn take_dedicated_at(&mut self, addr: &str, protocol: u8, holder: Holder) -> usize {
@@ -216,11 +259,11 @@ impl Core {
         let Some(holder) = self.dedicated.held.get(&from).copied() else { return };
         let Some(client) = self.client(holder.client) else { return self.give_back(from) };
         let protocol = client.session.protocol;
+        self.give_back(from);
         if holder.purpose == Purpose::Exec {
-            self.give_back(from);
             return self.deliver(&entry, if protocol >= 3 { b"_\r\n" } else { b"*-1\r\n" });
         }
-        self.give_back(from);
+        let holder = Holder { asked: asking, stray_since: None, ..holder };
         let upstream = self.take_dedicated_at(addr, protocol, holder);
         if let Some(watch) = self.client_mut(holder.client).and_then(|client| client.watch.as_mut()) {
             watch.upstream = upstream;
@@ -228,7 +271,66 @@ impl Core {
         if asking {
             self.send_to(upstream, Entry { owner: Owner::Nobody, more: 0, ..entry }, ASKING);
         }
-        self.send_to(upstream, entry, request);
+        // What it has waited already counts.
+        let command = COMMANDS.get(usize::from(entry.command));
+        let shorter = command
+            .filter(|_| holder.purpose == Purpose::Block && holder.until != u64::MAX)
+            .and_then(|command| with_wait(command, request, holder.until.saturating_sub(self.now)));
+        self.send_to(upstream, entry, shorter.as_deref().unwrap_or(request));
+    }
+
+    /// The node cannot serve just now what was sent over a dedicated connection: it is tried again after a pause, unless
+    /// that has gone on for the command timeout already. False when the reply must be passed on.
+    ///
+    /// A transaction is not tried again, since the keys that it watches may be on their way to another node: it ends as
+    /// if one of them had changed.
+    pub(super) fn try_dedicated_later(&mut self, upstream: usize, entry: Entry, request: &[u8]) -> bool {
+        let (now, timeout) = (self.now, self.options.command_timeout_us);
+        let Some(holder) = self.dedicated.held.get_mut(&upstream) else { return false };
+        let since = *holder.refused_since.get_or_insert(now);
+        if now.saturating_sub(since) > timeout {
+            return false;
+        }
+        if holder.purpose == Purpose::Exec {
+            self.redirect_dedicated(upstream, "", false, entry, request);
+            return true;
+        }
+        self.stats.retries.add(1);
+        self.dedicated.later.push(Later { upstream, at: now + AGAIN_US, entry, request: request.to_vec() });
+        true
+    }
+
+    /// Tries again what nodes could not serve a moment ago.
+    pub(super) fn retry_dedicated(&mut self) {
+        if self.dedicated.later.is_empty() {
+            return;
+        }
+        let now = self.now;
+        let (due, kept) =
+            std::mem::take(&mut self.dedicated.later).into_iter().partition(|later: &Later| later.at <= now);
+        self.dedicated.later = kept;
+        for Later { upstream, entry, request, .. } in due {
+            let slot = self.dedicated.held.get(&upstream).map(|holder| holder.slot);
+            match slot.and_then(|slot| self.routes.topology().owner_addr(slot)).map(str::to_owned) {
+                Some(addr) => self.redirect_dedicated(upstream, &addr, false, entry, &request),
+                None => self.fail(&entry, "CLUSTERDOWN Hash slot not served"),
+            }
+        }
+    }
+
+    /// True when a blocked connection should have answered by now: the time that the client gave is over, or the slot
+    /// has had another owner for a while, and still nothing came.
+    pub(super) fn is_block_overdue(&mut self, upstream: usize) -> bool {
+        let (now, timeout) = (self.now, self.options.command_timeout_us);
+        let addr = self.upstreams.get(upstream).map(|upstream| &*upstream.addr);
+        let Some(holder) = self.dedicated.held.get_mut(&upstream) else { return false };
+        if holder.asked || self.routes.topology().owner_addr(holder.slot) == addr {
+            holder.stray_since = None;
+        } else {
+            holder.stray_since.get_or_insert(now);
+        }
+        let is_over = |since: u64| now.saturating_sub(since) > timeout;
+        is_over(holder.until) || holder.stray_since.is_some_and(is_over)
     }
 
     /// Ends the watch of a connection and gives it back.
@@ -268,14 +370,29 @@ impl Core {
             .map(|(upstream, _)| *upstream)
             .collect();
         for index in blocked {
-            // A connection that is closed is a command that is cancelled.
-            self.outbox.close.push(index);
+            self.dedicated.later.retain(|later| later.upstream != index);
             if let Some(upstream) = self.upstreams.get_mut(index) {
-                upstream.take_all();
-                upstream.link = Link::Down { retry_at: self.now };
-                upstream.dirty = false;
+                let waits = !upstream.take_all().is_empty();
+                // A connection that is closed is a command that is cancelled. One that is still being made has carried
+                // nothing: were it given up now, it would come up beside the next.
+                if waits && upstream.link == Link::Up {
+                    self.outbox.close.push(index);
+                    upstream.link = Link::Down { retry_at: self.now };
+                    upstream.dirty = false;
+                }
             }
             self.give_back(index);
+        }
+    }
+
+    /// The program ends: nobody waits in a blocking command any more.
+    pub(super) fn stop_blocked(&mut self) {
+        let blocked = self.dedicated.held.values().filter(|holder| holder.purpose == Purpose::Block);
+        for key in blocked.map(|holder| holder.client).collect::<Vec<_>>() {
+            if let Some(client) = self.client_mut(key) {
+                client.gone = true;
+                self.touch(key.index as usize);
+            }
         }
     }
 
@@ -292,6 +409,9 @@ impl Core {
         {
             watch.lost = true;
         }
-        self.give_back(index);
+        // What waits to be tried again has not run, and takes another connection then.
+        if self.dedicated.later.iter().all(|later| later.upstream != index) {
+            self.give_back(index);
+        }
     }
 }

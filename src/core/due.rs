@@ -20,6 +20,7 @@ impl Core {
                 self.mark_dirty(index);
             }
         }
+        self.retry_dedicated();
         if !self.parking.is_empty() {
             self.release_parked();
             let deadline = self.now.saturating_sub(self.options.command_timeout_us);
@@ -42,9 +43,11 @@ impl Core {
         if upstream.entries_mut().all(|entry| entry.at >= deadline) {
             return;
         }
-        if upstream.link == Link::Up && self.dedicated.is_blocked(index) {
+        let blocks = upstream.link == Link::Up && self.dedicated.is_blocked(index);
+        if blocks && !self.is_block_overdue(index) {
             return;
         }
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
         if upstream.link != Link::Up {
             return self.withdraw_overdue(index, deadline);
         }
@@ -52,7 +55,7 @@ impl Core {
             "ERR dsproxy: {} did not answer within the command timeout; whether the command ran is unknown",
             upstream.addr
         );
-        let silent = upstream.heard_at < deadline;
+        let silent = blocks || upstream.heard_at < deadline;
         let late: Vec<(Entry, Vec<u8>)> = upstream
             .requests()
             .filter(|(entry, _)| entry.at < deadline && !entry.readonly)

@@ -6,6 +6,7 @@
 //! The path of a hit: `run.rs` finds the requests in a client's bytes and appends each to the log of the node that
 //! owns its slot; `reply.rs` finds the replies in a node's bytes and appends each to the output of its client.
 
+mod block_timeout;
 mod client;
 mod dedicated;
 mod due;
@@ -301,6 +302,7 @@ impl Core {
     /// Stops reading from clients: each is closed as soon as what it has in flight is answered.
     pub fn stop(&mut self) {
         self.stopping = true;
+        self.stop_blocked();
         for index in self.clients.iter().map(|(index, _)| index).collect::<Vec<_>>() {
             self.touch(index);
         }

@@ -87,13 +87,13 @@ impl Core {
                     self.count_hit(&entry, reply);
                 }
                 self.deliver(&entry, reply);
-                if !self.dedicated.is_idle() {
-                    self.dedicated_answered(index);
-                }
             }
             // Only now is it known to be of use: one that refuses us must not be tried without pause.
             Owner::Handshake => upstream.failures = 0,
             Owner::Nobody => {}
+        }
+        if !self.dedicated.is_idle() {
+            self.dedicated_answered(index);
         }
         true
     }
@@ -143,8 +143,8 @@ impl Core {
             if !wants_key || !self.load_missing(&oldest, &request) {
                 self.deliver(&oldest, reply);
             }
-            self.dedicated_answered(index);
         }
+        self.dedicated_answered(index);
         recycle(request, &mut self.spare);
         true
     }

@@ -124,6 +124,18 @@ impl Core {
                 recycle(request, &mut self.spare);
                 return true;
             }
+            if matches!(verdict, Verdict::Later) {
+                upstream.answer();
+                self.outbox.refresh = true;
+                if self.try_dedicated_later(index, oldest, &request) {
+                    recycle(request, &mut self.spare);
+                    return true;
+                }
+                self.deliver(&oldest, error);
+                self.dedicated_answered(index);
+                recycle(request, &mut self.spare);
+                return true;
+            }
             recycle(request, &mut self.spare);
             return false;
         }
@@ -194,7 +206,7 @@ impl Core {
         };
         let upstream = self.routes.upstream_at(&addr, protocol, &mut self.upstreams);
         if asking {
-            let nobody = Entry { owner: Owner::Nobody, ..entry };
+            let nobody = Entry { owner: Owner::Nobody, more: 0, ..entry };
             self.send_to(upstream, nobody, b"*1\r\n$6\r\nASKING\r\n");
         }
         self.send_to(upstream, entry, request);
@@ -260,6 +272,8 @@ impl Verdict {
             "MOVED" => Some(Self::Moved(words.nth(1)?.to_owned())),
             "ASK" => Some(Self::Ask(words.nth(1)?.to_owned())),
             "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" => Some(Self::Later),
+            // A primary that has become a replica lets go of those that wait. (`CLIENT UNBLOCK` says it otherwise.)
+            "UNBLOCKED" if words.next() == Some("force") => Some(Self::Later),
             _ => None,
         }
     }

@@ -183,6 +183,10 @@ impl Core {
     fn run(&mut self, index: usize, args: Args<'_>) -> Flow {
         let command = match command::resolve(&args) {
             Ok(command) => command,
+            Err(command::ResolveError::WrongArity(command)) if command.name == "exec" => {
+                self.refuse_exec(index, command);
+                return Flow::Ran;
+            }
             Err(error) => {
                 self.refuse_transaction(index);
                 self.answer_error(index, None, &error.message(&args));

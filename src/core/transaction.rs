@@ -98,6 +98,17 @@ impl Core {
         true
     }
 
+    /// `EXEC` with arguments: refused, and whatever was queued and watched is forgotten.
+    pub(super) fn refuse_exec(&mut self, index: usize, command: &'static Command) {
+        if let Some(client) = self.clients.get_mut(index) {
+            client.transaction = None;
+        }
+        self.unwatch(index);
+        let text =
+            b"EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command";
+        self.answer_error(index, Some(command), text);
+    }
+
     /// The transaction will not be executed.
     pub(super) fn refuse_transaction(&mut self, index: usize) {
         if let Some(queued) = self.clients.get_mut(index).and_then(|client| client.transaction.as_mut()) {
@@ -119,6 +130,7 @@ impl Core {
         match command.class_of(args) {
             Class::Single | Class::Split(_) | Class::Script | Class::Blocking => {}
             Class::Local | Class::PubSub if own => return Ok(None),
+            Class::Transaction if command.name == "unwatch" => return Ok(None),
             _ => {
                 let text =
                     format!("ERR '{}' is not supported inside a transaction by this proxy", command.name);
