@@ -3,6 +3,7 @@
 //! Must not know: upstreams, sockets.
 
 use super::gather::Gather;
+use super::pubsub::Subscriber;
 use super::session::Session;
 use crate::resp::RequestScanner;
 use std::collections::VecDeque;
@@ -79,6 +80,8 @@ pub struct Client {
     pub closing: bool,
     /// It has sent its last byte; closed once everything is answered and written.
     pub half_closed: bool,
+    /// Its subscriptions; `None` while it has none.
+    pub subscriber: Option<Box<Subscriber>>,
     slots: VecDeque<Slot>,
     head: u32,
 }
@@ -100,6 +103,7 @@ impl Client {
             waits: false,
             closing: false,
             half_closed: false,
+            subscriber: None,
             slots: VecDeque::new(),
             head: 0,
         }

@@ -19,6 +19,7 @@ impl Core {
                 self.mark_dirty(index);
             }
         }
+        self.pubsub_tick();
         if !self.parking.is_empty() {
             self.release_parked();
             let deadline = self.now.saturating_sub(self.options.command_timeout_us);

@@ -14,6 +14,7 @@ mod local;
 mod mapped;
 mod order;
 mod parking;
+mod pubsub;
 mod reply;
 mod retry;
 mod routes;
@@ -24,6 +25,7 @@ mod split;
 
 pub use client::{ClientKey, Kind};
 pub use mapped::{DataSide, Loads};
+pub use pubsub::Registry as PubSubRegistry;
 
 use crate::cluster::{Link, Topology, Upstream};
 use crate::command::Command;
@@ -122,6 +124,7 @@ pub struct Core {
     node_stats: Vec<Arc<crate::metrics::worker::NodeCells>>,
     routes: Routes,
     parking: Parking,
+    pubsub: pubsub::PubSub,
     data: Option<DataSide>,
     stats: Arc<WorkerStats>,
     next_serial: u32,
@@ -161,6 +164,7 @@ impl Core {
             node_stats: Vec::new(),
             routes: Routes::new(topology),
             parking: Parking::default(),
+            pubsub: pubsub::PubSub::new(),
             data,
             stats,
             next_serial: 0,
@@ -199,6 +203,9 @@ impl Core {
         if client.kind == Kind::Socket {
             self.stats.clients.sub(1);
             self.stats.closed.add(1);
+        }
+        if let Some(subscriber) = client.subscriber {
+            self.forget_subscriber(key, &subscriber);
         }
         recycle(client.out, &mut self.spare);
         recycle(client.tail, &mut self.spare);

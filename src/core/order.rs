@@ -18,6 +18,7 @@ impl Core {
     /// later command of a client overtakes an earlier one on the same key.
     pub fn set_topology(&mut self, topology: Arc<Topology>) {
         let old = self.routes.replace(topology);
+        self.pubsub_topology();
         let moved = old.moved_slots(self.routes.topology());
         if moved.is_empty() {
             return;
@@ -125,6 +126,10 @@ pub(super) fn way_of(request: &[u8]) -> Option<Way> {
     let Ok(Scan::Complete(_)) = scanner.scan(request, &RequestLimits::default()) else { return None };
     let args = Args::new(request, scanner.spans());
     let command = command::resolve(&args).ok()?;
+    if command.name == "spublish" {
+        // A sharded channel is no key, but has a slot.
+        return Some(Way { slot: slot::slot(args.get(1)?), keys: 1 });
+    }
     let mut keys = Vec::new();
     command.keys(&args, &mut keys).ok()?;
     let first = args.get(*keys.first()? as usize)?;

@@ -190,8 +190,8 @@ impl Core {
         };
         // A change of dialect changes the upstream connection: earlier requests must be answered first, or later ones
         // could overtake them.
-        if matches!(command.name, "hello" | "reset")
-            && self.clients.get(index).is_some_and(|c| c.inflight() > 0)
+        if self.clients.get(index).is_some_and(|c| c.inflight() > 0)
+            && (matches!(command.name, "hello" | "reset") || self.pubsub_delays(index, command))
         {
             return Flow::Wait;
         }
@@ -204,6 +204,9 @@ impl Core {
         if !client.session.authenticated && !command.flags.contains(command::Flags::NO_AUTH) {
             return self.answer_error(index, Some(command), b"NOAUTH Authentication required.");
         }
+        if client.subscriber.is_some() && self.run_as_subscriber(index, command, args) {
+            return;
+        }
         match command.class_of(args) {
             Class::Single => self.run_single(index, command, args),
             Class::Split(merge) => self.run_split(index, command, merge, args),
@@ -214,7 +217,8 @@ impl Core {
             }
             Class::FanOut => self.run_fanout(index, command, args),
             Class::Script => self.run_single(index, command, args),
-            Class::Transaction | Class::Blocking | Class::BlockingIf(_) | Class::PubSub => {
+            Class::PubSub => self.run_pubsub(index, command, args),
+            Class::Transaction | Class::Blocking | Class::BlockingIf(_) => {
                 let text = format!("ERR '{}' is not supported by this proxy yet", command.name);
                 self.answer_error(index, Some(command), text.as_bytes());
             }
