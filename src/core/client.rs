@@ -4,6 +4,7 @@
 
 use super::dedicated::Watch;
 use super::gather::Gather;
+use super::pubsub::Subscriber;
 use super::session::Session;
 use super::transaction::Transaction;
 use crate::resp::RequestScanner;
@@ -87,6 +88,8 @@ pub struct Client {
     pub transaction: Option<Box<Transaction>>,
     /// The connection that watches keys for it.
     pub watch: Option<Watch>,
+    /// Its subscriptions; `None` while it has none.
+    pub subscriber: Option<Box<Subscriber>>,
     slots: VecDeque<Slot>,
     head: u32,
     /// Bytes of replies whose turn has not come.
@@ -113,6 +116,7 @@ impl Client {
             gone: false,
             transaction: None,
             watch: None,
+            subscriber: None,
             slots: VecDeque::new(),
             head: 0,
             held: 0,

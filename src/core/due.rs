@@ -21,6 +21,7 @@ impl Core {
             }
         }
         self.retry_dedicated();
+        self.pubsub_tick();
         if !self.parking.is_empty() {
             self.release_parked();
             let deadline = self.now.saturating_sub(self.options.command_timeout_us);

@@ -16,6 +16,7 @@ mod local;
 mod mapped;
 mod order;
 mod parking;
+mod pubsub;
 mod reply;
 mod retry;
 mod routes;
@@ -27,6 +28,7 @@ mod transaction;
 
 pub use client::{ClientKey, Kind};
 pub use mapped::{DataSide, Loads};
+pub use pubsub::Registry as PubSubRegistry;
 
 use crate::cluster::{Link, Topology, Upstream};
 use crate::command::Command;
@@ -131,6 +133,7 @@ pub struct Core {
     routes: Routes,
     parking: Parking,
     dedicated: Dedicated,
+    pubsub: pubsub::PubSub,
     data: Option<DataSide>,
     stats: Arc<WorkerStats>,
     next_serial: u32,
@@ -171,6 +174,7 @@ impl Core {
             routes: Routes::new(topology),
             parking: Parking::default(),
             dedicated: Dedicated::default(),
+            pubsub: pubsub::PubSub::new(),
             data,
             stats,
             next_serial: 0,
@@ -210,6 +214,9 @@ impl Core {
         if client.kind == Kind::Socket {
             self.stats.clients.sub(1);
             self.stats.closed.add(1);
+        }
+        if let Some(subscriber) = client.subscriber {
+            self.forget_subscriber(key, &subscriber);
         }
         recycle(client.out, &mut self.spare);
         recycle(client.tail, &mut self.spare);

@@ -18,6 +18,7 @@ impl Core {
     /// later command of a client overtakes an earlier one on the same key.
     pub fn set_topology(&mut self, topology: Arc<Topology>) {
         let old = self.routes.replace(topology);
+        self.pubsub_topology();
         let moved = old.moved_slots(self.routes.topology());
         if moved.is_empty() {
             return;
@@ -135,6 +136,10 @@ pub(super) fn way_of(request: &[u8]) -> Option<Way> {
     if command.name == "multi" {
         // A transaction goes where the first of its commands with keys goes; it is never less than one of many keys.
         return way_of_any(request.get(end..)?).map(|way| Way { keys: way.keys.max(2), ..way });
+    }
+    if command.name == "spublish" {
+        // A sharded channel is no key, but has a slot.
+        return Some(Way { slot: slot::slot(args.get(1)?), keys: 1 });
     }
     let mut keys = Vec::new();
     command.keys(&args, &mut keys).ok()?;

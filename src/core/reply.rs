@@ -65,7 +65,7 @@ impl Core {
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         let kind = reply.first().copied().unwrap_or_default();
         if kind == b'>' {
-            return true; // a push that nobody subscribed to
+            return self.take_push(index, reply);
         }
         if kind == b'-' || is_nil(reply) {
             return self.take_special(index, reply);
@@ -120,6 +120,10 @@ impl Core {
         let refusal = upstream.take_refusal();
         let is_error = reply.first() == Some(&b'-');
         let reason = if is_error { refusal.as_deref().unwrap_or(reply) } else { reply };
+        if is_error && oldest.owner == Owner::Nobody && self.is_hub(index) {
+            self.hub_refused(index, reply);
+            return true;
+        }
         let again =
             is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reason);
         if again {

@@ -30,6 +30,7 @@ impl Core {
         upstream.push_handshake(&steps, now, NO_COMMAND);
         self.cells(index).connects.add(1);
         self.mark_dirty(index);
+        self.hub_connected(index);
     }
 
     fn handshake(&self, index: usize) -> Vec<Vec<u8>> {
@@ -100,6 +101,7 @@ impl Core {
         }
         self.send_again(index, again);
         self.dedicated_lost(index);
+        self.hub_lost(index);
     }
 
     /// Looks at an error reply to the oldest request of a connection: true when the request was sent on, will be, or was

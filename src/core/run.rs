@@ -194,7 +194,9 @@ impl Core {
             }
         };
         let class = command.class_of(&args);
-        if self.clients.get(index).is_some_and(|c| c.inflight() > 0 && changes_way(c, command, class)) {
+        if self.clients.get(index).is_some_and(|c| c.inflight() > 0 && changes_way(c, command, class))
+            || self.pubsub_delays(index, command) && self.clients.get(index).is_some_and(|c| c.inflight() > 0)
+        {
             return Flow::Wait;
         }
         self.run_command(index, command, class, &args);
@@ -207,6 +209,10 @@ impl Core {
             return self.answer_error(index, Some(command), b"NOAUTH Authentication required.");
         }
         if client.transaction.is_some() && self.queue(index, command, args) {
+            return;
+        }
+        let Some(client) = self.clients.get(index) else { return };
+        if client.subscriber.is_some() && self.run_as_subscriber(index, command, args) {
             return;
         }
         match class {
@@ -222,7 +228,8 @@ impl Core {
             Class::Transaction if command.name == "watch" => self.run_watch(index, command, args),
             Class::Transaction => self.run_transaction(index, command),
             Class::Blocking if command.takes_keys() => self.run_blocking(index, command, args),
-            Class::Blocking | Class::BlockingIf(_) | Class::PubSub => {
+            Class::PubSub => self.run_pubsub(index, command, args),
+            Class::Blocking | Class::BlockingIf(_) => {
                 let text = format!("ERR '{}' is not supported by this proxy yet", command.name);
                 self.answer_error(index, Some(command), text.as_bytes());
             }

@@ -142,6 +142,10 @@ pub struct WorkerStats {
     pub pauses: Cell,
     /// Clients closed because they did not read their replies.
     pub slow_clients: Cell,
+    /// Subscriptions of clients: channels, patterns, sharded channels.
+    pub subscriptions: Cell,
+    /// Messages handed to clients that subscribe.
+    pub messages: Cell,
     nodes: Mutex<Vec<Arc<NodeCells>>>,
 }
 
@@ -165,6 +169,8 @@ impl WorkerStats {
             timeouts: Cell::default(),
             pauses: Cell::default(),
             slow_clients: Cell::default(),
+            subscriptions: Cell::default(),
+            messages: Cell::default(),
             nodes: Mutex::default(),
         }
     }
@@ -333,7 +339,7 @@ impl WorkerCollector {
 
     fn plain(&self, families: &mut Vec<MetricFamily>) {
         type Plain = (&'static str, &'static str, proto::MetricType, fn(&WorkerStats) -> &Cell);
-        let plain: [Plain; 9] = [
+        let plain: [Plain; 11] = [
             ("dsproxy_connected_clients", "Connected RESP clients.", proto::MetricType::GAUGE, |w| {
                 &w.clients
             }),
@@ -376,6 +382,15 @@ impl WorkerCollector {
                 "Clients closed for not reading their replies.",
                 proto::MetricType::COUNTER,
                 |w| &w.slow_clients,
+            ),
+            ("dsproxy_subscriptions", "Subscriptions of clients.", proto::MetricType::GAUGE, |w| {
+                &w.subscriptions
+            }),
+            (
+                "dsproxy_messages_delivered_total",
+                "Pub/sub messages handed to clients.",
+                proto::MetricType::COUNTER,
+                |w| &w.messages,
             ),
         ];
         for (name, help, kind, cell) in plain {

@@ -55,8 +55,10 @@ type Shared = Rc<RefCell<Worker>>;
 /// Runs a worker until it is told to stop.
 pub(super) async fn run(mut parts: WorkerParts) {
     let topology = parts.topology.borrow_and_update().clone();
+    let mut core = Core::new(parts.options, topology, parts.data, parts.stats);
+    core.share_registry(parts.subscriptions);
     let shared: Shared = Rc::new(RefCell::new(Worker {
-        core: Core::new(parts.options, topology, parts.data, parts.stats),
+        core,
         clients: Vec::new(),
         upstreams: Vec::new(),
         calls: HashMap::new(),
@@ -427,8 +429,13 @@ impl Worker {
         }
         self.next_idle_check = now + IDLE_CHECK_US;
         let silent = |socket: &Socket| now.saturating_sub(socket.read_at.max(socket.wrote_at)) > idle;
-        let expired: Vec<ClientKey> =
-            self.clients.iter().flatten().filter(|(_, socket)| silent(socket)).map(|(key, _)| *key).collect();
+        let expired: Vec<ClientKey> = self
+            .clients
+            .iter()
+            .flatten()
+            .filter(|(key, socket)| silent(socket) && !self.core.is_subscriber(*key))
+            .map(|(key, _)| *key)
+            .collect();
         for key in expired {
             self.close_client(key);
         }
