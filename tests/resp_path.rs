@@ -159,19 +159,14 @@ fn errors_are_redis_own() {
 }
 
 #[test]
-fn what_later_issues_bring_is_refused_by_name() {
+fn what_is_not_run_is_refused_by_name() {
     let stack = SharedStack::get();
     let proxy = proxy(&stack, "");
     let mut client = proxy.connect();
     let key = format!("{}k", stack.key_prefix());
     assert_eq!(client.cmd(&["SET", &key, "kept"]), ok());
-    for line in ["WAIT 0 0", "SUBSCRIBE c", "PSUBSCRIBE c", "SSUBSCRIBE c", "PUBLISH c m", "UNSUBSCRIBE"] {
-        let args = words(line);
-        let (answer, name) = (client.cmd(&args), args[0].to_ascii_lowercase());
-        let error = answer.error();
-        assert!(error.starts_with("ERR '") && error.contains(&name), "{line}: {error}");
-        assert!(error.ends_with("is not supported by this proxy yet"), "{line}: {error}");
-    }
+    let error = client.cmd(&words("WAIT 0 0"));
+    assert_eq!(error.error(), "ERR 'wait' is not supported by this proxy yet");
     for line in
         ["SHUTDOWN NOSAVE", "REPLICAOF NO ONE", "DEBUG SLEEP 0", "SAVE", "MIGRATE h 1 k 0 1", "MONITOR"]
     {
