@@ -42,6 +42,7 @@ lint: ## Check the format and all lints
 
 bench: setup-bench build ## Compare with a direct cluster, HAProxy and nutcracker
 	loadtest/bench.py --write
+	loadtest/bench.py --append --generators 3 --targets haproxy,nutcracker,dsproxy --scenarios get,get16,set,get500,mget,get10k
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS (needs cargo-fuzz and a nightly toolchain)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
