@@ -1,6 +1,6 @@
 # The targets a newcomer needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench build run test lint bench fuzz clean clean-data
+.PHONY: help setup setup-bench setup-test build run test lint bench fuzz clean clean-data
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `dsproxy dev`, as in: make run ARGS="--help"
@@ -19,13 +19,16 @@ setup: ## Install what is missing (redis-server, postgresql); starts no service
 setup-bench: ## Install what the comparison needs, too (haproxy, nutcracker)
 	@scripts/setup.sh --bench
 
+setup-test: ## Install what the tests need, too (node, npm, python3-venv)
+	@scripts/setup.sh --test
+
 build: ## Build in release mode
 	cargo build --release --locked
 
 run: setup build ## Run everything: a Redis Cluster, a Postgres, the proxy (Ctrl-C stops it all)
 	@exec "$(TARGET_DIR)/release/dsproxy" dev $(ARGS)
 
-test: setup ## Run all tests against real servers
+test: setup-test ## Run all tests against real servers
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -x; cargo nextest run --locked $(TESTS); \
 	else \

@@ -326,7 +326,16 @@ fn hears_again(publisher: &mut Resp, subscriber: &mut Resp, verb: &str, kind: &s
 }
 
 #[test]
-fn subscriptions_survive_the_loss_of_their_node() {
+fn subscriptions_survive_the_death_of_their_node() {
+    survive_the_loss_of_a_node(PrivateStack::kill);
+}
+
+#[test]
+fn subscriptions_survive_a_node_that_falls_silent() {
+    survive_the_loss_of_a_node(PrivateStack::pause);
+}
+
+fn survive_the_loss_of_a_node(lose: fn(&PrivateStack, &str)) {
     let stack = PrivateStack::start(KeeperOptions {
         with_postgres: false,
         replicas: 1,
@@ -334,7 +343,7 @@ fn subscriptions_survive_the_loss_of_their_node() {
         ..KeeperOptions::default()
     });
     let nodes = stack.redis_nodes();
-    let proxy = Proxy::start(&config(&nodes, ""));
+    let proxy = Proxy::start(&config(&nodes, "").replace("[server]", "command_timeout = \"1s\"\n[server]"));
     let mut publisher = proxy.connect();
     let mut subscribers: Vec<(String, Resp)> = Vec::new();
     for number in 0..12 {
@@ -351,7 +360,7 @@ fn subscriptions_survive_the_loss_of_their_node() {
             !channels.items().is_empty()
         })
         .unwrap();
-    stack.kill(&format!("redis-{victim}"));
+    lose(&stack, &format!("redis-{victim}"));
     for (channel, client) in &mut subscribers {
         hears_again(&mut publisher, client, "PUBLISH", "message", channel);
     }

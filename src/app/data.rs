@@ -2,6 +2,7 @@
 //!
 //! Must not know: clients, HTTP.
 
+use super::server::both;
 use super::{StartError, StartErrors};
 use crate::cache::{BoxFuture, FillItem, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
 use crate::cluster::{Gateway, Origin};
@@ -63,9 +64,10 @@ impl Data {
         Ok(Some(data))
     }
 
-    /// The handle of one core.
-    pub fn side(&self, loads: mpsc::UnboundedSender<Loads>) -> DataSide {
-        let (source, reads, writes) = (self.source.clone(), self.reads.clone(), self.writes.clone());
+    /// The handle of the core of worker `index`.
+    pub fn side(&self, index: usize, loads: mpsc::UnboundedSender<Loads>) -> DataSide {
+        let writes = self.writes.for_writer(index as u16);
+        let (source, reads) = (self.source.clone(), self.reads.clone());
         DataSide { source, reads, writes, loads }
     }
 
@@ -140,8 +142,9 @@ pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, Start
     let (Some(url), false) = (&config.database.url, config.mappings.is_empty()) else { return Ok(None) };
     let set = MappingSet::new(config.mappings.iter().map(spec).collect()).map_err(|errors| {
         StartErrors(errors.into_iter().map(|e| StartError::Mapping(e.to_string())).collect())
-    })?;
-    let postgres = Postgres::connect(url.expose(), &postgres_options(config)).await?;
+    });
+    let postgres = Postgres::connect(url.expose(), &postgres_options(config)).await;
+    let (set, postgres) = both(set, postgres.map_err(StartErrors::from))?;
     Ok(Some(Source::open(postgres, set).await?))
 }
 
@@ -257,6 +260,15 @@ impl WriteObserver for Observer {
         let Some(metrics) = self.of(mapping) else { return };
         metrics.flush_errors.inc();
         metrics.flush_retries.inc();
+    }
+
+    fn contended(&self, _: MappingId, keys: Vec<Bytes>) {
+        let gateway = self.gateway.clone();
+        tokio::spawn(async move {
+            for key in keys {
+                delete(&gateway, &key).await;
+            }
+        });
     }
 
     fn rejected(&self, mapping: MappingId, key: &[u8], error: &SourceError) {

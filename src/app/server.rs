@@ -127,7 +127,7 @@ impl Server {
                 workers: ends.len(),
                 worker: index,
             };
-            let data = self.data.as_ref().map(|data| data.side(inbox.loads.0.clone()));
+            let data = self.data.as_ref().map(|data| data.side(index, inbox.loads.0.clone()));
             let parts = self.worker_parts(
                 config,
                 &discovery,
@@ -246,7 +246,10 @@ fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), StartEr
 }
 
 /// Both values, or the errors of both.
-fn both<A, B>(a: Result<A, StartErrors>, b: Result<B, StartErrors>) -> Result<(A, B), StartErrors> {
+pub(super) fn both<A, B>(
+    a: Result<A, StartErrors>,
+    b: Result<B, StartErrors>,
+) -> Result<(A, B), StartErrors> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok((a, b)),
         (Err(a), Err(b)) => Err(StartErrors(a.0.into_iter().chain(b.0).collect())),
@@ -310,6 +313,7 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
         output_max: limits.client_output_max,
         upstream_inflight: limits.upstream_inflight,
         upstream_buffer: limits.upstream_buffer,
+        dedicated_connections: limits.dedicated_connections,
         command_timeout_us: us(upstream.command_timeout),
         backoff_us: (us(upstream.reconnect_backoff_min), us(upstream.reconnect_backoff_max)),
         upstream_auth: upstream

@@ -2,9 +2,11 @@
 //!
 //! Must not know: upstreams, sockets.
 
+use super::dedicated::Watch;
 use super::gather::Gather;
 use super::pubsub::Subscriber;
 use super::session::Session;
+use super::transaction::Transaction;
 use crate::resp::RequestScanner;
 use std::collections::VecDeque;
 
@@ -78,12 +80,20 @@ pub struct Client {
     pub waits: bool,
     /// No further request is run; closed once everything is written.
     pub closing: bool,
+    /// Nobody waits for its replies any more: closed at once.
+    pub gone: bool,
     /// It has sent its last byte; closed once everything is answered and written.
     pub half_closed: bool,
     /// Its subscriptions; `None` while it has none.
     pub subscriber: Option<Box<Subscriber>>,
+    /// Commands queued since `MULTI`.
+    pub transaction: Option<Box<Transaction>>,
+    /// The connection that watches keys for it.
+    pub watch: Option<Watch>,
     slots: VecDeque<Slot>,
     head: u32,
+    /// Bytes of replies whose turn has not come.
+    held: usize,
 }
 
 impl Client {
@@ -104,8 +114,12 @@ impl Client {
             closing: false,
             half_closed: false,
             subscriber: None,
+            gone: false,
+            transaction: None,
+            watch: None,
             slots: VecDeque::new(),
             head: 0,
+            held: 0,
         }
     }
 
@@ -117,6 +131,11 @@ impl Client {
     /// Bytes that wait to be written.
     pub fn unwritten(&self) -> usize {
         self.out.len() - self.out_at
+    }
+
+    /// Bytes that wait to be written, and those that wait for their turn.
+    pub fn unread(&self) -> usize {
+        self.unwritten() + self.held
     }
 
     /// True when it owes and is owed nothing.
@@ -138,6 +157,9 @@ impl Client {
     #[inline]
     pub fn open(&mut self, slot: Slot) -> u32 {
         let seq = self.next_seq();
+        if let Slot::Ready(reply) = &slot {
+            self.held += reply.len();
+        }
         self.slots.push_back(slot);
         seq
     }
@@ -164,6 +186,7 @@ impl Client {
         } else {
             let mut kept = spare.pop().unwrap_or_default();
             kept.extend_from_slice(reply);
+            self.held += reply.len();
             if let Some(slot) = self.slots.get_mut(place) {
                 *slot = Slot::Ready(kept);
             }
@@ -174,6 +197,7 @@ impl Client {
     /// Moves replies whose turn has come into `out`.
     fn advance(&mut self, spare: &mut Vec<Vec<u8>>) {
         while let Some(Slot::Ready(reply)) = self.slots.front_mut() {
+            self.held -= reply.len();
             self.out.extend_from_slice(reply);
             super::recycle(std::mem::take(reply), spare);
             self.slots.pop_front();

@@ -8,7 +8,8 @@ use crate::cluster::{Link, Owner};
 impl Core {
     /// Runs what is due: reconnects, timeouts, delayed retries. Call every few tens of milliseconds.
     pub fn tick(&mut self) {
-        for index in self.upstreams.iter().map(|(index, _)| index).collect::<Vec<_>>() {
+        // Connections are never removed, so their indexes are dense; a list of them would be one more allocation.
+        for index in 0..self.upstreams.len() {
             self.time_out(index);
             let Some(upstream) = self.upstreams.get_mut(index) else { continue };
             let inflight = upstream.inflight() as u64;
@@ -39,6 +40,9 @@ impl Core {
         let Some(upstream) = self.upstreams.get_mut(index) else { return };
         // Entries are not in the order of their time: redirected ones are older than their place, handshakes younger.
         if upstream.entries_mut().all(|entry| entry.at >= deadline) {
+            return;
+        }
+        if upstream.link == Link::Up && self.dedicated.is_blocked(index) {
             return;
         }
         if upstream.link != Link::Up {

@@ -18,6 +18,7 @@ use crate::source::Source;
 use crate::writeback::{Write, WriteBehind};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What a core needs of the floors that own mapped data.
@@ -311,7 +312,7 @@ impl Core {
         let Some(key) = Args::new(request, scanner.spans()).get(1).map(Bytes::copy_from_slice) else {
             return false;
         };
-        self.load(ClientKey { index, serial }, seq, vec![(entry.mapping, key)])
+        self.load(ClientKey { index, serial }, seq, entry.at, vec![(entry.mapping, key)])
     }
 
     /// All parts of a split command are here: loads the mapped keys among its nils. False when there are none.
@@ -319,7 +320,8 @@ impl Core {
         let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
             return false;
         };
-        let Some(Slot::Gathering(_, gather)) = client.slot_mut(seq) else { return false };
+        let Some(Slot::Gathering(begun, gather)) = client.slot_mut(seq) else { return false };
+        let asked = begun.at;
         if gather.mapped.is_empty() || gather.failed() {
             return false;
         }
@@ -329,10 +331,11 @@ impl Core {
                 cells.hits.add(1);
             }
         }
-        !missing.is_empty() && self.load(key, seq, missing)
+        !missing.is_empty() && self.load(key, seq, asked, missing)
     }
 
-    fn load(&mut self, client: ClientKey, seq: u32, keys: Vec<(u16, Bytes)>) -> bool {
+    /// `asked`: when the cluster was asked for them, in microseconds of the core's clock.
+    fn load(&mut self, client: ClientKey, seq: u32, asked: u64, keys: Vec<(u16, Bytes)>) -> bool {
         let Some(data) = &self.data else { return false };
         for (mapping, _) in &keys {
             if let Some(cells) = self.stats.mappings.get(usize::from(*mapping)) {
@@ -340,8 +343,11 @@ impl Core {
             }
         }
         let loads = data.loads.clone();
+        let now = Instant::now();
+        let age = Duration::from_micros(self.now.saturating_sub(asked));
         data.reads.load(Miss {
             keys,
+            asked: now.checked_sub(age).unwrap_or(now),
             // The receiver is gone only when the worker has stopped: then nobody waits.
             reply: Box::new(move |results| {
                 let _ = loads.send(Loads { client, seq, results });

@@ -7,6 +7,7 @@
 //! owns its slot; `reply.rs` finds the replies in a node's bytes and appends each to the output of its client.
 
 mod client;
+mod dedicated;
 mod due;
 mod fanout;
 mod gather;
@@ -22,6 +23,7 @@ mod run;
 mod session;
 mod set_options;
 mod split;
+mod transaction;
 
 pub use client::{ClientKey, Kind};
 pub use mapped::{DataSide, Loads};
@@ -32,6 +34,7 @@ use crate::command::Command;
 use crate::metrics::worker::WorkerStats;
 use crate::resp::{RequestLimits, RequestScanner};
 use client::{Client, Slot};
+use dedicated::Dedicated;
 use gather::Gather;
 use parking::Parking;
 use routes::Routes;
@@ -41,6 +44,8 @@ use std::sync::Arc;
 
 /// Buffers above this capacity are freed instead of kept for reuse, in bytes.
 const SPARE_BYTES: usize = 64 << 10;
+/// Bytes read from a client that waits for a reply before it may go on.
+const READ_AHEAD: usize = 64 << 10;
 /// Most buffers kept for reuse.
 const SPARE_BUFFERS: usize = 1024;
 
@@ -59,6 +64,8 @@ pub struct CoreOptions {
     pub upstream_inflight: usize,
     /// Most bytes of unanswered requests on one upstream connection.
     pub upstream_buffer: usize,
+    /// Most connections that clients have for themselves, to watch keys or to wait in a blocking command.
+    pub dedicated_connections: usize,
     /// After this long without a reply a request is answered with an error, in microseconds.
     pub command_timeout_us: u64,
     /// First and longest pause between two attempts to connect, in microseconds.
@@ -125,6 +132,7 @@ pub struct Core {
     routes: Routes,
     parking: Parking,
     pubsub: pubsub::PubSub,
+    dedicated: Dedicated,
     data: Option<DataSide>,
     stats: Arc<WorkerStats>,
     next_serial: u32,
@@ -165,6 +173,7 @@ impl Core {
             routes: Routes::new(topology),
             parking: Parking::default(),
             pubsub: pubsub::PubSub::new(),
+            dedicated: Dedicated::default(),
             data,
             stats,
             next_serial: 0,
@@ -199,6 +208,7 @@ impl Core {
             return;
         }
         let client = self.clients.remove(key.index as usize);
+        self.release_dedicated(key, client.watch);
         self.stats.inflight.sub(client.inflight() as u64);
         if client.kind == Kind::Socket {
             self.stats.clients.sub(1);
@@ -211,17 +221,24 @@ impl Core {
         recycle(client.tail, &mut self.spare);
     }
 
-    /// Its last byte has been read. It stays until everything is answered and written.
+    /// Its last byte has been read. It stays until everything is answered and written; but nobody waits for a command that
+    /// blocks, as Redis has it.
     pub fn client_eof(&mut self, key: ClientKey) {
+        let blocked = !self.dedicated.is_idle() && self.is_blocked(key);
         if let Some(client) = self.client_mut(key) {
             client.half_closed = true;
+            client.gone = blocked;
             self.touch(key.index as usize);
         }
     }
 
-    /// False while the client is at a limit (or has said all it may) and must not be read.
+    /// False while the client is at a limit (or has said all it may) and must not be read. One that waits for a reply is
+    /// read a little ahead, to learn when it goes.
     pub fn wants_read(&self, key: ClientKey) -> bool {
-        self.client(key).is_some_and(|client| !client.paused && !client.closing && !client.half_closed)
+        self.client(key).is_some_and(|client| {
+            let ahead = client.waits && client.tail.len() < READ_AHEAD;
+            (!client.paused || ahead) && !client.closing && !client.half_closed
+        })
     }
 
     /// Bytes to be written to the client.
@@ -249,7 +266,7 @@ impl Core {
     pub fn is_finished(&self, key: ClientKey) -> bool {
         self.client(key).is_none_or(|client| {
             let has_said_all = client.half_closed && !client.paused && !client.may_run_more();
-            client.is_quiet() && (client.closing || has_said_all || self.stopping)
+            client.gone || client.is_quiet() && (client.closing || has_said_all || self.stopping)
         })
     }
 
@@ -346,7 +363,7 @@ impl Core {
     fn check_resume(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         let most = if client.waits { 0 } else { self.options.inflight_per_client / 2 };
-        if client.paused && client.inflight() <= most && client.unwritten() <= self.options.output_pause / 2 {
+        if client.paused && client.inflight() <= most && client.unread() <= self.options.output_pause / 2 {
             client.paused = false;
             client.waits = false;
             self.outbox.resume.push(ClientKey { index: index as u32, serial: client.serial });

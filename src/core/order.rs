@@ -35,6 +35,7 @@ impl Core {
             .iter()
             .filter(|(_, upstream)| upstream.link != Link::Up && upstream.inflight() > 0)
             .map(|(index, _)| index)
+            .filter(|index| !self.dedicated.owns(*index))
             .collect();
         for index in down {
             let Some(upstream) = self.upstreams.get_mut(index) else { continue };
@@ -51,6 +52,8 @@ impl Core {
         let marks: Vec<(usize, u64)> = self
             .upstreams
             .iter()
+            // What goes over a connection of its own waits alone already.
+            .filter(|(index, _)| !self.dedicated.owns(*index))
             .filter(|(_, upstream)| {
                 let mut requests = upstream.requests();
                 requests
@@ -67,6 +70,10 @@ impl Core {
     /// here: an `ASKING` without its request would let a stranger's in.
     pub(super) fn send_again(&mut self, from: usize, mut requests: Vec<Lost>) {
         requests.retain(|request| matches!(request.entry.owner, Owner::Client { .. }));
+        if self.dedicated.owns(from) {
+            requests.iter().for_each(|request| self.send_to(from, request.entry, &request.request));
+            return;
+        }
         let ways: Vec<Option<Way>> = requests.iter().map(|request| way_of(&request.request)).collect();
         // One that was redirected here goes back to the owner of its slot, which may have later ones on their way.
         let here = self.upstreams.get(from).map(|upstream| &*upstream.addr);
@@ -123,15 +130,33 @@ pub(super) struct Way {
 /// The way of a request that was dispatched before; `None` when it has no keys.
 pub(super) fn way_of(request: &[u8]) -> Option<Way> {
     let mut scanner = RequestScanner::default();
-    let Ok(Scan::Complete(_)) = scanner.scan(request, &RequestLimits::default()) else { return None };
+    let Ok(Scan::Complete(end)) = scanner.scan(request, &RequestLimits::default()) else { return None };
     let args = Args::new(request, scanner.spans());
     let command = command::resolve(&args).ok()?;
     if command.name == "spublish" {
         // A sharded channel is no key, but has a slot.
         return Some(Way { slot: slot::slot(args.get(1)?), keys: 1 });
     }
+    if command.name == "multi" {
+        // A transaction goes where the first of its commands with keys goes; it is never less than one of many keys.
+        return way_of_any(request.get(end..)?).map(|way| Way { keys: way.keys.max(2), ..way });
+    }
     let mut keys = Vec::new();
     command.keys(&args, &mut keys).ok()?;
     let first = args.get(*keys.first()? as usize)?;
     Some(Way { slot: slot::slot(first), keys: keys.len() })
+}
+
+/// The way of the first of several requests, one after the other, that has keys.
+fn way_of_any(mut requests: &[u8]) -> Option<Way> {
+    let mut scanner = RequestScanner::default();
+    while !requests.is_empty() {
+        if let Some(way) = way_of(requests) {
+            return Some(way);
+        }
+        scanner.reset();
+        let Ok(Scan::Complete(end)) = scanner.scan(requests, &RequestLimits::default()) else { return None };
+        requests = requests.get(end..)?;
+    }
+    None
 }

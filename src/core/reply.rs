@@ -15,10 +15,8 @@ impl Core {
         let mut tail = upstream.take_tail();
         if tail.is_empty() {
             let used = self.read_replies(index, data);
-            if let Some(upstream) = self.upstreams.get_mut(index)
-                && let Some(rest) = used.and_then(|used| data.get(used..)).filter(|rest| !rest.is_empty())
-            {
-                tail.extend_from_slice(rest);
+            if let Some(upstream) = self.upstreams.get_mut(index) {
+                tail.extend_from_slice(used.and_then(|used| data.get(used..)).unwrap_or_default());
                 upstream.keep_tail(tail);
             }
         } else {
@@ -29,9 +27,7 @@ impl Core {
                 && let Some(used) = used
             {
                 tail.drain(..used);
-                if !tail.is_empty() {
-                    upstream.keep_tail(tail);
-                }
+                upstream.keep_tail(tail);
             }
         }
         if !self.parking.is_empty() {
@@ -74,6 +70,9 @@ impl Core {
         if kind == b'-' || is_nil(reply) {
             return self.take_special(index, reply);
         }
+        if upstream.take_early(reply) {
+            return true;
+        }
         let Some(entry) = upstream.answer() else {
             self.outbox.close.push(index);
             self.upstream_lost(index, "it sent a reply that nothing asked for");
@@ -88,6 +87,9 @@ impl Core {
                     self.count_hit(&entry, reply);
                 }
                 self.deliver(&entry, reply);
+                if !self.dedicated.is_idle() {
+                    self.dedicated_answered(index);
+                }
             }
             // Only now is it known to be of use: one that refuses us must not be tried without pause.
             Owner::Handshake => upstream.failures = 0,
@@ -111,13 +113,19 @@ impl Core {
             self.upstream_lost(index, &reason);
             return false;
         }
+        if upstream.take_early(reply) {
+            return true;
+        }
+        // A transaction that is refused at its end was refused for the sake of one of its commands.
+        let refusal = upstream.take_refusal();
         let is_error = reply.first() == Some(&b'-');
         if is_error && oldest.owner == Owner::Nobody && self.is_hub(index) {
             self.hub_refused(index, reply);
             return true;
         }
+        let reason = if is_error { refusal.as_deref().unwrap_or(reply) } else { reply };
         let again =
-            is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reply);
+            is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reason);
         if again {
             return true;
         }
@@ -135,6 +143,7 @@ impl Core {
             if !wants_key || !self.load_missing(&oldest, &request) {
                 self.deliver(&oldest, reply);
             }
+            self.dedicated_answered(index);
         }
         recycle(request, &mut self.spare);
         true

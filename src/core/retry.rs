@@ -78,8 +78,15 @@ impl Core {
         self.outbox.refresh = true;
         tracing::warn!(node = %addr, reason, requests = lost.len(), "upstream connection lost");
         let mut again = Vec::new();
+        let dedicated = self.dedicated.owns(index);
         for mut request in lost {
-            if (!request.sent || request.entry.readonly) && request.entry.attempts < ATTEMPTS {
+            if dedicated && !request.sent {
+                let text = format!("ERR dsproxy: {addr} is unreachable ({reason}); the command was not run");
+                self.fail(&request.entry, &text);
+            } else if (!request.sent || request.entry.readonly)
+                && !dedicated
+                && request.entry.attempts < ATTEMPTS
+            {
                 request.entry.attempts += u8::from(request.sent);
                 self.stats.retries.add(u64::from(request.sent));
                 again.push(request);
@@ -92,6 +99,7 @@ impl Core {
         }
         self.send_again(index, again);
         self.hub_lost(index);
+        self.dedicated_lost(index);
     }
 
     /// Looks at an error reply to the oldest request of a connection: true when the request was sent on, will be, or was
@@ -102,6 +110,23 @@ impl Core {
         let Some(oldest) = upstream.oldest().copied() else { return false };
         let mut request = self.spare.pop().unwrap_or_default();
         request.extend_from_slice(upstream.oldest_request());
+        if self.dedicated.owns(index) {
+            let moved = match &verdict {
+                Verdict::Moved(addr) => client_addr(addr, &upstream.addr).map(|addr| (addr, false)),
+                Verdict::Ask(addr) => client_addr(addr, &upstream.addr).map(|addr| (addr, true)),
+                Verdict::Later => None,
+            };
+            if let Some((addr, asking)) = moved.filter(|_| oldest.attempts < ATTEMPTS) {
+                upstream.answer();
+                self.outbox.refresh = true;
+                let entry = Entry { attempts: oldest.attempts + 1, ..oldest };
+                self.redirect_dedicated(index, &addr, asking, entry, &request);
+                recycle(request, &mut self.spare);
+                return true;
+            }
+            recycle(request, &mut self.spare);
+            return false;
+        }
         let Some(way) = way_of(&request) else {
             // It was sent to this node for its own sake, not for a slot.
             recycle(request, &mut self.spare);

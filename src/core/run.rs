@@ -2,8 +2,8 @@
 //!
 //! Must not know: replies.
 
-use super::client::{Begun, Slot};
-use super::{ClientKey, Core, Kind};
+use super::client::{Begun, Client, Slot};
+use super::{ClientKey, Core, Kind, pubsub};
 use crate::cluster::{Entry, Owner};
 use crate::command::{self, Class, Command};
 use crate::resp::{Args, ProtocolError, RequestScanner, Scan};
@@ -136,7 +136,7 @@ impl Core {
             return false;
         }
         if client.inflight() >= self.options.inflight_per_client
-            || client.unwritten() >= self.options.output_pause
+            || client.unread() >= self.options.output_pause
         {
             client.paused = true;
             client.need = 0;
@@ -184,30 +184,34 @@ impl Core {
         let command = match command::resolve(&args) {
             Ok(command) => command,
             Err(error) => {
+                self.refuse_transaction(index);
                 self.answer_error(index, None, &error.message(&args));
                 return Flow::Ran;
             }
         };
-        // A change of dialect changes the upstream connection: earlier requests must be answered first, or later ones
-        // could overtake them.
-        if self.clients.get(index).is_some_and(|c| c.inflight() > 0)
-            && (matches!(command.name, "hello" | "reset") || self.pubsub_delays(index, command))
-        {
+        let class = command.class_of(&args);
+        if self.clients.get(index).is_some_and(|c| {
+            c.inflight() > 0 && (changes_way(c, command, class) || pubsub::delays(c, command, class))
+        }) {
             return Flow::Wait;
         }
-        self.run_command(index, command, &args);
+        self.run_command(index, command, class, &args);
         Flow::Ran
     }
 
-    fn run_command(&mut self, index: usize, command: &'static Command, args: &Args<'_>) {
+    fn run_command(&mut self, index: usize, command: &'static Command, class: Class, args: &Args<'_>) {
         let Some(client) = self.clients.get(index) else { return };
         if !client.session.authenticated && !command.flags.contains(command::Flags::NO_AUTH) {
             return self.answer_error(index, Some(command), b"NOAUTH Authentication required.");
         }
-        if client.subscriber.is_some() && self.run_as_subscriber(index, command, args) {
+        let (subscribes, queues) = (client.subscriber.is_some(), client.transaction.is_some());
+        if subscribes && self.run_as_subscriber(index, command, args) {
             return;
         }
-        match command.class_of(args) {
+        if queues && self.queue(index, command, args) {
+            return;
+        }
+        match class {
             Class::Single => self.run_single(index, command, args),
             Class::Split(merge) => self.run_split(index, command, merge, args),
             Class::Local => self.run_local(index, command, args),
@@ -218,7 +222,10 @@ impl Core {
             Class::FanOut => self.run_fanout(index, command, args),
             Class::Script => self.run_single(index, command, args),
             Class::PubSub => self.run_pubsub(index, command, args),
-            Class::Transaction | Class::Blocking | Class::BlockingIf(_) => {
+            Class::Transaction if command.name == "watch" => self.run_watch(index, command, args),
+            Class::Transaction => self.run_transaction(index, command),
+            Class::Blocking if command.takes_keys() => self.run_blocking(index, command, args),
+            Class::Blocking | Class::BlockingIf(_) => {
                 let text = format!("ERR '{}' is not supported by this proxy yet", command.name);
                 self.answer_error(index, Some(command), text.as_bytes());
             }
@@ -281,6 +288,7 @@ impl Core {
             mapping,
             readonly: command.is_readonly(),
             attempts: 0,
+            more: 0,
         };
         self.send(slot, entry, request);
     }
@@ -325,6 +333,17 @@ impl Core {
             client.need = 0;
             self.stats.pauses.add(1);
         }
+    }
+}
+
+/// True for a command that goes over another connection than those before it: these must be answered first, or it could
+/// overtake them, or be overtaken.
+fn changes_way(client: &Client, command: &Command, class: Class) -> bool {
+    match class {
+        Class::Blocking => client.transaction.is_none(),
+        Class::Transaction => command.name == "watch" || client.watch.is_some(),
+        Class::Local => matches!(command.name, "hello" | "reset"),
+        _ => false,
     }
 }
 

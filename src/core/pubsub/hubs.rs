@@ -69,6 +69,7 @@ impl Core {
             mapping: Entry::UNMAPPED,
             readonly: true,
             attempts: 0,
+            more: 0,
         };
         let mut request = self.spare.pop().unwrap_or_default();
         match name {

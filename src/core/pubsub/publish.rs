@@ -105,6 +105,7 @@ impl Core {
                 mapping: Entry::UNMAPPED,
                 readonly: !matches!(command.name, "publish" | "spublish"),
                 attempts: 0,
+                more: 0,
             };
             if let Target::Slot(slot) = target {
                 self.send(slot, entry, request);

@@ -1,0 +1,43 @@
+//! Many writers of one key.
+
+use std::sync::Barrier;
+
+use crate::bed::{Bed, NO_CLOCK, PATIENCE};
+use crate::support::{Value, eventually};
+
+const KEYS: u32 = 2000;
+
+#[test]
+fn the_cache_and_the_database_agree_on_the_last_of_concurrent_writes() {
+    let quick = NO_CLOCK.replace("1h", "50ms");
+    let bed = Bed::start(&format!("[server]\nlisten = \"127.0.0.1:$PORT\"\nworkers = 4\n{quick}"));
+    let start = Barrier::new(4);
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (bed, start, mut client) = (&bed, &start, bed.proxy.connect());
+            // Its worker counts it now: the next client goes to another one.
+            client.cmd(&["PING"]);
+            scope.spawn(move || {
+                for n in 0..KEYS {
+                    let (key, value) = (format!("@user:{}", 1000 + n), format!(r#"{{"name":"{writer}"}}"#));
+                    let set = bed.args(&["SET", &key, &value]);
+                    start.wait();
+                    assert_eq!(client.cmd(&set).text(), "OK");
+                }
+            });
+        }
+    });
+    bed.wait_flushed();
+    let mut keys = vec!["MGET".to_owned()];
+    keys.extend((0..KEYS).map(|n| bed.key(&format!("user:{}", 1000 + n))));
+    let stored = bed.db.query("select name from users where id between 1000 and 8999 order by id");
+    assert_eq!(stored.len(), KEYS as usize);
+    // Doubtful entries are dropped a moment after the flush.
+    eventually(PATIENCE, "cache and database agree", || {
+        let cached = bed.proxy.connect().cmd(&keys);
+        let name =
+            |value: &Value| serde_json::from_str::<serde_json::Value>(&value.text()).unwrap()["name"].clone();
+        let pairs = cached.items().iter().zip(&stored);
+        pairs.filter(|(cached, stored)| name(cached) != *stored[0].as_ref().unwrap()).count() == 0
+    });
+}
