@@ -394,6 +394,40 @@ fn a_sharded_channel_is_followed_when_its_slot_moves() {
 }
 
 #[test]
+fn a_client_subscribes_to_so_much_and_no_more() {
+    let stack = SharedStack::get();
+    let proxy = Proxy::start(&config(stack.redis_nodes(), "[limits]\nsubscriptions_per_client = 3\n"));
+    let name = |suffix: &str| format!("{}{suffix}", stack.key_prefix());
+    let mut client = three(&proxy);
+    client.cmd(&["SUBSCRIBE", &name("a")]);
+    client.cmd(&["PSUBSCRIBE", &name("b*")]);
+    let error = client.cmd(&["SUBSCRIBE", &name("c"), &name("d")]);
+    assert!(error.error().contains("limits.subscriptions_per_client"), "{error:?}");
+    assert_eq!(client.cmd(&["SUBSCRIBE", &name("c")]), Value::Push(change("subscribe", &name("c"), 3)));
+    assert!(client.cmd(&["SSUBSCRIBE", &name("d")]).error().starts_with("ERR dsproxy"));
+    client.cmd(&["UNSUBSCRIBE", &name("a")]);
+    assert_eq!(client.cmd(&["SSUBSCRIBE", &name("d")]), Value::Push(change("ssubscribe", &name("d"), 1)));
+}
+
+#[test]
+fn commands_between_multi_and_exec_may_publish_but_not_subscribe() {
+    let stack = SharedStack::get();
+    let proxy = proxy(&stack);
+    let channel = format!("{}c", stack.key_prefix());
+    let mut subscriber = proxy.connect();
+    subscriber.cmd(&["SUBSCRIBE", &channel]);
+    let mut client = proxy.connect();
+    client.cmd(&["MULTI"]);
+    assert_eq!(client.cmd(&["PUBLISH", &channel, "x"]), Value::Simple("QUEUED".into()));
+    client.cmd(&["EXEC"]);
+    assert_eq!(subscriber.recv(), Value::Array(message(&channel, "x")));
+    client.cmd(&["MULTI"]);
+    assert!(client.cmd(&["SUBSCRIBE", &channel]).error().contains("inside a transaction"));
+    assert!(client.cmd(&["EXEC"]).error().starts_with("EXECABORT"));
+    assert_eq!(client.cmd(&["PUBLISH", &channel, "y"]), Value::Int(1));
+}
+
+#[test]
 fn a_subscriber_that_does_not_read_is_closed_and_others_hear_on() {
     let stack = SharedStack::get();
     let more = "[limits]\nclient_output_max = \"4MB\"\nclient_output_pause = \"1MB\"\n";

@@ -66,6 +66,8 @@ pub struct CoreOptions {
     pub upstream_buffer: usize,
     /// Most connections that clients have for themselves, to watch keys or to wait in a blocking command.
     pub dedicated_connections: usize,
+    /// Most channels and patterns that one client subscribes to.
+    pub subscriptions_per_client: usize,
     /// After this long without a reply a request is answered with an error, in microseconds.
     pub command_timeout_us: u64,
     /// First and longest pause between two attempts to connect, in microseconds.

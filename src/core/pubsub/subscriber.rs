@@ -126,6 +126,14 @@ impl Core {
         let at = self.now;
         let Some(client) = self.clients.get_mut(index) else { return };
         let protocol = client.session.protocol;
+        let known = client.subscriber.as_ref().map_or(0, |subscriber| subscriber.total());
+        if known + args.len() - 1 > self.options.subscriptions_per_client {
+            let text = format!(
+                "ERR dsproxy: the client has {known} subscriptions, {} more are too many (limits.subscriptions_per_client)",
+                args.len() - 1
+            );
+            return self.answer_error(index, Some(command), text.as_bytes());
+        }
         let seq = client.open(Slot::Waiting(Begun { at, command: command.id }));
         let key = ClientKey { index: index as u32, serial: client.serial };
         let mut subscriber = client.subscriber.take().unwrap_or_default();
