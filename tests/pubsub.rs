@@ -453,3 +453,42 @@ fn a_subscriber_that_does_not_read_is_closed_and_others_hear_on() {
     slow.stream().set_read_timeout(Some(SOON)).unwrap();
     while slow.stream().read(&mut chunk).is_ok_and(|read| read > 0) {}
 }
+
+/// Topics come and go while their last end is still on its way to the node; every message reaches exactly those who
+/// have been told that they subscribe.
+#[test]
+fn whoever_was_told_so_hears_every_message_once_and_in_order() {
+    const CHANNELS: usize = 3;
+    let stack = SharedStack::get();
+    let proxy = proxy(&stack);
+    let names: Vec<String> = (0..CHANNELS).map(|n| format!("{}{n}", stack.key_prefix())).collect();
+    let mut clients: Vec<Resp> =
+        (0..6).map(|n| if n % 2 == 0 { proxy.connect() } else { three(&proxy) }).collect();
+    let mut subscribed = vec![[false; CHANNELS]; clients.len()];
+    let mut publisher = proxy.connect();
+    // A fixed walk: what matters is the timing, which differs from run to run by itself.
+    let mut random = 12345usize;
+    for round in 0..1500 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (who, channel) = ((random >> 33) % clients.len(), (random >> 45) % CHANNELS);
+        let verb = if subscribed[who][channel] { "unsubscribe" } else { "subscribe" };
+        subscribed[who][channel] = !subscribed[who][channel];
+        let told = clients[who].cmd(&[verb, &names[channel]]);
+        assert_eq!(told.items()[0].text(), verb, "round {round}: {told:?}");
+        let texts = [format!("{round}a"), format!("{round}b")];
+        for text in &texts {
+            let receivers = subscribed.iter().filter(|channels| channels[channel]).count() as i64;
+            assert_eq!(
+                publisher.cmd(&["PUBLISH", &names[channel], text]),
+                Value::Int(receivers),
+                "round {round}"
+            );
+        }
+        for (client, _) in clients.iter_mut().zip(&subscribed).filter(|(_, channels)| channels[channel]) {
+            for text in &texts {
+                assert_eq!(client.recv().items(), message(&names[channel], text), "round {round}");
+            }
+        }
+    }
+    assert!(clients.iter_mut().all(|client| client.stays_silent(Duration::from_millis(50))));
+}
