@@ -38,6 +38,7 @@ fn options() -> CoreOptions {
         upstream_inflight: 1000,
         upstream_buffer: 1 << 20,
         dedicated_connections: 8,
+        subscriptions_per_client: 8,
         command_timeout_us: TIMEOUT_US,
         backoff_us: (1000, 50_000),
         upstream_auth: None,

@@ -326,7 +326,16 @@ fn hears_again(publisher: &mut Resp, subscriber: &mut Resp, verb: &str, kind: &s
 }
 
 #[test]
-fn subscriptions_survive_the_loss_of_their_node() {
+fn subscriptions_survive_the_death_of_their_node() {
+    survive_the_loss_of_a_node(PrivateStack::kill);
+}
+
+#[test]
+fn subscriptions_survive_a_node_that_falls_silent() {
+    survive_the_loss_of_a_node(PrivateStack::pause);
+}
+
+fn survive_the_loss_of_a_node(lose: fn(&PrivateStack, &str)) {
     let stack = PrivateStack::start(KeeperOptions {
         with_postgres: false,
         replicas: 1,
@@ -334,7 +343,7 @@ fn subscriptions_survive_the_loss_of_their_node() {
         ..KeeperOptions::default()
     });
     let nodes = stack.redis_nodes();
-    let proxy = Proxy::start(&config(&nodes, ""));
+    let proxy = Proxy::start(&config(&nodes, "").replace("[server]", "command_timeout = \"1s\"\n[server]"));
     let mut publisher = proxy.connect();
     let mut subscribers: Vec<(String, Resp)> = Vec::new();
     for number in 0..12 {
@@ -351,7 +360,7 @@ fn subscriptions_survive_the_loss_of_their_node() {
             !channels.items().is_empty()
         })
         .unwrap();
-    stack.kill(&format!("redis-{victim}"));
+    lose(&stack, &format!("redis-{victim}"));
     for (channel, client) in &mut subscribers {
         hears_again(&mut publisher, client, "PUBLISH", "message", channel);
     }
@@ -385,6 +394,40 @@ fn a_sharded_channel_is_followed_when_its_slot_moves() {
 }
 
 #[test]
+fn a_client_subscribes_to_so_much_and_no_more() {
+    let stack = SharedStack::get();
+    let proxy = Proxy::start(&config(stack.redis_nodes(), "[limits]\nsubscriptions_per_client = 3\n"));
+    let name = |suffix: &str| format!("{}{suffix}", stack.key_prefix());
+    let mut client = three(&proxy);
+    client.cmd(&["SUBSCRIBE", &name("a")]);
+    client.cmd(&["PSUBSCRIBE", &name("b*")]);
+    let error = client.cmd(&["SUBSCRIBE", &name("c"), &name("d")]);
+    assert!(error.error().contains("limits.subscriptions_per_client"), "{error:?}");
+    assert_eq!(client.cmd(&["SUBSCRIBE", &name("c")]), Value::Push(change("subscribe", &name("c"), 3)));
+    assert!(client.cmd(&["SSUBSCRIBE", &name("d")]).error().starts_with("ERR dsproxy"));
+    client.cmd(&["UNSUBSCRIBE", &name("a")]);
+    assert_eq!(client.cmd(&["SSUBSCRIBE", &name("d")]), Value::Push(change("ssubscribe", &name("d"), 1)));
+}
+
+#[test]
+fn commands_between_multi_and_exec_may_publish_but_not_subscribe() {
+    let stack = SharedStack::get();
+    let proxy = proxy(&stack);
+    let channel = format!("{}c", stack.key_prefix());
+    let mut subscriber = proxy.connect();
+    subscriber.cmd(&["SUBSCRIBE", &channel]);
+    let mut client = proxy.connect();
+    client.cmd(&["MULTI"]);
+    assert_eq!(client.cmd(&["PUBLISH", &channel, "x"]), Value::Simple("QUEUED".into()));
+    client.cmd(&["EXEC"]);
+    assert_eq!(subscriber.recv(), Value::Array(message(&channel, "x")));
+    client.cmd(&["MULTI"]);
+    assert!(client.cmd(&["SUBSCRIBE", &channel]).error().contains("inside a transaction"));
+    assert!(client.cmd(&["EXEC"]).error().starts_with("EXECABORT"));
+    assert_eq!(client.cmd(&["PUBLISH", &channel, "y"]), Value::Int(1));
+}
+
+#[test]
 fn a_subscriber_that_does_not_read_is_closed_and_others_hear_on() {
     let stack = SharedStack::get();
     let more = "[limits]\nclient_output_max = \"4MB\"\nclient_output_pause = \"1MB\"\n";
@@ -409,4 +452,43 @@ fn a_subscriber_that_does_not_read_is_closed_and_others_hear_on() {
     use std::io::Read;
     slow.stream().set_read_timeout(Some(SOON)).unwrap();
     while slow.stream().read(&mut chunk).is_ok_and(|read| read > 0) {}
+}
+
+/// Topics come and go while their last end is still on its way to the node; every message reaches exactly those who
+/// have been told that they subscribe.
+#[test]
+fn whoever_was_told_so_hears_every_message_once_and_in_order() {
+    const CHANNELS: usize = 3;
+    let stack = SharedStack::get();
+    let proxy = proxy(&stack);
+    let names: Vec<String> = (0..CHANNELS).map(|n| format!("{}{n}", stack.key_prefix())).collect();
+    let mut clients: Vec<Resp> =
+        (0..6).map(|n| if n % 2 == 0 { proxy.connect() } else { three(&proxy) }).collect();
+    let mut subscribed = vec![[false; CHANNELS]; clients.len()];
+    let mut publisher = proxy.connect();
+    // A fixed walk: what matters is the timing, which differs from run to run by itself.
+    let mut random = 12345usize;
+    for round in 0..1500 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (who, channel) = ((random >> 33) % clients.len(), (random >> 45) % CHANNELS);
+        let verb = if subscribed[who][channel] { "unsubscribe" } else { "subscribe" };
+        subscribed[who][channel] = !subscribed[who][channel];
+        let told = clients[who].cmd(&[verb, &names[channel]]);
+        assert_eq!(told.items()[0].text(), verb, "round {round}: {told:?}");
+        let texts = [format!("{round}a"), format!("{round}b")];
+        for text in &texts {
+            let receivers = subscribed.iter().filter(|channels| channels[channel]).count() as i64;
+            assert_eq!(
+                publisher.cmd(&["PUBLISH", &names[channel], text]),
+                Value::Int(receivers),
+                "round {round}"
+            );
+        }
+        for (client, _) in clients.iter_mut().zip(&subscribed).filter(|(_, channels)| channels[channel]) {
+            for text in &texts {
+                assert_eq!(client.recv().items(), message(&names[channel], text), "round {round}");
+            }
+        }
+    }
+    assert!(clients.iter_mut().all(|client| client.stays_silent(Duration::from_millis(50))));
 }

@@ -314,6 +314,7 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
         upstream_inflight: limits.upstream_inflight,
         upstream_buffer: limits.upstream_buffer,
         dedicated_connections: limits.dedicated_connections,
+        subscriptions_per_client: limits.subscriptions_per_client,
         command_timeout_us: us(upstream.command_timeout),
         backoff_us: (us(upstream.reconnect_backoff_min), us(upstream.reconnect_backoff_max)),
         upstream_auth: upstream

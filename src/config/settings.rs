@@ -213,6 +213,8 @@ settings! {
         client_output_max: usize = 256 * MB, Size(KB..=8 * GB);
         /// How long a client with unread replies may take nothing before it is disconnected.
         client_stall_timeout: Duration = secs(60), duration_or("never", ms(100)..=hours(24));
+        /// Most channels and patterns that one client subscribes to; beyond it `SUBSCRIBE` answers an error.
+        subscriptions_per_client: usize = 100_000, Count(1..=10_000_000);
         /// Unanswered commands at one node, per data thread; further ones wait with their clients.
         upstream_inflight: usize = 65_536, Count(16..=16 * MB);
         /// Connections of their own that clients hold to watch keys or to wait in blocking commands, per data thread.

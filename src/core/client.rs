@@ -84,12 +84,12 @@ pub struct Client {
     pub gone: bool,
     /// It has sent its last byte; closed once everything is answered and written.
     pub half_closed: bool,
+    /// Its subscriptions; `None` while it has none.
+    pub subscriber: Option<Box<Subscriber>>,
     /// Commands queued since `MULTI`.
     pub transaction: Option<Box<Transaction>>,
     /// The connection that watches keys for it.
     pub watch: Option<Watch>,
-    /// Its subscriptions; `None` while it has none.
-    pub subscriber: Option<Box<Subscriber>>,
     slots: VecDeque<Slot>,
     head: u32,
     /// Bytes of replies whose turn has not come.
@@ -113,10 +113,10 @@ impl Client {
             waits: false,
             closing: false,
             half_closed: false,
+            subscriber: None,
             gone: false,
             transaction: None,
             watch: None,
-            subscriber: None,
             slots: VecDeque::new(),
             head: 0,
             held: 0,

@@ -8,6 +8,7 @@
 
 use super::block_timeout::{wait_us, with_wait};
 use super::client::{Begun, Slot};
+use super::run::Hook;
 use super::{ClientKey, Core};
 use crate::cluster::{Entry, Link, Owner, Upstream};
 use crate::command::{COMMANDS, Command, Flags};

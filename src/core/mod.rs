@@ -67,6 +67,8 @@ pub struct CoreOptions {
     pub upstream_buffer: usize,
     /// Most connections that clients have for themselves, to watch keys or to wait in a blocking command.
     pub dedicated_connections: usize,
+    /// Most channels and patterns that one client subscribes to.
+    pub subscriptions_per_client: usize,
     /// After this long without a reply a request is answered with an error, in microseconds.
     pub command_timeout_us: u64,
     /// First and longest pause between two attempts to connect, in microseconds.
@@ -132,8 +134,8 @@ pub struct Core {
     node_stats: Vec<Arc<crate::metrics::worker::NodeCells>>,
     routes: Routes,
     parking: Parking,
-    dedicated: Dedicated,
     pubsub: pubsub::PubSub,
+    dedicated: Dedicated,
     data: Option<DataSide>,
     stats: Arc<WorkerStats>,
     next_serial: u32,
@@ -173,8 +175,8 @@ impl Core {
             node_stats: Vec::new(),
             routes: Routes::new(topology),
             parking: Parking::default(),
-            dedicated: Dedicated::default(),
             pubsub: pubsub::PubSub::new(),
+            dedicated: Dedicated::default(),
             data,
             stats,
             next_serial: 0,

@@ -133,13 +133,13 @@ pub(super) fn way_of(request: &[u8]) -> Option<Way> {
     let Ok(Scan::Complete(end)) = scanner.scan(request, &RequestLimits::default()) else { return None };
     let args = Args::new(request, scanner.spans());
     let command = command::resolve(&args).ok()?;
-    if command.name == "multi" {
-        // A transaction goes where the first of its commands with keys goes; it is never less than one of many keys.
-        return way_of_any(request.get(end..)?).map(|way| Way { keys: way.keys.max(2), ..way });
-    }
     if command.name == "spublish" {
         // A sharded channel is no key, but has a slot.
         return Some(Way { slot: slot::slot(args.get(1)?), keys: 1 });
+    }
+    if command.name == "multi" {
+        // A transaction goes where the first of its commands with keys goes; it is never less than one of many keys.
+        return way_of_any(request.get(end..)?).map(|way| Way { keys: way.keys.max(2), ..way });
     }
     let mut keys = Vec::new();
     command.keys(&args, &mut keys).ok()?;

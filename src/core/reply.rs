@@ -119,11 +119,11 @@ impl Core {
         // A transaction that is refused at its end was refused for the sake of one of its commands.
         let refusal = upstream.take_refusal();
         let is_error = reply.first() == Some(&b'-');
-        let reason = if is_error { refusal.as_deref().unwrap_or(reply) } else { reply };
         if is_error && oldest.owner == Owner::Nobody && self.is_hub(index) {
             self.hub_refused(index, reply);
             return true;
         }
+        let reason = if is_error { refusal.as_deref().unwrap_or(reply) } else { reply };
         let again =
             is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reason);
         if again {

@@ -100,8 +100,8 @@ impl Core {
             }
         }
         self.send_again(index, again);
-        self.dedicated_lost(index);
         self.hub_lost(index);
+        self.dedicated_lost(index);
     }
 
     /// Looks at an error reply to the oldest request of a connection: true when the request was sent on, will be, or was

@@ -3,7 +3,7 @@
 //! Must not know: replies.
 
 use super::client::{Begun, Client, Slot};
-use super::{ClientKey, Core, Kind};
+use super::{ClientKey, Core, Kind, pubsub};
 use crate::cluster::{Entry, Owner};
 use crate::command::{self, Class, Command};
 use crate::resp::{Args, ProtocolError, RequestScanner, Scan};
@@ -194,9 +194,9 @@ impl Core {
             }
         };
         let class = command.class_of(&args);
-        if self.clients.get(index).is_some_and(|c| c.inflight() > 0 && changes_way(c, command, class))
-            || self.pubsub_delays(index, command) && self.clients.get(index).is_some_and(|c| c.inflight() > 0)
-        {
+        if self.clients.get(index).is_some_and(|c| {
+            c.inflight() > 0 && (changes_way(c, command, class) || pubsub::delays(c, command, class))
+        }) {
             return Flow::Wait;
         }
         self.run_command(index, command, class, &args);
@@ -208,11 +208,11 @@ impl Core {
         if !client.session.authenticated && !command.flags.contains(command::Flags::NO_AUTH) {
             return self.answer_error(index, Some(command), b"NOAUTH Authentication required.");
         }
-        if client.transaction.is_some() && self.queue(index, command, args) {
+        let (subscribes, queues) = (client.subscriber.is_some(), client.transaction.is_some());
+        if subscribes && self.run_as_subscriber(index, command, args) {
             return;
         }
-        let Some(client) = self.clients.get(index) else { return };
-        if client.subscriber.is_some() && self.run_as_subscriber(index, command, args) {
+        if queues && self.queue(index, command, args) {
             return;
         }
         match class {
@@ -225,10 +225,10 @@ impl Core {
             }
             Class::FanOut => self.run_fanout(index, command, args),
             Class::Script => self.run_single(index, command, args),
+            Class::PubSub => self.run_pubsub(index, command, args),
             Class::Transaction if command.name == "watch" => self.run_watch(index, command, args),
             Class::Transaction => self.run_transaction(index, command),
             Class::Blocking if command.takes_keys() => self.run_blocking(index, command, args),
-            Class::PubSub => self.run_pubsub(index, command, args),
             Class::Blocking | Class::BlockingIf(_) => {
                 let text = format!("ERR '{}' is not supported by this proxy yet", command.name);
                 self.answer_error(index, Some(command), text.as_bytes());

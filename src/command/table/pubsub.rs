@@ -10,29 +10,29 @@ pub(super) const COMMANDS: &[Command] = &[
         .note("Upstream subscriptions are shared between clients and fanned out here."),
     command("publish", 3, flag::PUBSUB | flag::LOADING | flag::STALE | flag::FAST, 0, PubSub)
         .docs("2.0.0", "Post a message to a channel")
-        .note("Any primary spreads the message over the cluster bus."),
+        .note("Goes to the owner of the channel's slot; answers with the clients of this proxy and those of that node."),
     command("pubsub", -2, 0, 0, PubSub)
         .docs("2.8.0", "A container for Pub/Sub commands")
-        .note("Answered from the subscriptions of this proxy's clients.")
+        .note("Asks every primary; this proxy's clients are counted instead of the proxy.")
         .containing(&[
             command("pubsub|channels", -2, flag::PUBSUB | flag::LOADING | flag::STALE, 0, PubSub)
                 .docs("2.8.0", "List active channels")
-                .note("Answered from the subscriptions of this proxy's clients."),
+                .note("Asks every primary; this proxy's clients are counted instead of the proxy."),
             command("pubsub|help", 2, flag::LOADING | flag::STALE, 0, Single)
                 .docs("6.2.0", "Show helpful text about the different subcommands")
                 .note("Keyless: any primary can answer."),
             command("pubsub|numpat", 2, flag::PUBSUB | flag::LOADING | flag::STALE, 0, PubSub)
                 .docs("2.8.0", "Get the count of unique patterns pattern subscriptions")
-                .note("Answered from the subscriptions of this proxy's clients."),
+                .note("Asks every primary; this proxy's clients are counted instead of the proxy."),
             command("pubsub|numsub", -2, flag::PUBSUB | flag::LOADING | flag::STALE, 0, PubSub)
                 .docs("2.8.0", "Get the count of subscribers for channels")
-                .note("Answered from the subscriptions of this proxy's clients."),
+                .note("Asks every primary; this proxy's clients are counted instead of the proxy."),
             command("pubsub|shardchannels", -2, flag::PUBSUB | flag::LOADING | flag::STALE, 0, PubSub)
                 .docs("7.0.0", "List active shard channels")
-                .note("Answered from the subscriptions of this proxy's clients."),
+                .note("Asks every primary; this proxy's clients are counted instead of the proxy."),
             command("pubsub|shardnumsub", -2, flag::PUBSUB | flag::LOADING | flag::STALE, 0, PubSub)
                 .docs("7.0.0", "Get the count of subscribers for shard channels")
-                .note("Answered from the subscriptions of this proxy's clients."),
+                .note("Asks every primary; this proxy's clients are counted instead of the proxy."),
         ]),
     command("punsubscribe", -1, flag::PUBSUB | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, PubSub)
         .docs(

@@ -16,7 +16,7 @@ mod topics;
 mod wire;
 
 pub use registry::Registry;
-pub(super) use subscriber::Subscriber;
+pub(super) use subscriber::{Subscriber, delays};
 pub(super) use tally::Tally;
 
 use super::{ClientKey, Core};

@@ -90,8 +90,7 @@ impl Registry {
 
     /// How often a message on `channel` reaches clients of this proxy, and how often the proxy itself at `node`.
     pub(super) fn receivers(&self, channel: &[u8], node: &str) -> (i64, i64) {
-        let count = self.count(Space::Channel, channel);
-        let (mut local, mut ours) = (count.local, count.ours_at(node));
+        let (mut local, mut ours) = self.receivers_of(Space::Channel, channel, node);
         if self.pattern_names.load(Ordering::Relaxed) > 0 {
             for (_, count) in lock(&self.patterns).iter().filter(|(name, _)| glob::matches(name, channel)) {
                 local += count.local;
@@ -103,8 +102,11 @@ impl Registry {
 
     /// The same for a sharded channel.
     pub(super) fn shard_receivers(&self, channel: &[u8], node: &str) -> (i64, i64) {
-        let count = self.count(Space::Shard, channel);
-        (count.local, count.ours_at(node))
+        self.receivers_of(Space::Shard, channel, node)
+    }
+
+    fn receivers_of(&self, space: Space, name: &[u8], node: &str) -> (i64, i64) {
+        lock(self.part(space, name)).get(name).map_or((0, 0), |count| (count.local, count.ours_at(node)))
     }
 
     fn part(&self, space: Space, name: &[u8]) -> &Part {

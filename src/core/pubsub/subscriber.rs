@@ -10,7 +10,7 @@
 use super::wire::push_change;
 use super::{Core, Space};
 use crate::command::{Class, Command};
-use crate::core::client::{Begun, Slot};
+use crate::core::client::{Begun, Client, Slot};
 use crate::core::{ClientKey, Route};
 use crate::resp::{Args, push_array_header, push_bulk, push_error};
 use rustc_hash::FxHashSet;
@@ -51,13 +51,19 @@ impl Subscriber {
         self.topics.iter().map(FxHashSet::len).sum()
     }
 
-    /// True when `command` must wait until what is pending is answered.
-    pub fn delays(&self, command: &Command) -> bool {
-        !self.pending.is_empty() && !matches!(command.name, "subscribe" | "psubscribe" | "ssubscribe")
-    }
-
     fn is_done(&self) -> bool {
         self.pending.is_empty() && self.total() == 0
+    }
+}
+
+/// True when a command of a client with unanswered requests must wait for them: one that subscribes waits for replies
+/// of other kinds, and everything else for subscriptions.
+#[inline]
+pub(in crate::core) fn delays(client: &Client, command: &Command, class: Class) -> bool {
+    let subscribes = class == Class::PubSub && subscribes_in(command).is_some();
+    match &client.subscriber {
+        Some(subscriber) if !subscriber.pending.is_empty() => !subscribes,
+        _ => subscribes,
     }
 }
 
@@ -75,17 +81,6 @@ impl Core {
             self.unsubscribe(index, command, space, args);
         } else {
             self.run_publish(index, command, args);
-        }
-    }
-
-    /// True when a command of a client with unanswered requests must wait for them: one that subscribes waits for
-    /// replies of other kinds, and everything else for subscriptions.
-    #[inline]
-    pub(in crate::core) fn pubsub_delays(&self, index: usize, command: &Command) -> bool {
-        let Some(client) = self.clients.get(index) else { return false };
-        match &client.subscriber {
-            Some(subscriber) if !subscriber.pending.is_empty() => subscriber.delays(command),
-            _ => command.class == Class::PubSub && subscribes_in(command).is_some() && client.inflight() > 0,
         }
     }
 
@@ -131,6 +126,14 @@ impl Core {
         let at = self.now;
         let Some(client) = self.clients.get_mut(index) else { return };
         let protocol = client.session.protocol;
+        let known = client.subscriber.as_ref().map_or(0, |subscriber| subscriber.total());
+        if known + args.len() - 1 > self.options.subscriptions_per_client {
+            let text = format!(
+                "ERR dsproxy: the client has {known} subscriptions, {} more are too many (limits.subscriptions_per_client)",
+                args.len() - 1
+            );
+            return self.answer_error(index, Some(command), text.as_bytes());
+        }
         let seq = client.open(Slot::Waiting(Begun { at, command: command.id }));
         let key = ClientKey { index: index as u32, serial: client.serial };
         let mut subscriber = client.subscriber.take().unwrap_or_default();
