@@ -7,7 +7,7 @@ use super::{StartErrors, facade};
 use crate::cluster::{Call, Discovery, Gateway, UpstreamOptions};
 use crate::command::{COMMANDS, Command, ID_COUNT};
 use crate::config::{Config, UpstreamMode};
-use crate::core::{About, CoreOptions, DataSide, Loads, UpstreamAuth};
+use crate::core::{About, CoreOptions, DataSide, Loads, ScriptStore, UpstreamAuth};
 use crate::health::{Condition, Dependency, Health};
 use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
@@ -119,6 +119,7 @@ impl Server {
         ends: Vec<WorkerEnd>,
         inboxes: Vec<Inbox>,
     ) -> Result<Self, StartErrors> {
+        let scripts = Arc::new(ScriptStore::new(config.limits.script_store));
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let about = About {
                 redis_version: discovery.server_version().to_owned(),
@@ -127,7 +128,14 @@ impl Server {
                 worker: index,
             };
             let data = self.data.as_ref().map(|data| data.side(inbox.loads.0.clone()));
-            let parts = self.worker_parts(config, &discovery, core_options(config, about), data, inbox);
+            let parts = self.worker_parts(
+                config,
+                &discovery,
+                core_options(config, about),
+                data,
+                inbox,
+                scripts.clone(),
+            );
             self.workers.push(worker::spawn(format!("worker-{index}"), parts)?);
         }
         let health = self.health.clone();
@@ -168,10 +176,12 @@ impl Server {
         options: CoreOptions,
         data: Option<DataSide>,
         inbox: Inbox,
+        scripts: Arc<ScriptStore>,
     ) -> WorkerParts {
         WorkerParts {
             options,
             data,
+            scripts,
             stats: inbox.stats,
             connections: inbox.connections,
             calls: inbox.calls,

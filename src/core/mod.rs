@@ -20,6 +20,7 @@ mod reply;
 mod retry;
 mod routes;
 mod run;
+mod scripts;
 mod session;
 mod set_options;
 mod split;
@@ -27,6 +28,7 @@ mod transaction;
 
 pub use client::{ClientKey, Kind};
 pub use mapped::{DataSide, Loads};
+pub use scripts::ScriptStore;
 
 use crate::cluster::{Link, Topology, Upstream};
 use crate::command::Command;
@@ -131,6 +133,7 @@ pub struct Core {
     routes: Routes,
     parking: Parking,
     dedicated: Dedicated,
+    scripts: scripts::Scripts,
     data: Option<DataSide>,
     stats: Arc<WorkerStats>,
     next_serial: u32,
@@ -171,6 +174,7 @@ impl Core {
             routes: Routes::new(topology),
             parking: Parking::default(),
             dedicated: Dedicated::default(),
+            scripts: scripts::Scripts::new(Arc::new(ScriptStore::new(0))),
             data,
             stats,
             next_serial: 0,
@@ -182,6 +186,13 @@ impl Core {
             stopping: false,
             failures: retry::FailureLog::default(),
         }
+    }
+
+    /// Heals `NOSCRIPT` with the scripts of this store, which all workers share.
+    #[must_use]
+    pub fn with_scripts(mut self, store: Arc<ScriptStore>) -> Self {
+        self.scripts = scripts::Scripts::new(store);
+        self
     }
 
     /// A client has connected, or the program calls.

@@ -56,7 +56,7 @@ type Shared = Rc<RefCell<Worker>>;
 pub(super) async fn run(mut parts: WorkerParts) {
     let topology = parts.topology.borrow_and_update().clone();
     let shared: Shared = Rc::new(RefCell::new(Worker {
-        core: Core::new(parts.options, topology, parts.data, parts.stats),
+        core: Core::new(parts.options, topology, parts.data, parts.stats).with_scripts(parts.scripts),
         clients: Vec::new(),
         upstreams: Vec::new(),
         calls: HashMap::new(),
