@@ -7,7 +7,7 @@ use super::{StartErrors, facade};
 use crate::cluster::{Call, Discovery, Gateway, UpstreamOptions};
 use crate::command::{COMMANDS, Command, ID_COUNT};
 use crate::config::{Config, UpstreamMode};
-use crate::core::{About, CoreOptions, DataSide, Loads, PubSubRegistry, UpstreamAuth};
+use crate::core::{About, Commons, CoreOptions, DataSide, Loads, ScriptStore, UpstreamAuth};
 use crate::health::{Condition, Dependency, Health};
 use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
@@ -119,7 +119,10 @@ impl Server {
         ends: Vec<WorkerEnd>,
         inboxes: Vec<Inbox>,
     ) -> Result<Self, StartErrors> {
-        let subscriptions = Arc::new(PubSubRegistry::default());
+        let commons = Commons {
+            subscriptions: Arc::default(),
+            scripts: Arc::new(ScriptStore::new(config.limits.script_store)),
+        };
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let about = About {
                 redis_version: discovery.server_version().to_owned(),
@@ -134,7 +137,7 @@ impl Server {
                 core_options(config, about),
                 data,
                 inbox,
-                subscriptions.clone(),
+                commons.clone(),
             );
             self.workers.push(worker::spawn(format!("worker-{index}"), parts)?);
         }
@@ -176,12 +179,12 @@ impl Server {
         options: CoreOptions,
         data: Option<DataSide>,
         inbox: Inbox,
-        subscriptions: Arc<PubSubRegistry>,
+        commons: Commons,
     ) -> WorkerParts {
         WorkerParts {
             options,
             data,
-            subscriptions,
+            commons,
             stats: inbox.stats,
             connections: inbox.connections,
             calls: inbox.calls,

@@ -219,6 +219,8 @@ settings! {
         upstream_inflight: usize = 65_536, Count(16..=16 * MB);
         /// Connections of their own that clients hold to watch keys or to wait in blocking commands, per data thread.
         dedicated_connections: usize = 1000, Count(1..=100_000);
+        /// Scripts that clients have shown to the proxy, kept to answer `NOSCRIPT` of a node that lacks them; bytes of all.
+        script_store: usize = 16 * MB, Size(KB..=GB);
         /// Unsent bytes to one node, per data thread; further commands wait with their clients.
         upstream_buffer: usize = 256 * MB, Size(64 * KB..=8 * GB);
     }

@@ -132,6 +132,9 @@ impl Core {
             Ok(slot) => slot,
             Err(text) => return self.answer_error(index, Some(command), text),
         };
+        if matches!(self.mapping_of(index, command, args), Hook::Done) {
+            return;
+        }
         if self.clients.get(index).is_some_and(|client| client.half_closed) {
             // It has gone: whatever it waits for would be taken for nobody.
             if let Some(client) = self.clients.get_mut(index) {

@@ -21,6 +21,7 @@ mod reply;
 mod retry;
 mod routes;
 mod run;
+mod scripts;
 mod session;
 mod set_options;
 mod split;
@@ -29,6 +30,7 @@ mod transaction;
 pub use client::{ClientKey, Kind};
 pub use mapped::{DataSide, Loads};
 pub use pubsub::Registry as PubSubRegistry;
+pub use scripts::ScriptStore;
 
 use crate::cluster::{Link, Topology, Upstream};
 use crate::command::Command;
@@ -90,6 +92,15 @@ pub struct UpstreamAuth {
     pub password: crate::config::Secret,
 }
 
+/// What the cores of all workers share; touched by the commands that are about it, not by others.
+#[derive(Clone, Debug)]
+pub struct Commons {
+    /// Who subscribes to what.
+    pub subscriptions: Arc<PubSubRegistry>,
+    /// Scripts that any of them has seen.
+    pub scripts: Arc<ScriptStore>,
+}
+
 /// Facts about this process that clients may ask for.
 #[derive(Clone, Debug)]
 pub struct About {
@@ -136,6 +147,7 @@ pub struct Core {
     parking: Parking,
     pubsub: pubsub::PubSub,
     dedicated: Dedicated,
+    scripts: scripts::Scripts,
     data: Option<DataSide>,
     stats: Arc<WorkerStats>,
     next_serial: u32,
@@ -177,6 +189,7 @@ impl Core {
             parking: Parking::default(),
             pubsub: pubsub::PubSub::new(),
             dedicated: Dedicated::default(),
+            scripts: scripts::Scripts::new(Arc::new(ScriptStore::new(0))),
             data,
             stats,
             next_serial: 0,
@@ -188,6 +201,13 @@ impl Core {
             stopping: false,
             failures: retry::FailureLog::default(),
         }
+    }
+
+    /// The same core, sharing with others what they have in common.
+    pub fn with_commons(mut self, commons: Commons) -> Self {
+        self.pubsub.share(commons.subscriptions);
+        self.scripts = scripts::Scripts::new(commons.scripts);
+        self
     }
 
     /// A client has connected, or the program calls.

@@ -16,6 +16,9 @@ const ATTEMPTS: u8 = 16;
 /// Pause before a request is tried again that a node could not serve just now, in microseconds.
 const AGAIN_US: u64 = 20_000;
 
+/// How a node says that it does not know the script of an `EVALSHA`.
+const NO_SCRIPT: &[u8] = b"-NOSCRIPT No matching script.";
+
 impl Core {
     /// The driver has connected an upstream: shakes hands, then sends what waits.
     pub fn upstream_connected(&mut self, index: usize) {
@@ -107,6 +110,9 @@ impl Core {
     /// Looks at an error reply to the oldest request of a connection: true when the request was sent on, will be, or was
     /// answered in other words.
     pub(super) fn retry_after(&mut self, index: usize, error: &[u8]) -> bool {
+        if error.starts_with(NO_SCRIPT) {
+            return self.heal_script(index);
+        }
         let Some(verdict) = Verdict::of(error) else { return false };
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         let Some(oldest) = upstream.oldest().copied() else { return false };
@@ -184,6 +190,30 @@ impl Core {
             }
         }
         recycle(request, &mut self.spare);
+        true
+    }
+
+    /// A node does not know the script of an `EVALSHA`: sends the `EVAL` that it stands for. One that later requests of
+    /// its client have overtaken is not run any more, but the script is there when the client tries again.
+    fn heal_script(&mut self, index: usize) -> bool {
+        let Some(upstream) = self.upstreams.get(index) else { return false };
+        let Some(oldest) = upstream.oldest().copied() else { return false };
+        let Some(eval) = self.scripts.spell_out(upstream.oldest_request()) else { return false };
+        let slot = way_of(upstream.oldest_request()).map(|way| way.slot);
+        if slot.is_some_and(|slot| self.is_overtaken(index, &oldest, slot)) {
+            let Some(load) = super::scripts::load_of(&eval) else { return false };
+            self.send_to(index, Entry { owner: Owner::Nobody, ..oldest }, &load);
+            return false;
+        }
+        if let Some(upstream) = self.upstreams.get_mut(index) {
+            upstream.answer();
+        }
+        self.stats.retries.add(1);
+        let entry = Entry { attempts: oldest.attempts.saturating_add(1), ..oldest };
+        match slot.filter(|slot| self.parking.holds(*slot)) {
+            Some(slot) => self.parking.park_again(slot, entry, eval),
+            None => self.send_to(index, entry, &eval),
+        }
         true
     }
 

@@ -223,8 +223,14 @@ impl Core {
                 let text = format!("ERR '{}' is refused by this proxy: {}", command.name, command.note);
                 self.answer_error(index, Some(command), text.as_bytes());
             }
-            Class::FanOut => self.run_fanout(index, command, args),
-            Class::Script => self.run_single(index, command, args),
+            Class::FanOut => {
+                self.scripts.note(command, args);
+                self.run_fanout(index, command, args);
+            }
+            Class::Script => {
+                self.scripts.note(command, args);
+                self.run_single(index, command, args);
+            }
             Class::PubSub => self.run_pubsub(index, command, args),
             Class::Transaction if command.name == "watch" => self.run_watch(index, command, args),
             Class::Transaction => self.run_transaction(index, command),

@@ -55,8 +55,7 @@ type Shared = Rc<RefCell<Worker>>;
 /// Runs a worker until it is told to stop.
 pub(super) async fn run(mut parts: WorkerParts) {
     let topology = parts.topology.borrow_and_update().clone();
-    let mut core = Core::new(parts.options, topology, parts.data, parts.stats);
-    core.share_registry(parts.subscriptions);
+    let core = Core::new(parts.options, topology, parts.data, parts.stats).with_commons(parts.commons);
     let shared: Shared = Rc::new(RefCell::new(Worker {
         core,
         clients: Vec::new(),

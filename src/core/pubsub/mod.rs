@@ -76,16 +76,16 @@ impl PubSub {
             restless: false,
         }
     }
+
+    /// Shares the numbers of subscribers with the other workers. Call before there are clients.
+    pub fn share(&mut self, registry: Arc<Registry>) {
+        self.registry = registry;
+    }
 }
 
 impl Core {
     /// True for a client that has subscriptions: it may be silent for as long as there are no messages.
     pub fn is_subscriber(&self, key: ClientKey) -> bool {
         self.client(key).is_some_and(|client| client.subscriber.is_some())
-    }
-
-    /// Shares the numbers of subscribers with the other workers. Call before there are clients.
-    pub fn share_registry(&mut self, registry: Arc<Registry>) {
-        self.pubsub.registry = registry;
     }
 }
