@@ -37,7 +37,7 @@ fn proxy(stack: &PrivateStack, upstream: &str) -> Proxy {
 fn tags(shard: usize, count: usize) -> Vec<String> {
     let range = 16384 * shard / 3..16384 * (shard + 1) / 3;
     let all = (0..).map(|n| format!("{{t{n}}}"));
-    all.filter(|tag| range.contains(&usize::from(slot(tag[1..tag.len() - 1].as_bytes()))))
+    all.filter(|tag| range.contains(&usize::from(slot(&tag.as_bytes()[1..tag.len() - 1]))))
         .take(count)
         .collect()
 }
@@ -192,7 +192,7 @@ fn slots_move_under_load_and_no_client_notices() {
     progress();
     for round in 0..3 {
         for tag in &moving {
-            let slot = slot(tag[1..tag.len() - 1].as_bytes());
+            let slot = slot(&tag.as_bytes()[1..tag.len() - 1]);
             let (from, to) = [(0, 1), (1, 2), (2, 0)][round];
             move_slot(&mut nodes, &ids, &addrs, slot, from, to, &progress);
             progress();

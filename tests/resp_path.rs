@@ -165,35 +165,7 @@ fn what_later_issues_bring_is_refused_by_name() {
     let mut client = proxy.connect();
     let key = format!("{}k", stack.key_prefix());
     assert_eq!(client.cmd(&["SET", &key, "kept"]), ok());
-    for line in [
-        "MULTI",
-        "EXEC",
-        "DISCARD",
-        "WATCH k",
-        "UNWATCH",
-        "BLPOP k 1",
-        "BRPOP k 0",
-        "BLMOVE k k LEFT LEFT 0",
-        "BZPOPMIN k 0",
-        "XREAD BLOCK 0 STREAMS k $",
-        "WAIT 0 0",
-        "SUBSCRIBE c",
-        "PSUBSCRIBE c",
-        "SSUBSCRIBE c",
-        "PUBLISH c m",
-        "UNSUBSCRIBE",
-        "EVAL return(1) 0",
-        "EVALSHA abc 1 k",
-        "FCALL f 1 k",
-        "SCRIPT FLUSH",
-        "FUNCTION FLUSH",
-        "KEYS *",
-        "SCAN 0",
-        "RANDOMKEY",
-        "DBSIZE",
-        "FLUSHALL",
-        "FLUSHDB",
-    ] {
+    for line in ["WAIT 0 0", "SUBSCRIBE c", "PSUBSCRIBE c", "SSUBSCRIBE c", "PUBLISH c m", "UNSUBSCRIBE"] {
         let args = words(line);
         let (answer, name) = (client.cmd(&args), args[0].to_ascii_lowercase());
         let error = answer.error();

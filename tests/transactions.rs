@@ -322,7 +322,7 @@ fn transactions_have_limits_that_say_so() {
 /// Hash tags of the first primary of three.
 fn tags(count: usize) -> Vec<String> {
     let all = (0..).map(|n| format!("{{t{n}}}"));
-    all.filter(|tag| slot(tag[1..tag.len() - 1].as_bytes()) < 5461).take(count).collect()
+    all.filter(|tag| slot(&tag.as_bytes()[1..tag.len() - 1]) < 5461).take(count).collect()
 }
 
 /// Writers move amounts between two accounts of one slot; what each acknowledged transfer did is counted in the same
@@ -421,7 +421,7 @@ fn transfers_are_whole_and_count_once_while_their_slots_move() {
         progress();
         for round in 0..4 {
             for tag in &tags {
-                let slot = slot(tag[1..tag.len() - 1].as_bytes()).to_string();
+                let slot = slot(&tag.as_bytes()[1..tag.len() - 1]).to_string();
                 let (from, to) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
                 assert_eq!(nodes[to].cmd(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[from]]), ok());
                 assert_eq!(nodes[from].cmd(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids[to]]), ok());

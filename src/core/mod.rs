@@ -20,6 +20,7 @@ mod reply;
 mod retry;
 mod routes;
 mod run;
+mod scan;
 mod scripts;
 mod session;
 mod set_options;
@@ -186,13 +187,6 @@ impl Core {
             stopping: false,
             failures: retry::FailureLog::default(),
         }
-    }
-
-    /// Heals `NOSCRIPT` with the scripts of this store, which all workers share.
-    #[must_use]
-    pub fn with_scripts(mut self, store: Arc<ScriptStore>) -> Self {
-        self.scripts = scripts::Scripts::new(store);
-        self
     }
 
     /// A client has connected, or the program calls.

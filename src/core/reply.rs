@@ -172,6 +172,7 @@ impl Core {
         let protocol = client.session.protocol;
         let Some(Slot::Gathering(begun, gather)) = client.slot_mut(seq) else { return };
         gather.finish(&mut merged, protocol);
+        let outdated = gather.is_outdated();
         let begun = *begun;
         // The gather goes back to the spares before its slot becomes an answered one.
         let slot = Slot::Waiting(begun);
@@ -182,6 +183,7 @@ impl Core {
         {
             self.spare_gathers.push(gather);
         }
+        self.outbox.refresh |= outdated;
         self.complete(key.index as usize, seq, &merged, Route::Split);
         recycle(merged, &mut self.spare);
     }
