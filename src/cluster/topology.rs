@@ -3,6 +3,8 @@
 //! Must not know: how it was learned, connections. Source: Redis documentation, `CLUSTER NODES`.
 
 use crate::slot::SLOTS;
+use rustc_hash::FxHasher;
+use std::hash::{Hash, Hasher};
 use std::ops::RangeInclusive;
 use thiserror::Error;
 
@@ -21,6 +23,8 @@ pub struct Node {
 pub struct Topology {
     nodes: Vec<Node>,
     slots: Box<[u16]>,
+    layout: u64,
+    moving: bool,
 }
 
 /// Why a set of answers makes no topology.
@@ -46,12 +50,27 @@ const NOWHERE: u16 = u16::MAX - 1;
 impl Topology {
     /// One node that owns everything.
     pub fn single(addr: &str) -> Self {
-        Self { nodes: vec![Node { addr: addr.into() }], slots: vec![0; usize::from(SLOTS)].into() }
+        Self {
+            nodes: vec![Node { addr: addr.into() }],
+            slots: vec![0; usize::from(SLOTS)].into(),
+            layout: 0,
+            moving: false,
+        }
     }
 
     /// Nodes that own slots, in a stable order.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Stands for which node (by its id) owns which slot, in any process; 0 for a server that is no cluster.
+    pub fn layout(&self) -> u64 {
+        self.layout
+    }
+
+    /// True when a node has said that slots of it are on their way.
+    pub fn is_moving(&self) -> bool {
+        self.moving
     }
 
     /// Index in [`Self::nodes`] of the owner of `slot`, if it has one.
@@ -80,9 +99,13 @@ impl Topology {
         views: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, TopologyError> {
         let mut addrs: Vec<NodeAddr> = Vec::new();
+        let mut ids: Vec<String> = Vec::new();
+        let mut moving = false;
         let mut best: Vec<Option<(u64, usize)>> = vec![None; usize::from(SLOTS)];
         for (asked, text) in views {
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
+                // A node lists what it gives and takes after its own slots, as `[slot->-node]`.
+                moving |= line.contains(" [");
                 let Some(claim) = Claim::parse(line, asked)? else { continue };
                 for slot in claim.ranges.iter().flat_map(Clone::clone) {
                     let best = &mut best[usize::from(slot)];
@@ -91,8 +114,16 @@ impl Topology {
                     }
                 }
                 addrs.push(claim.addr);
+                ids.push(claim.id);
             }
         }
+        let mut hasher = FxHasher::default();
+        let owners: Vec<Option<&str>> = best.iter().map(|best| best.map(|(_, claim)| &*ids[claim])).collect();
+        for run in owners.chunk_by(|a, b| a == b) {
+            run.len().hash(&mut hasher);
+            run.first().hash(&mut hasher);
+        }
+        let layout = hasher.finish().max(1);
         let mut nodes: Vec<Node> = Vec::new();
         let mut by_claim = vec![NO_OWNER; addrs.len()];
         let slots = best
@@ -109,7 +140,7 @@ impl Topology {
                 by_claim[claim]
             })
             .collect();
-        Ok(Self { nodes, slots })
+        Ok(Self { nodes, slots, layout, moving })
     }
 
     /// Checks that every slot has an owner.
@@ -143,6 +174,7 @@ impl Topology {
 
 /// One line of `CLUSTER NODES` that claims slots.
 struct Claim {
+    id: String,
     addr: NodeAddr,
     epoch: u64,
     ranges: Vec<RangeInclusive<u16>>,
@@ -153,7 +185,7 @@ impl Claim {
     fn parse(line: &str, asked: &str) -> Result<Option<Self>, TopologyError> {
         let bad = || TopologyError::BadLine(line.chars().take(200).collect());
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, addr, flags, _, _, _, epoch, _, slots @ ..] = fields.as_slice() else { return Err(bad()) };
+        let [id, addr, flags, _, _, _, epoch, _, slots @ ..] = fields.as_slice() else { return Err(bad()) };
         let mut flags = flags.split(',');
         if slots.is_empty() || flags.any(|flag| matches!(flag, "slave" | "replica" | "handshake" | "noaddr"))
         {
@@ -170,6 +202,7 @@ impl Claim {
             .collect::<Option<_>>()
             .ok_or_else(bad)?;
         Ok(Some(Self {
+            id: (*id).to_owned(),
             addr: client_addr(addr, asked).ok_or_else(bad)?,
             epoch: epoch.parse().map_err(|_| bad())?,
             ranges,

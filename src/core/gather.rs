@@ -3,6 +3,7 @@
 //! Must not know: where the parts went.
 
 use super::pubsub::Tally;
+use super::scan::Cursor;
 use crate::command::Merge;
 use crate::resp::{ReplyScanner, Scan, push_array_header, push_bulk, push_integer, push_nil};
 use bytes::Bytes;
@@ -24,13 +25,10 @@ pub enum Join {
     Pick(u64),
     /// What [`Gather::tally`] makes of them.
     Tally,
-    /// The reply of one node to `SCAN`, whose cursor gets the node's number; see `fanout.rs`.
-    Cursor {
-        /// Number of the node.
-        node: u64,
-        /// How many nodes there are.
-        nodes: u64,
-    },
+    /// The reply of one of so many nodes to `SCAN` at this cursor.
+    Cursor(Cursor, u64),
+    /// What the nodes say of the cluster at the end of a `SCAN`.
+    Layout(Cursor),
 }
 
 /// One part: keys of one slot.
@@ -51,6 +49,8 @@ pub struct Gather {
     /// Where the element for each key lies in `data`.
     elements: Vec<(u32, u32)>,
     data: Vec<u8>,
+    /// Answers to `CLUSTER NODES`.
+    views: Vec<String>,
     sum: i64,
     error: Option<Vec<u8>>,
     /// Keys of the command that belong to a mapping; after the parts are here, those that came back nil.
@@ -80,6 +80,7 @@ impl Gather {
             order: Vec::new(),
             elements: Vec::new(),
             data: Vec::new(),
+            views: Vec::new(),
             sum: 0,
             error: None,
             mapped: Vec::new(),
@@ -106,6 +107,7 @@ impl Gather {
             self.elements.resize(keys, (0, 0));
         }
         self.data.clear();
+        self.views.clear();
         self.sum = 0;
         self.error = None;
         self.mapped.clear();
@@ -158,7 +160,8 @@ impl Gather {
                 }
                 Some(())
             }
-            Join::Cursor { node, nodes } => self.take_cursor(reply, node, nodes),
+            Join::Cursor(cursor, nodes) => self.take_cursor(reply, cursor, nodes),
+            Join::Layout(_) => self.take_view(reply),
         }
     }
 
@@ -183,17 +186,36 @@ impl Gather {
     }
 
     /// `*2`, the cursor as a bulk string, the keys.
-    fn take_cursor(&mut self, reply: &[u8], node: u64, nodes: u64) -> Option<()> {
+    fn take_cursor(&mut self, reply: &[u8], asked: Cursor, nodes: u64) -> Option<()> {
         let body = reply.strip_prefix(b"*2\r\n")?;
         let Ok(Scan::Complete(end)) = ReplyScanner::default().scan(body) else { return None };
         let (cursor, keys) = body.split_at(end);
         let digits = cursor.get(memchr::memchr(b'\n', cursor)? + 1..cursor.len() - 2)?;
         let cursor: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-        let next = super::fanout::next_cursor(cursor, node, nodes)?;
+        let next = asked.after(cursor, nodes)?;
         self.data.extend_from_slice(b"*2\r\n");
         push_bulk(&mut self.data, next.to_string().as_bytes());
         self.data.extend_from_slice(keys);
         Some(())
+    }
+
+    /// A bulk string, or a verbatim one with its `txt:`.
+    fn take_view(&mut self, reply: &[u8]) -> Option<()> {
+        let text = reply.get(memchr::memchr(b'\n', reply)? + 1..)?.strip_suffix(b"\r\n")?;
+        let text = if reply.first() == Some(&b'=') { text.get(4..)? } else { text };
+        self.views.push(String::from_utf8(text.to_vec()).ok()?);
+        Some(())
+    }
+
+    /// The nodes' views of the cluster, once all are here, of a `SCAN` that has come to its end.
+    fn end_of_scan(&self) -> Option<(u64, bool)> {
+        let Join::Layout(cursor) = self.join else { return None };
+        cursor.at_end(&self.views)
+    }
+
+    /// True when the cluster is another one than the command was sent to.
+    pub fn is_outdated(&self) -> bool {
+        !self.failed() && self.end_of_scan().is_some_and(|(_, changed)| changed)
     }
 
     fn take_elements(&mut self, part: u32, reply: &[u8]) -> Option<()> {
@@ -264,9 +286,15 @@ impl Gather {
                 push_array_header(out, self.sum.max(0) as usize);
                 out.extend_from_slice(&self.data);
             }
-            Join::First | Join::AnyOk | Join::Least | Join::Cursor { .. } => {
-                out.extend_from_slice(&self.data)
-            }
+            Join::First | Join::AnyOk | Join::Least | Join::Cursor(..) => out.extend_from_slice(&self.data),
+            Join::Layout(_) => match self.end_of_scan() {
+                Some((cursor, _)) => {
+                    out.extend_from_slice(b"*2\r\n");
+                    push_bulk(out, cursor.to_string().as_bytes());
+                    push_array_header(out, 0);
+                }
+                None => out.extend_from_slice(b"-ERR dsproxy: a node's CLUSTER NODES cannot be read\r\n"),
+            },
             Join::Pick(random) => {
                 let count = (self.elements.len() as u64).max(1);
                 match self.element((random % count) as u32) {

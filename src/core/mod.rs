@@ -21,6 +21,7 @@ mod reply;
 mod retry;
 mod routes;
 mod run;
+mod scan;
 mod scripts;
 mod session;
 mod set_options;

@@ -3,9 +3,13 @@
 //! Must not know: how requests were routed.
 
 use super::client::Slot;
+use super::order::way_of;
 use super::{ClientKey, Core, Kind, NO_COMMAND, Route, recycle};
 use crate::cluster::{Entry, Owner};
 use crate::resp::is_nil;
+
+/// Codes of errors that are about the state of a node.
+const STATES: [&str; 6] = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "OOM"];
 
 impl Core {
     /// Bytes have arrived from a node: hands every complete reply in them to its client.
@@ -129,6 +133,8 @@ impl Core {
         if again {
             return true;
         }
+        let named = if is_error { self.name_node(index, &oldest, reply) } else { None };
+        let reply = named.as_deref().unwrap_or(reply);
         let wants_key = !is_error && oldest.mapping != Entry::UNMAPPED;
         let mut request = self.spare.pop().unwrap_or_default();
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
@@ -151,6 +157,26 @@ impl Core {
         self.dedicated_answered(index);
         recycle(request, &mut self.spare);
         true
+    }
+
+    /// What a node says of its own state in answer to a command that concerns every node: the client cannot know which
+    /// node said it.
+    fn name_node(&mut self, index: usize, entry: &Entry, error: &[u8]) -> Option<Vec<u8>> {
+        let word = error.get(1..)?.split(|byte| *byte == b' ').next()?;
+        if !STATES.iter().any(|state| state.as_bytes() == word) {
+            return None;
+        }
+        let Owner::Client { index: client, serial, seq, .. } = entry.owner else { return None };
+        let client = self.client_mut(ClientKey { index: client, serial })?;
+        if !matches!(client.slot_mut(seq), Some(Slot::Gathering(..))) {
+            return None;
+        }
+        let upstream = self.upstreams.get(index)?;
+        if way_of(upstream.oldest_request()).is_some() {
+            return None;
+        }
+        let text = error.strip_suffix(b"\r\n")?;
+        Some([text, b" (said by ", upstream.addr.as_bytes(), b")\r\n"].concat())
     }
 
     /// Hands a reply to the client that asked.
@@ -180,6 +206,7 @@ impl Core {
         let protocol = client.session.protocol;
         let Some(Slot::Gathering(begun, gather)) = client.slot_mut(seq) else { return };
         gather.finish(&mut merged, protocol);
+        let outdated = gather.is_outdated();
         let begun = *begun;
         // The gather goes back to the spares before its slot becomes an answered one.
         let slot = Slot::Waiting(begun);
@@ -190,6 +217,7 @@ impl Core {
         {
             self.spare_gathers.push(gather);
         }
+        self.outbox.refresh |= outdated;
         self.complete(key.index as usize, seq, &merged, Route::Split);
         recycle(merged, &mut self.spare);
     }

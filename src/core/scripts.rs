@@ -132,6 +132,15 @@ impl Scripts {
     }
 }
 
+impl super::Core {
+    /// Heals `NOSCRIPT` with the scripts of this store, which all workers share.
+    #[must_use]
+    pub fn with_scripts(mut self, store: Arc<ScriptStore>) -> Self {
+        self.scripts = Scripts::new(store);
+        self
+    }
+}
+
 /// The `SCRIPT LOAD` of the body of this `EVAL`.
 pub(super) fn load_of(eval: &[u8]) -> Option<Vec<u8>> {
     let mut scanner = RequestScanner::default();

@@ -28,6 +28,15 @@ pub enum Op {
     Exists(Vec<Key>),
     Incr(Key),
     Append(Key, Vec<u8>),
+    Multi,
+    Queued,
+    /// Ends a transaction that appends to a log, then sets a key.
+    Exec {
+        log: Key,
+        token: Vec<u8>,
+        key: Key,
+        value: Value,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +112,14 @@ impl Client {
         }
         self.finishing |= matches!(op, Op::Quit);
         let mut bytes = Vec::new();
+        if let Op::Exec { log, token, key, value } = &op {
+            encode(&Op::Multi, &mut bytes);
+            encode(&Op::Append(log.clone(), token.clone()), &mut bytes);
+            encode(&Op::Set(key.clone(), value.clone()), &mut bytes);
+            for op in [Op::Multi, Op::Queued, Op::Queued] {
+                self.pending.push_back(Request { op, protocol: self.protocol });
+            }
+        }
         encode(&op, &mut bytes);
         self.sending.extend(bytes);
         self.pending.push_back(Request { op, protocol: self.protocol });
@@ -138,7 +155,14 @@ impl Client {
             68..73 => Op::Del(self.own_keys(rng)),
             73..78 => Op::Exists(self.own_keys(rng)),
             78..84 => Op::Incr(shared("counter", rng)),
-            84..92 => Op::Append(shared("log", rng), format!("<{}.{}>", self.id, self.seq).into_bytes()),
+            84..88 => {
+                let key = self.own_key(rng);
+                let log = [&key[..3], b"log"].concat();
+                let token = format!("<{}.{}>", self.id, self.seq).into_bytes();
+                let value = self.value(&key, rng);
+                Op::Exec { log, token, key, value }
+            }
+            88..92 => Op::Append(shared("log", rng), format!("<{}.{}>", self.id, self.seq).into_bytes()),
             92..96 => {
                 let key = shared("value", rng);
                 let value = self.value(&key, rng);
@@ -277,12 +301,17 @@ fn encode(op: &Op, out: &mut Vec<u8>) {
         }
         Op::Incr(key) => push_command(out, [b"INCR", &key[..]]),
         Op::Append(key, token) => push_command(out, [b"APPEND", &key[..], token]),
+        Op::Multi => push_command(out, [&b"MULTI"[..]]),
+        Op::Exec { .. } => push_command(out, [&b"EXEC"[..]]),
+        Op::Queued => {}
     }
 }
 
 fn keys(op: &Op) -> Vec<&[u8]> {
     match op {
-        Op::Get(key) | Op::Set(key, _) | Op::Incr(key) | Op::Append(key, _) => vec![key],
+        Op::Get(key) | Op::Set(key, _) | Op::Incr(key) | Op::Append(key, _) | Op::Exec { key, .. } => {
+            vec![key]
+        }
         Op::MGet(keys) | Op::Del(keys) | Op::Exists(keys) => keys.iter().map(Vec::as_slice).collect(),
         Op::MSet(pairs) => pairs.iter().map(|(key, _)| key.as_slice()).collect(),
         _ => Vec::new(),
@@ -292,7 +321,7 @@ fn keys(op: &Op) -> Vec<&[u8]> {
 /// What a SET-like request makes of its keys.
 fn writes(op: &Op) -> Vec<(&[u8], Option<&[u8]>)> {
     match op {
-        Op::Set(key, value) => vec![(key, Some(value))],
+        Op::Set(key, value) | Op::Exec { key, value, .. } => vec![(key, Some(value))],
         Op::MSet(pairs) => pairs.iter().map(|(key, value)| (&key[..], Some(&value[..]))).collect(),
         Op::Del(keys) => keys.iter().map(|key| (&key[..], None)).collect(),
         _ => Vec::new(),
@@ -345,6 +374,12 @@ fn check_shape(request: &Request, reply: &[u8]) {
         }
         Op::Del(keys) | Op::Exists(keys) => (0..=keys.len() as i64).contains(&integer(reply)),
         Op::Incr(_) | Op::Append(..) => integer(reply) > 0,
+        Op::Multi => reply == b"+OK\r\n",
+        Op::Queued => reply == b"+QUEUED\r\n",
+        Op::Exec { .. } => {
+            reply.starts_with(b"*2\r\n:") && reply.ends_with(b"\r\n+OK\r\n")
+                || reply.starts_with(b"-EXECABORT ")
+        }
     };
     assert!(fits, "{:?} was answered {}", request.op, reply.escape_ascii());
 }

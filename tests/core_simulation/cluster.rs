@@ -51,6 +51,8 @@ pub struct Cluster {
 pub struct Peer {
     pub resp3: bool,
     pub asking: bool,
+    /// Queued since `MULTI`; `None` where one was refused.
+    multi: Option<Option<Vec<Vec<Vec<u8>>>>>,
 }
 
 pub fn addr(node: usize) -> String {
@@ -153,8 +155,16 @@ impl Cluster {
 
     fn run(&mut self, node: usize, peer: &mut Peer, args: &[&[u8]], out: &mut Vec<u8>) {
         let name = args[0].to_ascii_uppercase();
-        let asking = std::mem::take(&mut peer.asking);
+        // A transaction keeps the mark for all of its commands.
+        let asking = peer.asking;
+        peer.asking = asking && (peer.multi.is_some() || name == b"MULTI") && name != b"EXEC";
         let keys: Vec<&[u8]> = match &name[..] {
+            b"MULTI" => {
+                assert!(peer.multi.is_none(), "a transaction within another");
+                peer.multi = Some(Some(Vec::new()));
+                return push_simple(out, "OK");
+            }
+            b"EXEC" => return self.exec(node, peer, asking, out),
             b"HELLO" => {
                 peer.resp3 = args[1] == b"3";
                 return out.extend_from_slice(b"%1\r\n$5\r\nproto\r\n:3\r\n");
@@ -168,13 +178,36 @@ impl Cluster {
             b"GET" | b"SET" | b"INCR" | b"APPEND" => vec![args[1]],
             other => panic!("the core sent {}", other.escape_ascii()),
         };
-        if let Some(error) = self.nodes[node].refuses {
-            return push_error(out, error);
+        let error =
+            self.nodes[node].refuses.map(str::to_owned).or_else(|| self.redirect(node, asking, &keys));
+        if let Some(error) = error {
+            if let Some(queued) = &mut peer.multi {
+                *queued = None;
+            }
+            return push_error(out, &error);
         }
-        if let Some(error) = self.redirect(node, asking, &keys) {
-            return push_error(out, error);
+        if let Some(queued) = &mut peer.multi {
+            if let Some(queued) = queued {
+                queued.push(args.iter().map(|arg| arg.to_vec()).collect());
+            }
+            return push_simple(out, "QUEUED");
         }
         self.nodes[node].run(&name, args, if peer.resp3 { 3 } else { 2 }, out);
+    }
+
+    fn exec(&mut self, node: usize, peer: &mut Peer, asking: bool, out: &mut Vec<u8>) {
+        let Some(queued) = peer.multi.take().expect("EXEC comes after MULTI") else {
+            return push_error(out, "EXECABORT Transaction discarded because of previous errors.");
+        };
+        let keys: Vec<&[u8]> = queued.iter().map(|args| &args[1][..]).collect();
+        if let Some(error) = self.redirect(node, asking, &keys) {
+            return push_error(out, &error);
+        }
+        push_array_header(out, queued.len());
+        for args in &queued {
+            let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+            self.nodes[node].run(&args[0].to_ascii_uppercase(), &args, if peer.resp3 { 3 } else { 2 }, out);
+        }
     }
 
     /// As `getNodeByQuery` in Redis' cluster.c.

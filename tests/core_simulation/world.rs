@@ -480,7 +480,9 @@ impl World {
             if self.troubles.none_that_fails() {
                 for (request, reply) in &client.done {
                     let own = !matches!(request.op, Op::Unknown | Op::WrongArity | Op::CrossSlot);
-                    let failed = own && reply[0] == b'-' && !reply.starts_with(b"-TRYAGAIN");
+                    // What Redis says during a migration, and a transaction for the same cause.
+                    let try_again = reply.starts_with(b"-TRYAGAIN") || reply.starts_with(b"-EXECABORT");
+                    let failed = own && reply[0] == b'-' && !try_again;
                     assert!(!failed, "{:?} failed without a cause: {}", request.op, reply.escape_ascii());
                 }
             }
@@ -534,7 +536,9 @@ impl World {
         for client in self.clients.iter().chain(&self.gone) {
             let mut last = None;
             for (request, reply) in &client.done {
-                let Op::Append(key, token) = &request.op else { continue };
+                let (Op::Append(key, token) | Op::Exec { log: key, token, .. }) = &request.op else {
+                    continue;
+                };
                 if *key != log {
                     continue;
                 }
