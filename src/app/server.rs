@@ -5,9 +5,9 @@
 use super::data::{self, Data};
 use super::{StartErrors, facade};
 use crate::cluster::{Call, Discovery, Gateway, UpstreamOptions};
-use crate::command::{COMMANDS, Command, ID_COUNT};
-use crate::config::{Config, UpstreamMode};
-use crate::core::{About, CoreOptions, DataSide, Loads, UpstreamAuth};
+use crate::command::{self, Command, ID_COUNT};
+use crate::config::{Config, Live, UpstreamMode};
+use crate::core::{About, CoreOptions, DataSide, Loads, Note, Process, UpstreamAuth};
 use crate::health::{Condition, Dependency, Health};
 use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
@@ -64,6 +64,7 @@ struct Inbox {
     connections: mpsc::Receiver<Connection>,
     calls: mpsc::Receiver<Call>,
     loads: (mpsc::UnboundedSender<Loads>, mpsc::UnboundedReceiver<Loads>),
+    notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     stats: Arc<WorkerStats>,
 }
 
@@ -119,6 +120,9 @@ impl Server {
         ends: Vec<WorkerEnd>,
         inboxes: Vec<Inbox>,
     ) -> Result<Self, StartErrors> {
+        let live = Arc::new(Live::new(config));
+        let notes = inboxes.iter().map(|inbox| inbox.notes.0.clone()).collect();
+        let process = Arc::new(Process::new(config, live.clone(), self.stats.clone(), notes));
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let about = About {
                 redis_version: discovery.server_version().to_owned(),
@@ -127,7 +131,14 @@ impl Server {
                 worker: index,
             };
             let data = self.data.as_ref().map(|data| data.side(inbox.loads.0.clone()));
-            let parts = self.worker_parts(config, &discovery, core_options(config, about), data, inbox);
+            let parts = self.worker_parts(
+                config,
+                &discovery,
+                core_options(config, about),
+                data,
+                process.clone(),
+                inbox,
+            );
             self.workers.push(worker::spawn(format!("worker-{index}"), parts)?);
         }
         let health = self.health.clone();
@@ -153,7 +164,8 @@ impl Server {
         let acceptor = Acceptor {
             listener: tokio::net::TcpListener::from_std(resp)?,
             workers: ends.into_iter().map(|end| (end.connections, end.stats)).collect(),
-            max_clients: config.server.max_clients,
+            live,
+            refused: process.refused.clone(),
             keepalive: config.server.tcp_keepalive,
         };
         self.tasks.spawn(acceptor.run(self.drain.clone()));
@@ -167,6 +179,7 @@ impl Server {
         discovery: &Discovery,
         options: CoreOptions,
         data: Option<DataSide>,
+        process: Arc<Process>,
         inbox: Inbox,
     ) -> WorkerParts {
         WorkerParts {
@@ -176,11 +189,12 @@ impl Server {
             connections: inbox.connections,
             calls: inbox.calls,
             loads: inbox.loads.1,
+            process,
+            notes: inbox.notes.1,
             topology: discovery.watch(),
             refresh: discovery.refresh_handle(),
             connect_timeout: config.upstream.connect_timeout,
             stall_timeout: config.limits.client_stall_timeout,
-            idle_timeout: config.server.client_idle_timeout,
             drain: self.drain.clone(),
             stop: self.stop.clone(),
         }
@@ -254,7 +268,8 @@ fn channels(workers: usize, mappings: usize) -> (Gateway, Vec<WorkerEnd>, Vec<In
         let (call_sender, call_receiver) = mpsc::channel(CALL_QUEUE);
         calls.push(call_sender);
         ends.push(WorkerEnd { connections: connection_sender, stats: stats.clone() });
-        inboxes.push(Inbox { connections, calls: call_receiver, loads: mpsc::unbounded_channel(), stats });
+        let (loads, notes) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        inboxes.push(Inbox { connections, calls: call_receiver, loads, notes, stats });
     }
     (Gateway::new(calls), ends, inboxes)
 }
@@ -262,8 +277,7 @@ fn channels(workers: usize, mappings: usize) -> (Gateway, Vec<WorkerEnd>, Vec<In
 /// Names by [`Command::id`], subcommands included.
 fn command_names() -> Vec<&'static str> {
     let mut names = vec![""; ID_COUNT];
-    let all = COMMANDS.iter().flat_map(|command| std::iter::once(command).chain(command.subcommands));
-    for Command { id, name, .. } in all {
+    for Command { id, name, .. } in command::all() {
         if let Some(place) = names.get_mut(usize::from(*id)) {
             *place = name;
         }

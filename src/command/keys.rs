@@ -230,6 +230,35 @@ impl Command {
         Ok(())
     }
 
+    /// Like [`Command::keys`], with what happens to each key.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`]; `out` is then as it was.
+    pub fn keys_with_flags(&self, args: &Args<'_>, out: &mut Vec<(u32, KeyFlags)>) -> Result<(), KeyError> {
+        let mut keys = Vec::new();
+        self.keys(args, &mut keys)?;
+        let mut flags = Vec::with_capacity(keys.len());
+        let mut specs = self.keys.iter().filter(|spec| !spec.flags.contains(KeyFlags::NOT_KEY));
+        match self.finder {
+            Finder::Specs => {
+                let mut one = Vec::new();
+                for spec in specs {
+                    one.clear();
+                    let _ = spec.collect(args, &mut one);
+                    flags.extend(one.iter().map(|_| spec.flags));
+                }
+            }
+            Finder::FirstArgument | Finder::Migrate => {
+                let only = specs.next().map(|spec| spec.flags).unwrap_or_default();
+                flags.resize(keys.len(), only);
+            }
+            Finder::Sort => flags.extend([KeyFlags::RO | KeyFlags::ACCESS, KeyFlags::OW | KeyFlags::UPDATE]),
+        }
+        out.extend(keys.into_iter().zip(flags));
+        Ok(())
+    }
+
     /// The argument that is the command's only key, for the many commands that have exactly one, always at the same
     /// place (`GET`, `HSET`, `OBJECT ENCODING`); `None` for all others and when that argument is missing. The hot
     /// path's shortcut around [`Command::keys`].

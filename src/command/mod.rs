@@ -119,6 +119,16 @@ pub fn lookup_full(name: &[u8]) -> Option<&'static Command> {
     }
 }
 
+/// Every command and subcommand, a container before what it contains.
+pub fn all() -> impl Iterator<Item = &'static Command> {
+    COMMANDS.iter().flat_map(|command| std::iter::once(command).chain(command.subcommands))
+}
+
+/// The full name of the command with this [`Command::id`].
+pub fn name_of(id: u16) -> Option<&'static str> {
+    all().find(|command| command.id == id).map(|command| command.name)
+}
+
 /// Two rows are equal when they are the same row.
 impl PartialEq for Command {
     fn eq(&self, other: &Self) -> bool {

@@ -50,6 +50,38 @@ pub struct Begun {
     pub command: u16,
 }
 
+/// Which replies a client does not want (`CLIENT REPLY`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mute {
+    /// It wants all.
+    #[default]
+    No,
+    /// None.
+    All,
+    /// Not that of the next request.
+    Next,
+    /// Not that of the request that runs.
+    This,
+}
+
+impl Mute {
+    /// What it is for a request, from what it was before.
+    #[inline]
+    pub fn after_request(self) -> Self {
+        match self {
+            Self::Next => Self::This,
+            Self::This => Self::No,
+            other => other,
+        }
+    }
+
+    /// True when the reply of the request that runs is wanted.
+    #[inline]
+    fn hears(self) -> bool {
+        matches!(self, Self::No | Self::Next)
+    }
+}
+
 /// One client.
 #[derive(Debug)]
 pub struct Client {
@@ -79,6 +111,14 @@ pub struct Client {
     pub closing: bool,
     /// It has sent its last byte; closed once everything is answered and written.
     pub half_closed: bool,
+    /// Closed at once, whatever is unanswered (`CLIENT KILL`).
+    pub killed: bool,
+    /// Which replies it does not want.
+    pub mute: Mute,
+    /// Index of its last command in the command table.
+    pub command: u16,
+    /// When bytes last arrived, in microseconds of the core's clock.
+    pub heard_at: u64,
     slots: VecDeque<Slot>,
     head: u32,
 }
@@ -100,6 +140,10 @@ impl Client {
             waits: false,
             closing: false,
             half_closed: false,
+            killed: false,
+            mute: Mute::No,
+            command: u16::MAX,
+            heard_at: 0,
             slots: VecDeque::new(),
             head: 0,
         }
@@ -153,7 +197,7 @@ impl Client {
             Slot::Ready(_) => return None,
         };
         if place == 0 {
-            self.out.extend_from_slice(reply);
+            self.say(reply);
             self.slots.pop_front();
             self.head = self.head.wrapping_add(1);
             self.advance(spare);
@@ -167,10 +211,20 @@ impl Client {
         Some(begun)
     }
 
+    /// Appends a reply whose turn has come, unless the client does not want it.
+    #[inline]
+    pub fn say(&mut self, reply: &[u8]) {
+        if self.mute.hears() {
+            self.out.extend_from_slice(reply);
+        }
+    }
+
     /// Moves replies whose turn has come into `out`.
     fn advance(&mut self, spare: &mut Vec<Vec<u8>>) {
         while let Some(Slot::Ready(reply)) = self.slots.front_mut() {
-            self.out.extend_from_slice(reply);
+            if self.mute.hears() {
+                self.out.extend_from_slice(reply);
+            }
             super::recycle(std::mem::take(reply), spare);
             self.slots.pop_front();
             self.head = self.head.wrapping_add(1);

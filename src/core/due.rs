@@ -8,6 +8,8 @@ use crate::cluster::{Link, Owner};
 impl Core {
     /// Runs what is due: reconnects, timeouts, delayed retries. Call every few tens of milliseconds.
     pub fn tick(&mut self) {
+        self.slow_us = self.process.live.slow_us.get();
+        self.process.sample(self.options.about.worker);
         for index in self.upstreams.iter().map(|(index, _)| index).collect::<Vec<_>>() {
             self.time_out(index);
             let Some(upstream) = self.upstreams.get_mut(index) else { continue };

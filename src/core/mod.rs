@@ -14,16 +14,21 @@ mod local;
 mod mapped;
 mod order;
 mod parking;
+mod peers;
+mod process;
 mod reply;
 mod retry;
 mod routes;
 mod run;
 mod session;
 mod set_options;
+mod slow;
 mod split;
 
 pub use client::{ClientKey, Kind};
 pub use mapped::{DataSide, Loads};
+pub use peers::Note;
+pub use process::Process;
 
 use crate::cluster::{Link, Topology, Upstream};
 use crate::command::Command;
@@ -133,6 +138,10 @@ pub struct Core {
     by_slot: Vec<(u16, u32)>,
     stopping: bool,
     failures: retry::FailureLog,
+    process: Arc<Process>,
+    asked: peers::Asked,
+    /// [`crate::config::Live::slow_us`] as of the last tick.
+    slow_us: u64,
 }
 
 /// Keeps a buffer for reuse, unless it has grown large.
@@ -151,6 +160,8 @@ impl Core {
         data: Option<DataSide>,
         stats: Arc<WorkerStats>,
     ) -> Self {
+        let process = Arc::new(Process::alone(stats.clone()));
+        let slow_us = process.live.slow_us.get();
         Self {
             outbox: Outbox::default(),
             now: 0,
@@ -171,7 +182,16 @@ impl Core {
             by_slot: Vec::new(),
             stopping: false,
             failures: retry::FailureLog::default(),
+            process,
+            asked: peers::Asked::default(),
+            slow_us,
         }
+    }
+
+    /// Makes it one of the workers of a process.
+    pub fn join(&mut self, process: Arc<Process>) {
+        self.slow_us = process.live.slow_us.get();
+        self.process = process;
     }
 
     /// A client has connected, or the program calls.
@@ -181,12 +201,21 @@ impl Core {
         let id = u64::from(serial) * self.options.about.workers as u64 + self.options.about.worker as u64;
         let authenticated = self.options.password.is_none() || kind != Kind::Socket;
         let session = Session::new(id, authenticated, peer, self.now);
-        let index = self.clients.insert(Client::new(serial, kind, session)) as u32;
+        let mut client = Client::new(serial, kind, session);
+        client.heard_at = self.now;
+        let index = self.clients.insert(client) as u32;
         if kind == Kind::Socket {
             self.stats.clients.add(1);
             self.stats.accepted.add(1);
         }
         ClientKey { index, serial }
+    }
+
+    /// The address of ours that the client has connected to.
+    pub fn set_local_addr(&mut self, key: ClientKey, local: Box<str>) {
+        if let Some(client) = self.client_mut(key) {
+            client.session.local = Some(local);
+        }
     }
 
     /// The client is gone; what it still has in flight is answered into the void.
@@ -228,6 +257,7 @@ impl Core {
             return;
         };
         client.wrote(n, &mut self.spare);
+        self.stats.bytes_out.add(n as u64);
         self.check_resume(key.index as usize);
     }
 
@@ -242,7 +272,7 @@ impl Core {
     pub fn is_finished(&self, key: ClientKey) -> bool {
         self.client(key).is_none_or(|client| {
             let has_said_all = client.half_closed && !client.paused && !client.may_run_more();
-            client.is_quiet() && (client.closing || has_said_all || self.stopping)
+            client.killed || client.is_quiet() && (client.closing || has_said_all || self.stopping)
         })
     }
 
@@ -348,13 +378,13 @@ impl Core {
 
     /// Answers a request at once, in its turn.
     fn answer_now(&mut self, index: usize, command: Option<&Command>, reply: &[u8]) {
-        self.count(command.map(|c| c.id), reply);
+        self.count(command.map(|c| c.id), reply, 0);
         let Some(client) = self.clients.get_mut(index) else { return };
         if client.inflight() == 0 {
             if client.out.capacity() == 0 {
                 client.out = self.spare.pop().unwrap_or_default();
             }
-            client.out.extend_from_slice(reply);
+            client.say(reply);
         } else {
             let mut kept = self.spare.pop().unwrap_or_default();
             kept.extend_from_slice(reply);
@@ -374,10 +404,15 @@ impl Core {
 
     /// Counts an answered command.
     #[inline]
-    fn count(&self, command: Option<u16>, reply: &[u8]) {
+    fn count(&self, command: Option<u16>, reply: &[u8], us: u64) {
         let index = command.map_or(self.stats.commands.len() - 1, usize::from);
         if let Some(cells) = self.stats.commands.get(index) {
-            if reply.first() == Some(&b'-') { cells.error.add(1) } else { cells.ok.add(1) }
+            if reply.first() == Some(&b'-') {
+                cells.error.add(1)
+            } else {
+                cells.ok.add(1)
+            }
+            cells.us.add(us);
         }
     }
 }
@@ -387,6 +422,7 @@ impl Core {
 enum Route {
     Single = 0,
     Split = 1,
+    Local = 2,
     Load = 3,
 }
 

@@ -71,6 +71,10 @@ impl Core {
         if kind == b'>' {
             return true; // a push that nobody subscribed to
         }
+        if upstream.oldest().is_some_and(|oldest| self.now.saturating_sub(oldest.at) > self.slow_us) {
+            self.note_slow(index);
+        }
+        let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         if kind == b'-' || is_nil(reply) {
             return self.take_special(index, reply);
         }
@@ -192,8 +196,9 @@ impl Core {
         let counted = client.kind != Kind::Internal;
         self.stats.inflight.sub(done as u64);
         if counted {
-            self.stats.latency[route as usize].record(self.now.saturating_sub(begun.at));
-            self.count((begun.command != NO_COMMAND).then_some(begun.command), reply);
+            let us = self.now.saturating_sub(begun.at);
+            self.stats.latency[route as usize].record(us);
+            self.count((begun.command != NO_COMMAND).then_some(begun.command), reply, us);
         }
         self.touch(index);
         if paused {

@@ -2,7 +2,7 @@
 //!
 //! Must not know: replies.
 
-use super::client::{Begun, Slot};
+use super::client::{Begun, Mute, Slot};
 use super::{ClientKey, Core, Kind};
 use crate::cluster::{Entry, Owner};
 use crate::command::{self, Class, Command};
@@ -19,6 +19,8 @@ impl Core {
         let Some(client) = self.clients.get_mut(index).filter(|client| client.serial == key.serial) else {
             return;
         };
+        client.heard_at = self.now;
+        self.stats.bytes_in.add(data.len() as u64);
         if client.tail.is_empty() && !client.paused {
             let used = self.run_buffer(index, data);
             self.keep(index, data.get(used..).unwrap_or_default());
@@ -181,20 +183,25 @@ impl Core {
 
     /// Runs one request, unless it must wait for the client's earlier ones.
     fn run(&mut self, index: usize, args: Args<'_>) -> Flow {
-        let command = match command::resolve(&args) {
+        let resolved = command::resolve(&args);
+        // A change of dialect changes the upstream connection: earlier requests must be answered first, or later ones
+        // could overtake them. Replies are muted and unmuted between requests, too.
+        if let Some(client) = self.clients.get_mut(index) {
+            let waits = client.mute == Mute::This
+                || matches!(&resolved, Ok(command) if matches!(command.name, "hello" | "reset" | "client|reply"));
+            if waits && client.inflight() > 0 {
+                return Flow::Wait;
+            }
+            client.mute = client.mute.after_request();
+            client.command = resolved.as_ref().map_or(super::NO_COMMAND, |command| command.id);
+        }
+        let command = match resolved {
             Ok(command) => command,
             Err(error) => {
                 self.answer_error(index, None, &error.message(&args));
                 return Flow::Ran;
             }
         };
-        // A change of dialect changes the upstream connection: earlier requests must be answered first, or later ones
-        // could overtake them.
-        if matches!(command.name, "hello" | "reset")
-            && self.clients.get(index).is_some_and(|c| c.inflight() > 0)
-        {
-            return Flow::Wait;
-        }
         self.run_command(index, command, &args);
         Flow::Ran
     }

@@ -21,6 +21,7 @@ use prometheus::{
 
 pub use http::HttpMetrics;
 pub use mapping::{MappingMetrics, QueryKind};
+pub use process::Usage;
 pub use queue::{QueueCollector, QueueDepth};
 
 use mapping::DatabaseFamilies;

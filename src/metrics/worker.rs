@@ -87,6 +87,8 @@ pub struct CommandCells {
     pub ok: Cell,
     /// Errors.
     pub error: Cell,
+    /// Time from dispatch to reply, in microseconds; of commands that were forwarded.
+    pub us: Cell,
 }
 
 /// Counters of one mapping.
@@ -128,6 +130,10 @@ pub struct WorkerStats {
     pub accepted: Cell,
     /// Clients that are gone.
     pub closed: Cell,
+    /// Bytes read from clients.
+    pub bytes_in: Cell,
+    /// Bytes written to clients.
+    pub bytes_out: Cell,
     /// Client commands that wait for a reply.
     pub inflight: Cell,
     /// Requests that were no RESP.
@@ -158,6 +164,8 @@ impl WorkerStats {
             clients: Cell::default(),
             accepted: Cell::default(),
             closed: Cell::default(),
+            bytes_in: Cell::default(),
+            bytes_out: Cell::default(),
             inflight: Cell::default(),
             protocol_errors: Cell::default(),
             redirects: Cell::default(),
@@ -333,13 +341,25 @@ impl WorkerCollector {
 
     fn plain(&self, families: &mut Vec<MetricFamily>) {
         type Plain = (&'static str, &'static str, proto::MetricType, fn(&WorkerStats) -> &Cell);
-        let plain: [Plain; 9] = [
+        let plain: [Plain; 11] = [
             ("dsproxy_connected_clients", "Connected RESP clients.", proto::MetricType::GAUGE, |w| {
                 &w.clients
             }),
             ("dsproxy_client_connections_total", "RESP clients accepted.", proto::MetricType::COUNTER, |w| {
                 &w.accepted
             }),
+            (
+                "dsproxy_client_read_bytes_total",
+                "Bytes read from clients.",
+                proto::MetricType::COUNTER,
+                |w| &w.bytes_in,
+            ),
+            (
+                "dsproxy_client_written_bytes_total",
+                "Bytes written to clients.",
+                proto::MetricType::COUNTER,
+                |w| &w.bytes_out,
+            ),
             (
                 "dsproxy_inflight_commands",
                 "Client commands that wait for a reply.",

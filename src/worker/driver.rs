@@ -9,7 +9,8 @@
 use super::sockets::Socket;
 use super::{Connection, WorkerParts};
 use crate::cluster::{Call, Origin};
-use crate::core::{ClientKey, Core, Kind};
+use crate::config::NEVER;
+use crate::core::{ClientKey, Core, Kind, Process};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -46,7 +47,7 @@ struct Worker {
     connector: Waker,
     refresh: Arc<Notify>,
     stall: u64,
-    idle: u64,
+    process: Arc<Process>,
     next_idle_check: u64,
 }
 
@@ -55,8 +56,10 @@ type Shared = Rc<RefCell<Worker>>;
 /// Runs a worker until it is told to stop.
 pub(super) async fn run(mut parts: WorkerParts) {
     let topology = parts.topology.borrow_and_update().clone();
+    let mut core = Core::new(parts.options, topology, parts.data, parts.stats);
+    core.join(parts.process.clone());
     let shared: Shared = Rc::new(RefCell::new(Worker {
-        core: Core::new(parts.options, topology, parts.data, parts.stats),
+        core,
         clients: Vec::new(),
         upstreams: Vec::new(),
         calls: HashMap::new(),
@@ -67,7 +70,7 @@ pub(super) async fn run(mut parts: WorkerParts) {
         connector: Waker::noop().clone(),
         refresh: parts.refresh,
         stall: limit_us(parts.stall_timeout),
-        idle: limit_us(parts.idle_timeout),
+        process: parts.process,
         next_idle_check: 0,
     }));
     tokio::task::spawn_local(flusher(shared.clone()));
@@ -85,6 +88,12 @@ pub(super) async fn run(mut parts: WorkerParts) {
             }
             Some(connection) = parts.connections.recv() => accept(&shared, connection),
             Some(call) = parts.calls.recv() => shared.borrow_mut().call(call),
+            Some(note) = parts.notes.recv() => {
+                let mut worker = shared.borrow_mut();
+                worker.clock();
+                worker.core.note(note);
+                worker.settle();
+            }
             Some(loads) = parts.loads.recv() => {
                 let mut worker = shared.borrow_mut();
                 worker.clock();
@@ -116,10 +125,14 @@ fn accept(shared: &Shared, connection: Connection) {
             return tracing::warn!(%error, "cannot serve an accepted connection");
         }
     };
+    let local = stream.local_addr().ok();
     let mut worker = shared.borrow_mut();
     worker.clock();
     let peer = connection.peer.to_string().into_boxed_str();
     let key = worker.core.add_client(Kind::Socket, Some(peer));
+    if let Some(local) = local {
+        worker.core.set_local_addr(key, local.to_string().into_boxed_str());
+    }
     let socket = Socket::new(stream, worker.core.now);
     let index = key.index as usize;
     if worker.clients.len() <= index {
@@ -421,8 +434,8 @@ impl Worker {
 
     /// Closes clients that have been silent for too long. Looking at every socket is for once a second.
     fn close_idle(&mut self) {
-        let (now, idle) = (self.core.now, self.idle);
-        if idle == u64::MAX || now < self.next_idle_check {
+        let (now, idle) = (self.core.now, self.process.live.idle_us.get());
+        if idle == NEVER || now < self.next_idle_check {
             return;
         }
         self.next_idle_check = now + IDLE_CHECK_US;

@@ -9,7 +9,7 @@ mod sockets;
 pub use listener::{Acceptor, ListenError, bind};
 
 use crate::cluster::{Call, Topology};
-use crate::core::{CoreOptions, DataSide, Loads};
+use crate::core::{CoreOptions, DataSide, Loads, Note, Process};
 use crate::metrics::worker::WorkerStats;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -44,6 +44,10 @@ pub struct WorkerParts {
     pub calls: mpsc::Receiver<Call>,
     /// Results of loads.
     pub loads: mpsc::UnboundedReceiver<Loads>,
+    /// What it has in common with the other workers.
+    pub process: Arc<Process>,
+    /// What the other workers ask and answer.
+    pub notes: mpsc::UnboundedReceiver<Note>,
     /// The topology, now and after each change.
     pub topology: watch::Receiver<Arc<Topology>>,
     /// Asks for the topology to be refreshed.
@@ -52,8 +56,6 @@ pub struct WorkerParts {
     pub connect_timeout: Duration,
     /// A client that is written nothing for this long while it does not read is closed.
     pub stall_timeout: Duration,
-    /// A client that is silent for this long is closed; zero: never.
-    pub idle_timeout: Duration,
     /// Begin to stop: no new requests, clients are closed when answered.
     pub drain: CancellationToken,
     /// Stop now.
