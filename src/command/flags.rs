@@ -90,11 +90,11 @@ bit_set! {
         ASKING = "asking",
         FAST = "fast",
         NO_AUTH = "no_auth",
-        NO_MULTI = "no_multi",
-        MOVABLEKEYS = "movablekeys",
-        ALLOW_BUSY = "allow_busy",
         NO_ASYNC_LOADING = "no_async_loading",
+        NO_MULTI = "no_multi",
+        ALLOW_BUSY = "allow_busy",
         NO_MANDATORY_KEYS = "no_mandatory_keys",
+        MOVABLEKEYS = "movablekeys",
     }
 }
 

@@ -246,7 +246,8 @@ impl Command {
                 for spec in specs {
                     one.clear();
                     let _ = spec.collect(args, &mut one);
-                    flags.extend(one.iter().map(|_| spec.flags));
+                    let what = self.flags_for(spec, args);
+                    flags.extend(one.iter().map(|_| what));
                 }
             }
             Finder::FirstArgument | Finder::Migrate => {
@@ -257,6 +258,20 @@ impl Command {
         }
         out.extend(keys.into_iter().zip(flags));
         Ok(())
+    }
+
+    /// What happens to a spec's keys with these arguments; some options change it (`setGetKeys`, `bitfieldGetKeys`).
+    fn flags_for(&self, spec: &KeySpec, args: &Args<'_>) -> KeyFlags {
+        let has = |words: &[&str]| {
+            args.iter().skip(2).any(|arg| words.iter().any(|word| arg.eq_ignore_ascii_case(word.as_bytes())))
+        };
+        match self.name {
+            "set" if has(&["get"]) => KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE,
+            "set" => KeyFlags::OW | KeyFlags::UPDATE,
+            "bitfield" if has(&["set", "incrby"]) => KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE,
+            "bitfield" => KeyFlags::RO | KeyFlags::ACCESS,
+            _ => spec.flags,
+        }
     }
 
     /// The argument that is the command's only key, for the many commands that have exactly one, always at the same

@@ -9,12 +9,14 @@ mod error;
 mod flags;
 mod keys;
 mod lookup;
+mod reference;
 mod table;
 
 pub use error::{ResolveError, unknown_command_error, unknown_subcommand_error, wrong_arity_error};
 pub use flags::{Categories, Flags, KeyFlags};
 pub use keys::{Begin, Find, Finder, KeyError, KeyRange, KeySpec};
 pub use lookup::lookup;
+pub use reference::reference_page;
 pub use table::{COMMANDS, ID_COUNT};
 
 use crate::resp::Args;

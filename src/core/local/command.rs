@@ -5,7 +5,7 @@
 use super::{Refusal, SYNTAX, glob, is, push_map_header, push_set_header, unsupported};
 use crate::command::{self, Begin, COMMANDS, Categories, Command, Find, KeySpec, ResolveError};
 use crate::resp::{
-    Args, RequestLimits, RequestScanner, push_array_header, push_bulk, push_command, push_integer,
+    Args, RequestLimits, RequestScanner, push_array_header, push_bulk, push_command, push_integer, push_nil,
     push_simple,
 };
 
@@ -27,7 +27,7 @@ pub(super) fn command_command(
             for name in args.iter().skip(2) {
                 match command::lookup_full(name) {
                     Some(command) => push_info(command, protocol, reply),
-                    None => reply.extend_from_slice(if protocol >= 3 { b"_\r\n" } else { b"*-1\r\n" }),
+                    None => push_nil(reply, protocol),
                 }
             }
         }
