@@ -29,6 +29,13 @@ plain server and lists each exception with its reason.
 ";
 
 const TAIL: &str = "\
+## What a cluster cannot do
+
+Of the public compatibility suite (`make conformance`) the cases for clusters must pass. Of those for a standalone server these
+stay, and no others: commands other than the split ones on keys of several slots (`RENAME k kk`, `SUNION a b`; Redis' own
+CROSSSLOT error, because they could not be atomic: give the keys a common `{tag}`), `MOVE` and `SWAPDB` (a cluster has database
+0 only), and `SCAN` being done after one call (nodes are scanned one after the other, each with a cursor of its own).
+
 ## Answered by the proxy itself
 
 - **To a client this is one server**, not a cluster: `HELLO` says `standalone`, `INFO` says `cluster_enabled:0`. Clients for

@@ -6,10 +6,11 @@
 //! task read them off a node; requests are gathered over all clients that were readable in one turn of the event loop
 //! and written once per node by the flusher task, which is queued behind them.
 
+mod due;
+
 use super::sockets::Socket;
 use super::{Connection, WorkerParts};
 use crate::cluster::{Call, Origin};
-use crate::config::NEVER;
 use crate::core::{ClientKey, Core, Kind, Process};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -29,9 +30,6 @@ const READ_BUFFER: usize = 64 << 10;
 const READS_IN_A_ROW: usize = 4;
 /// Time between two looks at timeouts, reconnects and delayed retries.
 const TICK: Duration = Duration::from_millis(20);
-
-/// Time between two looks for idle clients, in microseconds.
-const IDLE_CHECK_US: u64 = 1_000_000;
 
 /// All of one thread: the core, the sockets, one read buffer.
 struct Worker {
@@ -411,40 +409,6 @@ impl Worker {
         self.calls.insert(key.serial, call.reply);
         self.core.client_data(key, &call.request);
         self.settle();
-    }
-
-    fn tick(&mut self) {
-        self.clock();
-        self.core.tick();
-        let (now, stall) = (self.core.now, self.stall);
-        let stalled: Vec<ClientKey> = self
-            .clients
-            .iter()
-            .flatten()
-            .filter(|(_, socket)| socket.blocked && now.saturating_sub(socket.wrote_at) > stall)
-            .map(|(key, _)| *key)
-            .collect();
-        for key in stalled {
-            self.core.count_slow();
-            self.close_client(key);
-        }
-        self.close_idle();
-        self.settle();
-    }
-
-    /// Closes clients that have been silent for too long. Looking at every socket is for once a second.
-    fn close_idle(&mut self) {
-        let (now, idle) = (self.core.now, self.process.live.idle_us.get());
-        if idle == NEVER || now < self.next_idle_check {
-            return;
-        }
-        self.next_idle_check = now + IDLE_CHECK_US;
-        let silent = |socket: &Socket| now.saturating_sub(socket.read_at.max(socket.wrote_at)) > idle;
-        let expired: Vec<ClientKey> =
-            self.clients.iter().flatten().filter(|(_, socket)| silent(socket)).map(|(key, _)| *key).collect();
-        for key in expired {
-            self.close_client(key);
-        }
     }
 
     fn drain(&mut self) {
