@@ -474,7 +474,7 @@ CONFIG GET MAXMEMORY-pol*
 CONFIG GET save
 CONFIG GET appendonly
 CONFIG GET nosuch
-CONFIG GET slowlog-max-len timeout
+~ CONFIG GET slowlog-max-len timeout
 CONFIG SET nosuch 1
 CONFIG SET maxclients
 CONFIG SET slowlog-max-len 64
