@@ -122,7 +122,8 @@ impl Server {
     ) -> Result<Self, StartErrors> {
         let live = Arc::new(Live::new(config));
         let notes = inboxes.iter().map(|inbox| inbox.notes.0.clone()).collect();
-        let process = Arc::new(Process::new(config, live.clone(), self.stats.clone(), notes));
+        let process =
+            Arc::new(Process::new(config, live.clone(), discovery.learned(), self.stats.clone(), notes));
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let about = About {
                 redis_version: discovery.server_version().to_owned(),

@@ -8,6 +8,7 @@
 mod error;
 mod flags;
 mod keys;
+mod learned;
 mod lookup;
 mod reference;
 mod table;
@@ -15,6 +16,7 @@ mod table;
 pub use error::{ResolveError, unknown_command_error, unknown_subcommand_error, wrong_arity_error};
 pub use flags::{Categories, Flags, KeyFlags};
 pub use keys::{Begin, Find, Finder, KeyError, KeyRange, KeySpec};
+pub use learned::Learned;
 pub use lookup::lookup;
 pub use reference::reference_page;
 pub use table::{COMMANDS, ID_COUNT};

@@ -29,6 +29,12 @@ plain server and lists each exception with its reason.
 ";
 
 const TAIL: &str = "\
+## Commands that are not listed
+
+What the servers know and this page does not (modules, newer versions) is learned from one of them at start: routed by its key
+specs, or its first and last key; without keys to any primary. Refused are commands for administrators, and those whose
+keys cannot be told. New subcommands of a command listed here are taken over when they have keys.
+
 ## What a cluster cannot do
 
 Of the public compatibility suite (`make conformance`) the cases for clusters must pass. Of those for a standalone server these

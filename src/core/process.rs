@@ -4,6 +4,7 @@
 
 use super::peers::Note;
 use super::slow::SlowLog;
+use crate::command::Learned;
 use crate::config::{Config, Live};
 use crate::metrics::worker::{Cell, WorkerStats};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,8 @@ pub struct Process {
     pub live: Arc<Live>,
     /// All settings as they were at start.
     pub settings: Vec<(String, String)>,
+    /// Commands beyond the table.
+    pub learned: Arc<Learned>,
     /// Clients turned away at `server.max_clients`; written by the acceptor.
     pub refused: Arc<Cell>,
     /// Commands that took long.
@@ -84,6 +87,7 @@ impl Process {
     pub fn new(
         config: &Config,
         live: Arc<Live>,
+        learned: Arc<Learned>,
         stats: Vec<Arc<WorkerStats>>,
         notes: Vec<mpsc::UnboundedSender<Note>>,
     ) -> Self {
@@ -91,6 +95,7 @@ impl Process {
         Self {
             stats,
             live,
+            learned,
             settings: config.values(),
             refused: Arc::default(),
             slow: SlowLog::default(),
@@ -108,7 +113,7 @@ impl Process {
     /// A process of one worker with the default settings: for tests of a core.
     pub(super) fn alone(stats: Arc<WorkerStats>) -> Self {
         let config = Config::default();
-        Self::new(&config, Arc::new(Live::new(&config)), vec![stats], Vec::new())
+        Self::new(&config, Arc::new(Live::new(&config)), Arc::default(), vec![stats], Vec::new())
     }
 
     /// Number of workers that can be asked, the asking one included.

@@ -100,7 +100,7 @@ impl Core {
         let Some(oldest) = upstream.oldest().copied() else { return false };
         let mut request = self.spare.pop().unwrap_or_default();
         request.extend_from_slice(upstream.oldest_request());
-        let Some(way) = way_of(&request) else {
+        let Some(way) = way_of(&self.process.learned, &request) else {
             // It was sent to this node for its own sake, not for a slot.
             recycle(request, &mut self.spare);
             return false;

@@ -183,7 +183,10 @@ impl Core {
 
     /// Runs one request, unless it must wait for the client's earlier ones.
     fn run(&mut self, index: usize, args: Args<'_>) -> Flow {
-        let resolved = command::resolve(&args);
+        let resolved = match command::resolve(&args) {
+            Err(_) => self.process.learned.resolve(&args),
+            known => known,
+        };
         // A change of dialect changes the upstream connection: earlier requests must be answered first, or later ones
         // could overtake them. Replies are muted and unmuted between requests, too.
         if let Some(client) = self.clients.get_mut(index) {

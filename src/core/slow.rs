@@ -85,7 +85,7 @@ impl Core {
         }
         let args = Args::new(request, scanner.spans());
         let quiet = |command: &crate::command::Command| command.flags.contains(Flags::SKIP_SLOWLOG);
-        if crate::command::resolve(&args).is_ok_and(quiet) {
+        if self.process.learned.resolve(&args).is_ok_and(quiet) {
             return;
         }
         let slow = Slow {

@@ -3,7 +3,7 @@
 //! Must not know: clients.
 
 use super::{Refusal, SYNTAX, glob, is, push_map_header, push_set_header, unsupported};
-use crate::command::{self, Begin, COMMANDS, Categories, Command, Find, KeySpec, ResolveError};
+use crate::command::{self, Begin, COMMANDS, Categories, Command, Find, KeySpec, Learned, ResolveError};
 use crate::resp::{
     Args, RequestLimits, RequestScanner, push_array_header, push_bulk, push_command, push_integer, push_nil,
     push_simple,
@@ -12,28 +12,30 @@ use crate::resp::{
 /// `COMMAND [COUNT | LIST ... | INFO ... | DOCS ... | GETKEYS ... | GETKEYSANDFLAGS ...]`
 pub(super) fn command_command(
     command: &Command,
+    learned: &Learned,
     args: &Args<'_>,
     protocol: u8,
     reply: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
+    let count = COMMANDS.len() + learned.commands().count();
     match command.name {
-        "command|count" => push_integer(reply, COMMANDS.len() as i64),
-        "command|list" => return list(args, reply),
-        "command|docs" => docs(args, protocol, reply),
-        "command|getkeys" => return get_keys(args, None, reply),
-        "command|getkeysandflags" => return get_keys(args, Some(protocol), reply),
+        "command|count" => push_integer(reply, count as i64),
+        "command|list" => return list(learned, args, reply),
+        "command|docs" => docs(learned, args, protocol, reply),
+        "command|getkeys" => return get_keys(learned, args, None, reply),
+        "command|getkeysandflags" => return get_keys(learned, args, Some(protocol), reply),
         "command|info" if args.len() > 2 => {
             push_array_header(reply, args.len() - 2);
             for name in args.iter().skip(2) {
-                match command::lookup_full(name) {
+                match learned.lookup_full(name) {
                     Some(command) => push_info(command, protocol, reply),
                     None => push_nil(reply, protocol),
                 }
             }
         }
         "command" | "command|info" => {
-            push_array_header(reply, COMMANDS.len());
-            COMMANDS.iter().for_each(|command| push_info(command, protocol, reply));
+            push_array_header(reply, count);
+            COMMANDS.iter().chain(learned.commands()).for_each(|command| push_info(command, protocol, reply));
         }
         _ => return Err(unsupported(command)),
     }
@@ -41,9 +43,10 @@ pub(super) fn command_command(
 }
 
 /// `COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN pattern]`
-fn list(args: &Args<'_>, reply: &mut Vec<u8>) -> Result<(), Refusal> {
+fn list(learned: &Learned, args: &Args<'_>, reply: &mut Vec<u8>) -> Result<(), Refusal> {
+    let all = || command::all().chain(learned.commands());
     let names: Vec<&str> = match (args.get(2), args.get(3), args.get(4), args.len()) {
-        (None, ..) => command::all().map(|command| command.name).collect(),
+        (None, ..) => all().map(|command| command.name).collect(),
         (Some(word), Some(by), Some(value), 5) if is(word, "filterby") => {
             if is(by, "module") {
                 Vec::new()
@@ -51,10 +54,10 @@ fn list(args: &Args<'_>, reply: &mut Vec<u8>) -> Result<(), Refusal> {
                 let name = String::from_utf8_lossy(value).to_ascii_lowercase();
                 let category = Categories::named(&name);
                 let fits = |c: &&Command| category.is_some_and(|category| c.categories.contains(category));
-                command::all().filter(fits).map(|command| command.name).collect()
+                all().filter(fits).map(|command| command.name).collect()
             } else if is(by, "pattern") {
                 let fits = |command: &&Command| glob::matches(value, command.name.as_bytes());
-                command::all().filter(fits).map(|command| command.name).collect()
+                all().filter(fits).map(|command| command.name).collect()
             } else {
                 return Err(SYNTAX.into());
             }
@@ -67,10 +70,10 @@ fn list(args: &Args<'_>, reply: &mut Vec<u8>) -> Result<(), Refusal> {
 }
 
 /// `COMMAND DOCS [name ...]`: names that nobody knows are left out.
-fn docs(args: &Args<'_>, protocol: u8, reply: &mut Vec<u8>) {
+fn docs(learned: &Learned, args: &Args<'_>, protocol: u8, reply: &mut Vec<u8>) {
     let wanted: Vec<&Command> = match args.len() {
-        2 => COMMANDS.iter().collect(),
-        _ => args.iter().skip(2).filter_map(command::lookup_full).collect(),
+        2 => COMMANDS.iter().chain(learned.commands()).collect(),
+        _ => args.iter().skip(2).filter_map(|name| learned.lookup_full(name)).collect(),
     };
     push_map_header(reply, wanted.len(), protocol);
     wanted.into_iter().for_each(|command| push_docs(command, protocol, reply));
@@ -178,14 +181,19 @@ fn push_spec(spec: &KeySpec, protocol: u8, reply: &mut Vec<u8>) {
 }
 
 /// `COMMAND GETKEYS command ...`; with a protocol, `COMMAND GETKEYSANDFLAGS`.
-fn get_keys(args: &Args<'_>, flags: Option<u8>, reply: &mut Vec<u8>) -> Result<(), Refusal> {
+fn get_keys(
+    learned: &Learned,
+    args: &Args<'_>,
+    flags: Option<u8>,
+    reply: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let inner: Vec<&[u8]> = args.iter().skip(2).collect();
     let mut frame = Vec::new();
     push_command(&mut frame, inner.iter().copied());
     let mut scanner = RequestScanner::default();
     let scanned = scanner.scan(&frame, &RequestLimits::default());
     let inner = Args::new(&frame, scanner.spans());
-    let command = match (scanned, command::resolve(&inner)) {
+    let command = match (scanned, learned.resolve(&inner)) {
         (Ok(_), Ok(command)) => command,
         (_, Err(ResolveError::WrongArity(command))) if command.takes_keys() => {
             return Err("ERR Invalid number of arguments specified for command".into());
