@@ -1,6 +1,6 @@
 # The targets a newcomer needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench build run test conformance lint bench fuzz clean clean-data
+.PHONY: help setup setup-bench setup-test build run test conformance lint bench fuzz clean clean-data
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `dsproxy dev`, as in: make run ARGS="--help"
@@ -21,13 +21,16 @@ setup: ## Install what is missing (redis-server, postgresql); starts no service
 setup-bench: ## Install what the comparison needs, too (haproxy, nutcracker)
 	@scripts/setup.sh --bench
 
+setup-test: ## Install what the tests need, too (node, npm, python3-venv)
+	@scripts/setup.sh --test
+
 build: ## Build in release mode
 	cargo build --release --locked
 
 run: setup build ## Run everything: a Redis Cluster, a Postgres, the proxy (Ctrl-C stops it all)
 	@exec "$(TARGET_DIR)/release/dsproxy" dev $(ARGS)
 
-test: setup ## Run all tests against real servers
+test: setup-test ## Run all tests against real servers
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -x; cargo nextest run --locked $(TESTS); \
 	else \
@@ -48,6 +51,7 @@ lint: ## Check the format and all lints
 
 bench: setup-bench build ## Compare with a direct cluster, HAProxy and nutcracker
 	loadtest/bench.py --write
+	loadtest/bench.py --append --generators 3 --targets haproxy,nutcracker,dsproxy --scenarios get,get16,set,get500,mget,get10k
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS (needs cargo-fuzz and a nightly toolchain)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \

@@ -78,7 +78,11 @@ async fn loads() {
         let ask = |n: usize| -> oneshot::Receiver<Vec<Loaded>> {
             let (send, receive) = oneshot::channel();
             let keys = vec![(0, Bytes::from(format!("u:{n}")))];
-            reads.load(Miss { keys, reply: Box::new(move |answers| drop(send.send(answers))) });
+            reads.load(Miss {
+                keys,
+                asked: std::time::Instant::now(),
+                reply: Box::new(move |answers| drop(send.send(answers))),
+            });
             receive
         };
         for n in 1..=10 {

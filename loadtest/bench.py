@@ -58,6 +58,7 @@ def parse(argv):
     parser.add_argument("--quick", action="store_true", help="one short round: does it work, not how fast is it")
     parser.add_argument("--gate", action="store_true", help="exit code 1 when a goal is missed")
     parser.add_argument("--write", action="store_true", help="write the table to loadtest/RESULTS.md")
+    parser.add_argument("--append", action="store_true", help="add the table to loadtest/RESULTS.md")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every sample to FILE")
     options = parser.parse_args(argv)
     if options.quick:
@@ -147,8 +148,9 @@ def publish(targets, results, memory, options):
     heading = report.heading(targets, shlex.join(["loadtest/bench.py", *sys.argv[1:]]), versions, options.rounds)
     page = f"# Results of `make bench`\n\n{heading}\n\n{markdown}\n\nHow to read it: [README.md](README.md).\n"
     print(page)
-    if options.write:
-        (HERE / "RESULTS.md").write_text(page)
+    if options.write or options.append:
+        with open(HERE / "RESULTS.md", "a" if options.append else "w") as results:
+            results.write("\n" + page if options.append else page)
     if options.json:
         samples = {s: {t: [dataclasses.asdict(x) for x in xs] for t, xs in by.items()} for s, by in results.items()}
         options.json.write_text(json.dumps({"heading": heading, "samples": samples, "memory": memory}, indent=1))

@@ -2,7 +2,9 @@
 # Installs what is missing of the programs dsproxy runs (Debian packages), and nothing else: no service is started or
 # enabled, no database cluster is created, and when nothing is missing apt is not touched.
 #
-# usage: scripts/setup.sh [--bench]     --bench: also the proxies that `make bench` compares with
+# usage: scripts/setup.sh [--bench | --test]
+#   --bench: also the proxies that `make bench` compares with
+#   --test: also what the Redis clients of tests/clients run on
 set -euo pipefail
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -32,6 +34,12 @@ if [ "${1:-}" = --bench ]; then
     need nutcracker nutcracker
     need redis-benchmark redis-tools
     need python3 python3
+fi
+if [ "${1:-}" = --test ]; then
+    need node nodejs
+    need npm npm
+    # Debian keeps venv apart from python3; its module is there without it, and fails.
+    python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3 python3-venv)
 fi
 [ ${#packages[@]} -eq 0 ] && exit 0
 

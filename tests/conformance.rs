@@ -20,7 +20,6 @@ const STAY: &[(&str, &str)] = &[
     ("| scan 0", "nodes are scanned one after the other: the first answer is not the last"),
     ("MOVE is not allowed in cluster mode", "a cluster has database 0 only"),
     ("'swapdb' is refused", "a cluster has database 0 only"),
-    ("is not supported by this proxy yet", "not built yet; remove this rule with the last of them"),
 ];
 
 /// The lines of cases that failed, and the last line.

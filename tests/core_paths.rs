@@ -37,6 +37,7 @@ fn options() -> CoreOptions {
         output_max: 1 << 30,
         upstream_inflight: 1000,
         upstream_buffer: 1 << 20,
+        dedicated_connections: 8,
         command_timeout_us: TIMEOUT_US,
         backoff_us: (1000, 50_000),
         upstream_auth: None,
@@ -721,4 +722,84 @@ fn commands_of_modules_are_routed_by_what_the_server_says_of_them() {
     rig.serve(A, "JSON.GET {a}1", &format!("-MOVED {} {B}\r\n", dsproxy::slot::slot(b"{a}1")));
     rig.serve(B, "JSON.GET {a}1", "$1\r\n3\r\n");
     assert_eq!(rig.told(client), "$1\r\n3\r\n");
+}
+
+#[test]
+fn a_redirected_transaction_is_sent_and_answered_whole() {
+    for redirect in ["MOVED", "ASK"] {
+        let mut rig = Rig::new(options());
+        let client = rig.client();
+        rig.send(client, "MULTI\nINCR {a}1\nINCR {a}2\nEXEC\nGET {b}1");
+        assert_eq!(rig.told(client), "+OK\r\n+QUEUED\r\n+QUEUED\r\n");
+        let whole = "MULTI\nINCR {a}1\nINCR {a}2\nEXEC";
+        rig.serve(B, "GET {b}1", "$1\r\nb\r\n");
+        let refused = format!("-{redirect} {SLOT_A} {B}\r\n");
+        rig.serve(
+            A,
+            whole,
+            &format!(
+                "+OK\r\n{refused}{refused}-EXECABORT Transaction discarded because of previous errors.\r\n"
+            ),
+        );
+        let (asking, ok) = if redirect == "ASK" { ("ASKING\n", "+OK\r\n") } else { ("", "") };
+        rig.serve(
+            B,
+            &format!("{asking}{whole}"),
+            &format!("{ok}+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:1\r\n:1\r\n"),
+        );
+        assert_eq!(rig.told(client), "*2\r\n:1\r\n:1\r\n$1\r\nb\r\n", "{redirect}");
+        rig.send(client, "GET {b}2");
+        rig.serve(B, "GET {b}2", "$1\r\nc\r\n");
+        assert_eq!(rig.told(client), "$1\r\nc\r\n");
+    }
+}
+
+#[test]
+fn a_connection_that_is_being_made_for_a_client_that_has_gone_serves_the_next_one() {
+    let mut rig = Rig::new(options());
+    rig.connects = false;
+    let first = rig.client();
+    rig.send(first, "BLPOP {a}1 0");
+    assert_eq!(rig.wanted.len(), 1);
+    rig.core.remove_client(first);
+    rig.settle();
+    let second = rig.client();
+    rig.send(second, "BLPOP {a}2 0");
+    assert_eq!(rig.wanted.len(), 1, "the attempt of the first is the second's");
+    rig.connects = true;
+    rig.settle();
+    rig.serve(A, "BLPOP {a}2 0", "*2\r\n$4\r\n{a}2\r\n$1\r\nx\r\n");
+    assert_eq!(rig.told(second), "*2\r\n$4\r\n{a}2\r\n$1\r\nx\r\n");
+}
+
+#[test]
+fn what_has_a_connection_of_its_own_is_tried_again_while_its_slot_moves() {
+    let mut rig = Rig::new(options());
+    let client = rig.client();
+    let try_again = "-TRYAGAIN Multiple keys request during rehashing of slot\r\n";
+    rig.send(client, "BLPOP {a}1 {a}2 0");
+    for _ in 0..5 {
+        rig.serve(A, "BLPOP {a}1 {a}2 0", try_again);
+        rig.later(20_000);
+    }
+    rig.serve(A, "BLPOP {a}1 {a}2 0", "*-1\r\n");
+    assert_eq!(rig.told(client), "*-1\r\n");
+    // For as long as the command timeout, not for ever; a watch ends as if a key had changed.
+    rig.send(client, "WATCH {a}1 {a}2");
+    rig.serve(A, "WATCH {a}1 {a}2", try_again);
+    rig.later(20_000);
+    rig.serve(A, "WATCH {a}1 {a}2", "+OK\r\n");
+    rig.send(client, "MULTI\nMGET {a}1 {a}2\nEXEC");
+    rig.serve(A, "MULTI\nMGET {a}1 {a}2\nEXEC", &format!("+OK\r\n{try_again}-EXECABORT x\r\n"));
+    assert_eq!(rig.told(client), "+OK\r\n+OK\r\n+QUEUED\r\n*-1\r\n");
+    rig.send(client, "BLPOP {a}1 0");
+    let mut told = String::new();
+    for _ in 0..2 * TIMEOUT_US / 20_000 {
+        if rig.node_gets_some(A) > 0 {
+            rig.node_says(A, b"-LOADING Redis is loading the dataset in memory\r\n");
+        }
+        rig.later(20_000);
+        told += &rig.told(client);
+    }
+    assert!(told.starts_with("-LOADING"), "{told}");
 }

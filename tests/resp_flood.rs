@@ -147,49 +147,23 @@ fn a_client_that_is_always_behind_costs_no_more_over_time() {
     assert!(highest < before + BOUND, "{} MiB more than before", (highest - before) >> 20);
 }
 
-/// The merged replies of big MGETs must not stay behind in reused buffers.
-#[test]
-fn big_merged_replies_give_their_memory_back() {
-    const BOUND: usize = 64 << 20;
-    let stack = SharedStack::get();
-    let proxy = proxy(&stack, "workers = 1", "");
-    let mut client = proxy.connect();
-    let keys: Vec<String> = (0..8).map(|n| format!("{}{n}", stack.key_prefix())).collect();
-    for key in &keys {
-        client.cmd(&["SET", key, &"v".repeat(1 << 20)]);
-    }
-    let before = resident(proxy.pid());
-    let mget: Vec<&str> = std::iter::once("MGET").chain(keys.iter().map(String::as_str)).collect();
-    let mut requests = Vec::new();
-    (0..24).for_each(|_| dsproxy::resp::push_command(&mut requests, mget.iter().map(|arg| arg.as_bytes())));
-    client.send_raw(&requests);
-    for _ in 0..24 {
-        assert_eq!(client.recv_raw(4), b"*8\r\n");
-        for _ in 0..8 {
-            assert_eq!(client.recv_raw(10), b"$1048576\r\n");
-            client.recv_raw((1 << 20) + 2);
-        }
-    }
-    eventually(PATIENCE, "the memory is given back", || resident(proxy.pid()) < before + BOUND);
-}
-
 #[test]
 fn a_client_that_never_reads_is_closed() {
     let stack = SharedStack::get();
-    let proxy = proxy(&stack, "workers = 1", "[limits]\nclient_stall_timeout = \"300ms\"\n");
+    let proxy = proxy(&stack, "workers = 1", "[limits]\nclient_stall_timeout = \"1s\"\n");
     let key = format!("{}k", stack.key_prefix());
     let mut bystander = proxy.connect();
-    bystander.cmd(&["SET", &key, &"v".repeat(16 << 20)]);
+    bystander.cmd(&["SET", &key, &"v".repeat(32 << 20)]);
     let mut stuck = proxy.connect();
     stuck.send(&["GET", &key]);
     eventually(PATIENCE, "the client is closed", || proxy.metric("dsproxy_slow_clients_closed_total") == 1.0);
     eventually(PATIENCE, "it is gone", || proxy.metric("dsproxy_connected_clients") == 1.0);
     // What it sees in the end is a part of the reply and a closed connection, not a wrong reply.
     assert!(matches!(stuck.try_recv(), Err(support::Lost::Closed)));
-    // One that is slow but reads is not closed: each piece is taken within the timeout.
+    // One that is slow but reads is not closed, though it takes longer than the timeout in all.
     let slow = TcpStream::connect(proxy.addr()).unwrap();
     (&slow).write_all(format!("GET {key}\r\n").as_bytes()).unwrap();
-    let (mut left, mut chunk) = ((16 << 20) + 13, vec![0; 512 << 10]);
+    let (mut left, mut chunk) = ((32 << 20) + 13, vec![0; 256 << 10]);
     while left > 0 {
         std::thread::sleep(Duration::from_millis(15));
         let read = (&slow).read(&mut chunk).unwrap();

@@ -2,6 +2,7 @@
 //!
 //! Must not know: clients, HTTP.
 
+use super::server::both;
 use super::{StartError, StartErrors};
 use crate::cache::{BoxFuture, FillItem, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
 use crate::cluster::{Gateway, Origin};
@@ -47,7 +48,7 @@ impl Data {
         let source = Arc::new(source);
         let runtime = Handle::current();
         let mappings = source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
-        let observer = Arc::new(Observer { mappings, source: source.clone(), gateway: gateway.clone() });
+        let observer = Arc::new(Observer { mappings, gateway: gateway.clone() });
         let writes = WriteBehind::start(source.clone(), write_options(config), observer.clone(), &runtime);
         let store = Arc::new(GatewayStore(gateway.clone()));
         let reads = ReadThrough::start(
@@ -63,9 +64,10 @@ impl Data {
         Ok(Some(data))
     }
 
-    /// The handle of one core.
-    pub fn side(&self, loads: mpsc::UnboundedSender<Loads>) -> DataSide {
-        let (source, reads, writes) = (self.source.clone(), self.reads.clone(), self.writes.clone());
+    /// The handle of the core of worker `index`.
+    pub fn side(&self, index: usize, loads: mpsc::UnboundedSender<Loads>) -> DataSide {
+        let writes = self.writes.for_writer(index as u16);
+        let (source, reads) = (self.source.clone(), self.reads.clone());
         DataSide { source, reads, writes, loads }
     }
 
@@ -140,8 +142,9 @@ pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, Start
     let (Some(url), false) = (&config.database.url, config.mappings.is_empty()) else { return Ok(None) };
     let set = MappingSet::new(config.mappings.iter().map(spec).collect()).map_err(|errors| {
         StartErrors(errors.into_iter().map(|e| StartError::Mapping(e.to_string())).collect())
-    })?;
-    let postgres = Postgres::connect(url.expose(), &postgres_options(config)).await?;
+    });
+    let postgres = Postgres::connect(url.expose(), &postgres_options(config)).await;
+    let (set, postgres) = both(set, postgres.map_err(StartErrors::from))?;
     Ok(Some(Source::open(postgres, set).await?))
 }
 
@@ -219,17 +222,12 @@ fn spec(mapping: &MappingConfig) -> MappingSpec {
 /// Counts what the services tell, by mapping.
 struct Observer {
     mappings: Vec<MappingMetrics>,
-    source: Arc<Source>,
     gateway: Gateway,
 }
 
 impl Observer {
     fn of(&self, mapping: MappingId) -> Option<&MappingMetrics> {
         self.mappings.get(usize::from(mapping))
-    }
-
-    fn name(&self, mapping: MappingId) -> &str {
-        self.source.mappings().get(mapping).map_or("?", |mapping| &mapping.name)
     }
 }
 
@@ -238,9 +236,6 @@ impl ReadObserver for Observer {
         let Some(metrics) = self.of(mapping) else { return };
         metrics.query(QueryKind::Load, error.is_none(), took);
         metrics.load_keys.observe(keys as f64);
-        if let Some(error) = error {
-            tracing::warn!(mapping = self.name(mapping), keys, %error, "a load failed");
-        }
     }
 }
 
@@ -252,16 +247,22 @@ impl WriteObserver for Observer {
         metrics.flush_duration.observe(took.as_secs_f64());
     }
 
-    fn retrying(&self, mapping: MappingId, error: &SourceError, wait: Duration) {
-        tracing::warn!(mapping = self.name(mapping), %error, ?wait, "a flush failed and will be tried again");
+    fn retrying(&self, mapping: MappingId, _: &SourceError, _: Duration) {
         let Some(metrics) = self.of(mapping) else { return };
         metrics.flush_errors.inc();
         metrics.flush_retries.inc();
     }
 
-    fn rejected(&self, mapping: MappingId, key: &[u8], error: &SourceError) {
-        let key_text = key.escape_ascii().to_string();
-        tracing::error!(mapping = self.name(mapping), key = key_text, %error, "the database refused a row; it is dropped");
+    fn contended(&self, _: MappingId, keys: Vec<Bytes>) {
+        let gateway = self.gateway.clone();
+        tokio::spawn(async move {
+            for key in keys {
+                delete(&gateway, &key).await;
+            }
+        });
+    }
+
+    fn rejected(&self, mapping: MappingId, key: &[u8], _: &SourceError) {
         if let Some(metrics) = self.of(mapping) {
             metrics.rejected("refused", 1);
         }

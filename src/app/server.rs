@@ -7,7 +7,7 @@ use super::{StartErrors, facade};
 use crate::cluster::{Call, Discovery, Gateway, UpstreamOptions};
 use crate::command::{self, Command, ID_COUNT};
 use crate::config::{Config, Live, UpstreamMode};
-use crate::core::{About, CoreOptions, DataSide, Loads, Note, Process, UpstreamAuth};
+use crate::core::{About, CoreOptions, DataSide, Loads, Note, Process, PubSubRegistry, UpstreamAuth};
 use crate::health::{Condition, Dependency, Health};
 use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
@@ -124,6 +124,7 @@ impl Server {
         let notes = inboxes.iter().map(|inbox| inbox.notes.0.clone()).collect();
         let process =
             Arc::new(Process::new(config, live.clone(), discovery.learned(), self.stats.clone(), notes));
+        let subscriptions = Arc::new(PubSubRegistry::default());
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let about = About {
                 redis_version: discovery.server_version().to_owned(),
@@ -131,13 +132,13 @@ impl Server {
                 workers: ends.len(),
                 worker: index,
             };
-            let data = self.data.as_ref().map(|data| data.side(inbox.loads.0.clone()));
+            let data = self.data.as_ref().map(|data| data.side(index, inbox.loads.0.clone()));
             let parts = self.worker_parts(
                 config,
                 &discovery,
                 core_options(config, about),
                 data,
-                process.clone(),
+                (process.clone(), subscriptions.clone()),
                 inbox,
             );
             self.workers.push(worker::spawn(format!("worker-{index}"), parts)?);
@@ -180,12 +181,13 @@ impl Server {
         discovery: &Discovery,
         options: CoreOptions,
         data: Option<DataSide>,
-        process: Arc<Process>,
+        (process, subscriptions): (Arc<Process>, Arc<PubSubRegistry>),
         inbox: Inbox,
     ) -> WorkerParts {
         WorkerParts {
             options,
             data,
+            subscriptions,
             stats: inbox.stats,
             connections: inbox.connections,
             calls: inbox.calls,
@@ -251,7 +253,10 @@ fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), StartEr
 }
 
 /// Both values, or the errors of both.
-fn both<A, B>(a: Result<A, StartErrors>, b: Result<B, StartErrors>) -> Result<(A, B), StartErrors> {
+pub(super) fn both<A, B>(
+    a: Result<A, StartErrors>,
+    b: Result<B, StartErrors>,
+) -> Result<(A, B), StartErrors> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok((a, b)),
         (Err(a), Err(b)) => Err(StartErrors(a.0.into_iter().chain(b.0).collect())),
@@ -315,6 +320,7 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
         output_max: limits.client_output_max,
         upstream_inflight: limits.upstream_inflight,
         upstream_buffer: limits.upstream_buffer,
+        dedicated_connections: limits.dedicated_connections,
         command_timeout_us: us(upstream.command_timeout),
         backoff_us: (us(upstream.reconnect_backoff_min), us(upstream.reconnect_backoff_max)),
         upstream_auth: upstream

@@ -5,11 +5,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::Loaded;
+use super::landed::Landed;
 use super::ticket::Ticket;
 use crate::mapping::OrderKey;
 use crate::source::LoadedRow;
@@ -83,6 +85,8 @@ pub(super) struct Inner {
     queue: VecDeque<Batch>,
     queued: usize,
     running: usize,
+    /// What was found a moment ago.
+    pub(super) landed: Landed,
 }
 
 impl Inner {
@@ -118,6 +122,7 @@ impl Flights {
     /// The key was written: later readers start anew, and the flight's row is not stored.
     pub(super) fn outdate(&self, key: &[u8]) {
         let mut inner = self.lock();
+        inner.landed.forget(key);
         if let Some(flight) = inner.by_key.remove(key) {
             flight.outdated.store(true, Ordering::Release);
         }
@@ -152,6 +157,16 @@ impl Flights {
     pub(super) fn loader_lost(&self) {
         let mut inner = self.lock();
         inner.running = inner.running.saturating_sub(1);
+    }
+
+    /// The flight is over, and this is what it found: nobody may join it any more, but those who were late may know.
+    pub(super) fn land(&self, key: &Bytes, flight: &Arc<Flight>, outcome: &Outcome) {
+        let mut inner = self.lock();
+        inner.forget(key, flight);
+        if let (Ok(row), false) = (outcome, flight.is_outdated()) {
+            let value = row.as_ref().map(|row| row.value.clone());
+            inner.landed.keep(key.clone(), value, Instant::now());
+        }
     }
 
     /// Nobody may join the flight any more.

@@ -20,6 +20,7 @@ pub(super) fn join<'k>(
     shared: &Arc<Shared>,
     mapping: MappingId,
     keys: impl Iterator<Item = (usize, &'k Bytes)>,
+    asked: Instant,
     ticket: &Arc<Ticket>,
 ) {
     let Some(flights) = shared.flights.get(usize::from(mapping)) else {
@@ -46,6 +47,12 @@ pub(super) fn join<'k>(
                 continue;
             }
         };
+        if floor.is_none()
+            && let Some(value) = inner.landed.find(key, asked)
+        {
+            ready.push((at, value.map_or(Loaded::Absent, Loaded::Value)));
+            continue;
+        }
         inner.join(key, Waiter { ticket: ticket.clone(), at, floor }, &mut new);
     }
     let start = inner.enqueue(new, shared.options.max_batch, shared.options.concurrency);
@@ -158,7 +165,7 @@ async fn land(airborne: Airborne, outcomes: Vec<Outcome>) {
         }
     }
     let flights = &shared.flights[usize::from(*mapping)];
-    batch.iter().for_each(|(key, flight)| flights.forget(key, flight));
+    batch.iter().zip(&outcomes).for_each(|((key, flight), outcome)| flights.land(key, flight, outcome));
     answer();
 }
 

@@ -7,13 +7,14 @@
 //! cache: the readers that asked before it get their answer, the cache does not.
 
 mod flight;
+mod landed;
 mod loader;
 mod ticket;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -41,6 +42,8 @@ pub enum Loaded {
 pub struct Miss {
     /// The keys, each with the mapping that `MappingSet::find` gave for it.
     pub keys: Vec<(MappingId, Bytes)>,
+    /// When the cache was asked for them.
+    pub asked: Instant,
     /// Called once, with an answer per key in their order: at the latest after the timeout, from any thread, possibly
     /// before `load` returns. Must not block.
     pub reply: Box<dyn FnOnce(Vec<Loaded>) + Send>,
@@ -184,7 +187,8 @@ impl ReadThrough {
             if !seen.contains(mapping) {
                 seen.push(*mapping);
                 let of_mapping = miss.keys.iter().enumerate().filter(|(_, (m, _))| m == mapping);
-                loader::join(shared, *mapping, of_mapping.map(|(at, (_, key))| (at, key)), &ticket);
+                let keys = of_mapping.map(|(at, (_, key))| (at, key));
+                loader::join(shared, *mapping, keys, miss.asked, &ticket);
             }
         }
     }

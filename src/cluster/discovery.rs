@@ -6,14 +6,14 @@ use super::topology::{Topology, TopologyError};
 use crate::command::Learned;
 use crate::resp::{ReplyScanner, Scan, decode_reply, push_command};
 use redis_protocol::resp3::types::BytesFrame;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Most nodes asked in one round: enough that a minority cannot answer alone in clusters of ordinary size.
@@ -22,6 +22,11 @@ const ASKED_AT_MOST: usize = 9;
 const REPLY_BYTES: usize = 16 << 20;
 /// Least time between two rounds, however many redirects ask for one.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// Time between two rounds while an owner of slots is silent: its slots may get another owner at any moment.
+const WATCHFUL: Duration = Duration::from_millis(300);
+/// Once most nodes have answered, the others have this much longer: one that hangs must not hold the news back.
+const STRAGGLERS: Duration = Duration::from_millis(200);
 
 /// How to reach the upstream.
 #[derive(Clone, Debug)]
@@ -77,7 +82,7 @@ impl Discovery {
     /// # Errors
     /// [`DiscoveryError`] when no node answers, or the cluster has slots without an owner.
     pub async fn start(options: UpstreamOptions) -> Result<Self, DiscoveryError> {
-        let topology = ask(&options, None).await?;
+        let topology = ask(&options, None).await?.topology;
         topology.complete()?;
         let addr = topology.owner_addr(0).unwrap_or_default().to_owned();
         let info = question(&addr, &options, &[b"INFO", b"server"])
@@ -112,18 +117,26 @@ impl Discovery {
 
     /// Refreshes until `stop`, and tells `report` how each round went. Cancel-safe.
     pub async fn run(self, stop: CancellationToken, report: impl Fn(Result<(), String>)) {
+        let mut pause = self.options.refresh_interval;
+        let mut problem = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.wanted.notified() => {}
-                () = tokio::time::sleep(self.options.refresh_interval) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             let known = self.current.borrow().clone();
             let round = self.refresh(&known).await;
-            if let Err(error) = &round {
+            pause = match round {
+                Ok(true) => self.options.refresh_interval,
+                Ok(false) | Err(_) => WATCHFUL.min(self.options.refresh_interval),
+            };
+            let failure = round.err();
+            if let Some(error) = failure.as_ref().filter(|_| failure != problem) {
                 tracing::warn!(%error, "cannot refresh the topology; keeping the one known before");
             }
-            report(round.map_err(|error| error.to_string()));
+            report(failure.as_ref().map_or(Ok(()), |error| Err(error.to_string())));
+            problem = failure;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(DEBOUNCE) => {}
@@ -133,54 +146,77 @@ impl Discovery {
 }
 
 impl Discovery {
-    /// One round. A topology with slots that nobody owns (a failover runs) is not taken: better the old owner than none.
-    async fn refresh(&self, known: &Arc<Topology>) -> Result<(), DiscoveryError> {
-        let topology = ask(&self.options, Some(known)).await?;
+    /// One round; false when an owner of slots that was asked did not answer. A topology with slots that nobody owns (a failover runs) is not
+    /// taken: better the old owner than none.
+    async fn refresh(&self, known: &Arc<Topology>) -> Result<bool, DiscoveryError> {
+        let Round { topology, silent } = ask(&self.options, Some(known)).await?;
         topology.complete()?;
+        let whole = !topology.nodes().iter().any(|node| silent.contains(&*node.addr));
         if topology != **known {
             let moved_slots = known.moved_slots(&topology).len();
             tracing::info!(moved_slots, nodes = topology.nodes().len(), "the topology has changed");
             self.current.send_replace(Arc::new(topology));
         }
-        Ok(())
+        Ok(whole)
     }
 }
 
+/// What one round of questions gave.
+struct Round {
+    topology: Topology,
+    /// Nodes that were asked and did not answer.
+    silent: BTreeSet<String>,
+}
+
 /// Asks the known nodes and the seeds, all at once, and merges what they say.
-async fn ask(options: &UpstreamOptions, known: Option<&Topology>) -> Result<Topology, DiscoveryError> {
+async fn ask(options: &UpstreamOptions, known: Option<&Topology>) -> Result<Round, DiscoveryError> {
     if options.single {
         return ask_single(options).await;
     }
     let known = known.into_iter().flat_map(|t| t.nodes().iter().map(|node| node.addr.to_string()));
     let addrs: BTreeSet<String> = known.chain(options.seeds.iter().cloned()).take(ASKED_AT_MOST).collect();
     let mut round = tokio::task::JoinSet::new();
-    for addr in addrs {
+    for addr in addrs.clone() {
         let options = options.clone();
         round.spawn(async move {
             let answer = question(&addr, &options, &[b"CLUSTER", b"NODES"]).await;
             (addr, answer)
         });
     }
-    let mut views = Vec::new();
+    let asked = round.len();
+    let mut views: BTreeMap<String, String> = BTreeMap::new();
     let mut failures = Vec::new();
-    while let Some(answer) = round.join_next().await {
+    let mut end = None;
+    loop {
+        if end.is_none() && views.len() * 2 > asked {
+            end = Some(Instant::now() + STRAGGLERS);
+        }
+        let answer = match end {
+            None => round.join_next().await,
+            Some(end) => timeout_at(end, round.join_next()).await.unwrap_or(None),
+        };
         match answer {
-            Ok((addr, Ok(text))) => views.push((addr, text)),
-            Ok((addr, Err(reason))) if reason.contains("cluster support disabled") => {
+            None => break,
+            Some(Ok((addr, Ok(text)))) => {
+                views.insert(addr, text);
+            }
+            Some(Ok((addr, Err(reason)))) if reason.contains("cluster support disabled") => {
                 return Err(DiscoveryError::NotACluster(addr));
             }
-            Ok((addr, Err(reason))) => failures.push(format!("{addr}: {reason}")),
-            Err(panicked) => failures.push(panicked.to_string()),
+            Some(Ok((addr, Err(reason)))) => failures.push(format!("{addr}: {reason}")),
+            Some(Err(panicked)) => failures.push(panicked.to_string()),
         }
     }
     if views.is_empty() {
         failures.sort();
         return Err(DiscoveryError::NoneAnswers(failures.join("; ")));
     }
-    Ok(Topology::from_views(views.iter().map(|(addr, text)| (addr.as_str(), text.as_str())))?)
+    let topology = Topology::from_views(views.iter().map(|(addr, text)| (addr.as_str(), text.as_str())))?;
+    let silent = addrs.into_iter().filter(|addr| !views.contains_key(addr)).collect();
+    Ok(Round { topology, silent })
 }
 
-async fn ask_single(options: &UpstreamOptions) -> Result<Topology, DiscoveryError> {
+async fn ask_single(options: &UpstreamOptions) -> Result<Round, DiscoveryError> {
     let addr = options.seeds.first().cloned().unwrap_or_default();
     let info = question(&addr, options, &[b"INFO", b"cluster"])
         .await
@@ -188,7 +224,7 @@ async fn ask_single(options: &UpstreamOptions) -> Result<Topology, DiscoveryErro
     if info.contains("cluster_enabled:1") {
         return Err(DiscoveryError::IsACluster(addr));
     }
-    Ok(Topology::single(&addr))
+    Ok(Round { topology: Topology::single(&addr), silent: BTreeSet::new() })
 }
 
 /// Asks a node which commands there are. One that does not say serves those of the table.

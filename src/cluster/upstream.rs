@@ -6,6 +6,9 @@ use super::log::RequestLog;
 use crate::resp::{MalformedReply, ReplyScanner, Scan};
 use std::collections::VecDeque;
 
+/// Capacity kept for the next unfinished reply, in bytes: about two reads.
+const KEEP_TAIL: usize = 128 << 10;
+
 /// Who gets a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -43,6 +46,8 @@ pub struct Entry {
     pub readonly: bool,
     /// Redirects and retries so far.
     pub attempts: u8,
+    /// Replies that come before the one that counts: a transaction is one request with several.
+    pub more: u32,
 }
 
 impl Entry {
@@ -99,6 +104,9 @@ pub struct Upstream {
     tail: Vec<u8>,
     need: usize,
     scanner: ReplyScanner,
+    /// How many replies to the oldest request have come, when it has several.
+    early: u32,
+    refusal: Option<Box<[u8]>>,
     pushed: u64,
     answered: u64,
 }
@@ -120,6 +128,8 @@ impl Upstream {
             tail: Vec::new(),
             need: 0,
             scanner: ReplyScanner::default(),
+            early: 0,
+            refusal: None,
             pushed: 0,
             answered: 0,
         }
@@ -157,6 +167,7 @@ impl Upstream {
                 mapping: Entry::UNMAPPED,
                 readonly: true,
                 attempts: 0,
+                more: 0,
             });
         }
     }
@@ -215,10 +226,32 @@ impl Upstream {
         self.fifo.front().map_or(&[], |entry| self.log.request(0, entry.len as usize))
     }
 
-    /// Takes the oldest request off the queue: its reply is here.
+    /// Takes a reply that is not the last one of the oldest request; false when that has but one. The first error among
+    /// them is kept until [`Self::take_refusal`].
+    #[inline]
+    pub fn take_early(&mut self, reply: &[u8]) -> bool {
+        if self.fifo.front().is_none_or(|oldest| oldest.more <= self.early) {
+            return false;
+        }
+        // Counted here, not in the entry: should it be sent again, all of its replies come again.
+        self.early += 1;
+        if reply.first() == Some(&b'-') && self.refusal.is_none() {
+            self.refusal = Some(reply.into());
+        }
+        true
+    }
+
+    /// Why a part of the oldest request was refused, if one was; asked for with its last reply.
+    pub fn take_refusal(&mut self) -> Option<Box<[u8]>> {
+        self.refusal.take()
+    }
+
+    /// Takes the oldest request off the queue: its reply is here. `None` when nothing was asked for.
     #[inline]
     pub fn answer(&mut self) -> Option<Entry> {
         let entry = self.fifo.pop_front()?;
+        debug_assert_eq!(entry.more, self.early);
+        self.early = 0;
         self.log.ack(entry.len as usize);
         // Handshake steps jump the queue, so marks do not count them.
         if entry.owner != Owner::Handshake {
@@ -232,9 +265,11 @@ impl Upstream {
         std::mem::take(&mut self.tail)
     }
 
-    /// Keeps the bytes of an unfinished reply.
+    /// Keeps the bytes of an unfinished reply; of a buffer without any, the allocation, unless it is a large one.
     pub fn keep_tail(&mut self, tail: Vec<u8>) {
-        self.tail = tail;
+        if !tail.is_empty() || tail.capacity() <= KEEP_TAIL {
+            self.tail = tail;
+        }
     }
 
     /// True while a buffer of `len` bytes cannot hold the unfinished reply.
@@ -275,6 +310,8 @@ impl Upstream {
         self.tail = Vec::new();
         self.need = 0;
         self.scanner.reset();
+        self.early = 0;
+        self.refusal = None;
         lost
     }
 }

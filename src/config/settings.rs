@@ -222,6 +222,8 @@ settings! {
         client_stall_timeout: Duration = secs(60), duration_or("never", ms(100)..=hours(24));
         /// Unanswered commands at one node, per data thread; further ones wait with their clients.
         upstream_inflight: usize = 65_536, Count(16..=16 * MB);
+        /// Connections of their own that clients hold to watch keys or to wait in blocking commands, per data thread.
+        dedicated_connections: usize = 1000, Count(1..=100_000);
         /// Unsent bytes to one node, per data thread; further commands wait with their clients.
         upstream_buffer: usize = 256 * MB, Size(64 * KB..=8 * GB);
     }

@@ -2,8 +2,11 @@
 //!
 //! Must not know: upstreams, sockets.
 
+use super::dedicated::Watch;
 use super::gather::Gather;
+use super::pubsub::Subscriber;
 use super::session::Session;
+use super::transaction::Transaction;
 use crate::resp::RequestScanner;
 use std::collections::VecDeque;
 
@@ -109,18 +112,26 @@ pub struct Client {
     pub waits: bool,
     /// No further request is run; closed once everything is written.
     pub closing: bool,
+    /// Nobody waits for its replies any more: closed at once.
+    pub gone: bool,
     /// It has sent its last byte; closed once everything is answered and written.
     pub half_closed: bool,
-    /// Closed at once, whatever is unanswered (`CLIENT KILL`).
-    pub killed: bool,
     /// Which replies it does not want.
     pub mute: Mute,
     /// Index of its last command in the command table.
     pub command: u16,
     /// When bytes last arrived, in microseconds of the core's clock.
     pub heard_at: u64,
+    /// Commands queued since `MULTI`.
+    pub transaction: Option<Box<Transaction>>,
+    /// The connection that watches keys for it.
+    pub watch: Option<Watch>,
+    /// Its subscriptions; `None` while it has none.
+    pub subscriber: Option<Box<Subscriber>>,
     slots: VecDeque<Slot>,
     head: u32,
+    /// Bytes of replies whose turn has not come.
+    held: usize,
 }
 
 impl Client {
@@ -140,12 +151,16 @@ impl Client {
             waits: false,
             closing: false,
             half_closed: false,
-            killed: false,
             mute: Mute::No,
             command: u16::MAX,
             heard_at: 0,
+            gone: false,
+            transaction: None,
+            watch: None,
+            subscriber: None,
             slots: VecDeque::new(),
             head: 0,
+            held: 0,
         }
     }
 
@@ -157,6 +172,11 @@ impl Client {
     /// Bytes that wait to be written.
     pub fn unwritten(&self) -> usize {
         self.out.len() - self.out_at
+    }
+
+    /// Bytes that wait to be written, and those that wait for their turn.
+    pub fn unread(&self) -> usize {
+        self.unwritten() + self.held
     }
 
     /// True when it owes and is owed nothing.
@@ -178,6 +198,9 @@ impl Client {
     #[inline]
     pub fn open(&mut self, slot: Slot) -> u32 {
         let seq = self.next_seq();
+        if let Slot::Ready(reply) = &slot {
+            self.held += reply.len();
+        }
         self.slots.push_back(slot);
         seq
     }
@@ -204,6 +227,7 @@ impl Client {
         } else {
             let mut kept = spare.pop().unwrap_or_default();
             kept.extend_from_slice(reply);
+            self.held += reply.len();
             if let Some(slot) = self.slots.get_mut(place) {
                 *slot = Slot::Ready(kept);
             }
@@ -222,6 +246,7 @@ impl Client {
     /// Moves replies whose turn has come into `out`.
     fn advance(&mut self, spare: &mut Vec<Vec<u8>>) {
         while let Some(Slot::Ready(reply)) = self.slots.front_mut() {
+            self.held -= reply.len();
             if self.mute.hears() {
                 self.out.extend_from_slice(reply);
             }

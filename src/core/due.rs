@@ -3,14 +3,15 @@
 //! Must not know: replies, redirects.
 
 use super::Core;
-use crate::cluster::{Link, Owner};
+use crate::cluster::{Entry, Link, Owner};
 
 impl Core {
     /// Runs what is due: reconnects, timeouts, delayed retries. Call every few tens of milliseconds.
     pub fn tick(&mut self) {
         self.slow_us = self.process.live.slow_us.get();
         self.process.sample(self.options.about.worker);
-        for index in self.upstreams.iter().map(|(index, _)| index).collect::<Vec<_>>() {
+        // Connections are never removed, so their indexes are dense; a list of them would be one more allocation.
+        for index in 0..self.upstreams.len() {
             self.time_out(index);
             let Some(upstream) = self.upstreams.get_mut(index) else { continue };
             let inflight = upstream.inflight() as u64;
@@ -21,11 +22,14 @@ impl Core {
                 self.mark_dirty(index);
             }
         }
+        self.retry_dedicated();
+        self.pubsub_tick();
         if !self.parking.is_empty() {
             self.release_parked();
             let deadline = self.now.saturating_sub(self.options.command_timeout_us);
             for parked in self.parking.expire(deadline) {
                 self.stats.timeouts.add(1);
+                self.doubt(&parked.entry, &parked.request);
                 self.fail(
                     &parked.entry,
                     "ERR dsproxy: no node could serve this slot within the command timeout",
@@ -42,6 +46,11 @@ impl Core {
         if upstream.entries_mut().all(|entry| entry.at >= deadline) {
             return;
         }
+        let blocks = upstream.link == Link::Up && self.dedicated.is_blocked(index);
+        if blocks && !self.is_block_overdue(index) {
+            return;
+        }
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
         if upstream.link != Link::Up {
             return self.withdraw_overdue(index, deadline);
         }
@@ -49,7 +58,14 @@ impl Core {
             "ERR dsproxy: {} did not answer within the command timeout; whether the command ran is unknown",
             upstream.addr
         );
-        let silent = upstream.heard_at < deadline;
+        let silent = blocks || upstream.heard_at < deadline;
+        let late: Vec<(Entry, Vec<u8>)> = upstream
+            .requests()
+            .filter(|(entry, _)| entry.at < deadline && !entry.readonly)
+            .map(|(entry, request)| (*entry, request.to_vec()))
+            .collect();
+        late.iter().for_each(|(entry, request)| self.doubt(entry, request));
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
         let mut overdue = Vec::new();
         for entry in upstream.entries_mut().filter(|entry| entry.at < deadline) {
             if matches!(entry.owner, Owner::Client { .. }) {
@@ -79,6 +95,7 @@ impl Core {
         for request in upstream.take_all() {
             if request.entry.at < deadline {
                 self.stats.timeouts.add(u64::from(matches!(request.entry.owner, Owner::Client { .. })));
+                self.doubt(&request.entry, &request.request);
                 self.fail(&request.entry, &text);
             } else {
                 again.push(request);

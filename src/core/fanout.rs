@@ -100,6 +100,7 @@ impl Core {
                 mapping: Entry::UNMAPPED,
                 readonly: command.is_readonly(),
                 attempts: 0,
+                more: 0,
             };
             match self.routes.upstream_of(*node, protocol, &mut self.upstreams) {
                 Some(upstream) => self.send_to(upstream, entry, request),

@@ -2,6 +2,7 @@
 //!
 //! Must not know: where the parts went.
 
+use super::pubsub::Tally;
 use crate::command::Merge;
 use crate::resp::{ReplyScanner, Scan, push_array_header, push_bulk, push_integer, push_nil};
 use bytes::Bytes;
@@ -21,6 +22,8 @@ pub enum Join {
     Least,
     /// One that is not nil, chosen by this number.
     Pick(u64),
+    /// What [`Gather::tally`] makes of them.
+    Tally,
     /// The reply of one node to `SCAN`, whose cursor gets the node's number; see `fanout.rs`.
     Cursor {
         /// Number of the node.
@@ -52,6 +55,8 @@ pub struct Gather {
     error: Option<Vec<u8>>,
     /// Keys of the command that belong to a mapping; after the parts are here, those that came back nil.
     pub mapped: Vec<MappedKey>,
+    /// Numbers of subscribers.
+    pub tally: Option<Tally>,
 }
 
 /// A key that belongs to a mapping.
@@ -78,6 +83,7 @@ impl Gather {
             sum: 0,
             error: None,
             mapped: Vec::new(),
+            tally: None,
         }
     }
 
@@ -103,6 +109,7 @@ impl Gather {
         self.sum = 0;
         self.error = None;
         self.mapped.clear();
+        self.tally = None;
     }
 
     /// Adds a part that covers the keys at these positions; its number.
@@ -143,6 +150,7 @@ impl Gather {
                 Some(())
             }
             Join::Least => self.take_least(reply),
+            Join::Tally => self.tally.as_mut()?.take(reply),
             Join::Pick(_) => {
                 if !crate::resp::is_nil(reply) {
                     self.elements.push((self.data.len() as u32, reply.len() as u32));
@@ -251,6 +259,7 @@ impl Gather {
         match self.join {
             Join::Keys(Merge::AllOk) => out.extend_from_slice(b"+OK\r\n"),
             Join::Keys(Merge::Sum) => push_integer(out, self.sum),
+            Join::Tally => self.tally.iter().for_each(|tally| tally.finish(out)),
             Join::Concat => {
                 push_array_header(out, self.sum.max(0) as usize);
                 out.extend_from_slice(&self.data);

@@ -18,6 +18,7 @@ use crate::source::Source;
 use crate::writeback::{Write, WriteBehind};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What a core needs of the floors that own mapped data.
@@ -292,6 +293,26 @@ impl Core {
         self.commit(prepared)
     }
 
+    /// A request failed that may have been a write of mapped keys: its rows are queued, so the cache may now hold older
+    /// values than the database will. Their entries go once the rows are written.
+    pub(super) fn doubt(&self, entry: &Entry, request: &[u8]) {
+        let Some(data) = self.data.as_ref().filter(|_| !entry.readonly) else { return };
+        let mut scanner = RequestScanner::default();
+        if scanner.scan(request, &RequestLimits::default()).is_err() {
+            return;
+        }
+        let (args, mut keys) = (Args::new(request, scanner.spans()), Vec::new());
+        let Some(command) = crate::command::lookup(args.name()).filter(|command| command.is_write()) else {
+            return;
+        };
+        let _ = command.keys(&args, &mut keys);
+        for key in keys.iter().filter_map(|at| args.get(*at as usize)) {
+            if let Some(mapping) = data.source.mappings().find_id(key) {
+                data.writes.doubt(mapping, key);
+            }
+        }
+    }
+
     /// Counts a read of a mapped key that the cluster answered.
     pub(super) fn count_hit(&self, entry: &Entry, reply: &[u8]) {
         if reply.first() != Some(&b'-')
@@ -311,7 +332,7 @@ impl Core {
         let Some(key) = Args::new(request, scanner.spans()).get(1).map(Bytes::copy_from_slice) else {
             return false;
         };
-        self.load(ClientKey { index, serial }, seq, vec![(entry.mapping, key)])
+        self.load(ClientKey { index, serial }, seq, entry.at, vec![(entry.mapping, key)])
     }
 
     /// All parts of a split command are here: loads the mapped keys among its nils. False when there are none.
@@ -319,7 +340,8 @@ impl Core {
         let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
             return false;
         };
-        let Some(Slot::Gathering(_, gather)) = client.slot_mut(seq) else { return false };
+        let Some(Slot::Gathering(begun, gather)) = client.slot_mut(seq) else { return false };
+        let asked = begun.at;
         if gather.mapped.is_empty() || gather.failed() {
             return false;
         }
@@ -329,10 +351,11 @@ impl Core {
                 cells.hits.add(1);
             }
         }
-        !missing.is_empty() && self.load(key, seq, missing)
+        !missing.is_empty() && self.load(key, seq, asked, missing)
     }
 
-    fn load(&mut self, client: ClientKey, seq: u32, keys: Vec<(u16, Bytes)>) -> bool {
+    /// `asked`: when the cluster was asked for them, in microseconds of the core's clock.
+    fn load(&mut self, client: ClientKey, seq: u32, asked: u64, keys: Vec<(u16, Bytes)>) -> bool {
         let Some(data) = &self.data else { return false };
         for (mapping, _) in &keys {
             if let Some(cells) = self.stats.mappings.get(usize::from(*mapping)) {
@@ -340,8 +363,11 @@ impl Core {
             }
         }
         let loads = data.loads.clone();
+        let now = Instant::now();
+        let age = Duration::from_micros(self.now.saturating_sub(asked));
         data.reads.load(Miss {
             keys,
+            asked: now.checked_sub(age).unwrap_or(now),
             // The receiver is gone only when the worker has stopped: then nobody waits.
             reply: Box::new(move |results| {
                 let _ = loads.send(Loads { client, seq, results });

@@ -6,7 +6,9 @@
 //! The path of a hit: `run.rs` finds the requests in a client's bytes and appends each to the log of the node that
 //! owns its slot; `reply.rs` finds the replies in a node's bytes and appends each to the output of its client.
 
+mod block_timeout;
 mod client;
+mod dedicated;
 mod due;
 mod fanout;
 mod gather;
@@ -17,6 +19,7 @@ mod order;
 mod parking;
 mod peers;
 mod process;
+mod pubsub;
 mod reply;
 mod retry;
 mod routes;
@@ -25,18 +28,21 @@ mod session;
 mod set_options;
 mod slow;
 mod split;
+mod transaction;
 
 pub use client::{ClientKey, Kind};
 pub use mapped::{DataSide, Loads};
 pub use options::{About, CoreOptions, UpstreamAuth};
 pub use peers::Note;
 pub use process::Process;
+pub use pubsub::Registry as PubSubRegistry;
 
 use crate::cluster::{Link, Topology, Upstream};
 use crate::command::Command;
 use crate::metrics::worker::WorkerStats;
 use crate::resp::{RequestLimits, RequestScanner};
 use client::{Client, Slot};
+use dedicated::Dedicated;
 use gather::Gather;
 use parking::Parking;
 use routes::Routes;
@@ -46,6 +52,8 @@ use std::sync::Arc;
 
 /// Buffers above this capacity are freed instead of kept for reuse, in bytes.
 const SPARE_BYTES: usize = 64 << 10;
+/// Bytes read from a client that waits for a reply before it may go on.
+const READ_AHEAD: usize = 64 << 10;
 /// Most buffers kept for reuse.
 const SPARE_BUFFERS: usize = 1024;
 
@@ -80,6 +88,8 @@ pub struct Core {
     node_stats: Vec<Arc<crate::metrics::worker::NodeCells>>,
     routes: Routes,
     parking: Parking,
+    dedicated: Dedicated,
+    pubsub: pubsub::PubSub,
     data: Option<DataSide>,
     stats: Arc<WorkerStats>,
     next_serial: u32,
@@ -125,6 +135,8 @@ impl Core {
             node_stats: Vec::new(),
             routes: Routes::new(topology),
             parking: Parking::default(),
+            dedicated: Dedicated::default(),
+            pubsub: pubsub::PubSub::new(),
             data,
             stats,
             next_serial: 0,
@@ -177,26 +189,37 @@ impl Core {
             return;
         }
         let client = self.clients.remove(key.index as usize);
+        self.release_dedicated(key, client.watch);
         self.stats.inflight.sub(client.inflight() as u64);
         if client.kind == Kind::Socket {
             self.stats.clients.sub(1);
             self.stats.closed.add(1);
         }
+        if let Some(subscriber) = client.subscriber {
+            self.forget_subscriber(key, &subscriber);
+        }
         recycle(client.out, &mut self.spare);
         recycle(client.tail, &mut self.spare);
     }
 
-    /// Its last byte has been read. It stays until everything is answered and written.
+    /// Its last byte has been read. It stays until everything is answered and written; but nobody waits for a command that
+    /// blocks, as Redis has it.
     pub fn client_eof(&mut self, key: ClientKey) {
+        let blocked = !self.dedicated.is_idle() && self.is_blocked(key);
         if let Some(client) = self.client_mut(key) {
             client.half_closed = true;
+            client.gone = blocked;
             self.touch(key.index as usize);
         }
     }
 
-    /// False while the client is at a limit (or has said all it may) and must not be read.
+    /// False while the client is at a limit (or has said all it may) and must not be read. One that waits for a reply is
+    /// read a little ahead, to learn when it goes.
     pub fn wants_read(&self, key: ClientKey) -> bool {
-        self.client(key).is_some_and(|client| !client.paused && !client.closing && !client.half_closed)
+        self.client(key).is_some_and(|client| {
+            let ahead = client.waits && client.tail.len() < READ_AHEAD;
+            (!client.paused || ahead) && !client.closing && !client.half_closed
+        })
     }
 
     /// Bytes to be written to the client.
@@ -225,7 +248,7 @@ impl Core {
     pub fn is_finished(&self, key: ClientKey) -> bool {
         self.client(key).is_none_or(|client| {
             let has_said_all = client.half_closed && !client.paused && !client.may_run_more();
-            client.killed || client.is_quiet() && (client.closing || has_said_all || self.stopping)
+            client.gone || client.is_quiet() && (client.closing || has_said_all || self.stopping)
         })
     }
 
@@ -267,6 +290,7 @@ impl Core {
     /// Stops reading from clients: each is closed as soon as what it has in flight is answered.
     pub fn stop(&mut self) {
         self.stopping = true;
+        self.stop_blocked();
         for index in self.clients.iter().map(|(index, _)| index).collect::<Vec<_>>() {
             self.touch(index);
         }
@@ -322,7 +346,7 @@ impl Core {
     fn check_resume(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         let most = if client.waits { 0 } else { self.options.inflight_per_client / 2 };
-        if client.paused && client.inflight() <= most && client.unwritten() <= self.options.output_pause / 2 {
+        if client.paused && client.inflight() <= most && client.unread() <= self.options.output_pause / 2 {
             client.paused = false;
             client.waits = false;
             self.outbox.resume.push(ClientKey { index: index as u32, serial: client.serial });

@@ -19,6 +19,8 @@ pub struct CoreOptions {
     pub upstream_inflight: usize,
     /// Most bytes of unanswered requests on one upstream connection.
     pub upstream_buffer: usize,
+    /// Most connections that clients have for themselves, to watch keys or to wait in a blocking command.
+    pub dedicated_connections: usize,
     /// After this long without a reply a request is answered with an error, in microseconds.
     pub command_timeout_us: u64,
     /// First and longest pause between two attempts to connect, in microseconds.

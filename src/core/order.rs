@@ -19,6 +19,7 @@ impl Core {
     /// later command of a client overtakes an earlier one on the same key.
     pub fn set_topology(&mut self, topology: Arc<Topology>) {
         let old = self.routes.replace(topology);
+        self.pubsub_topology();
         let moved = old.moved_slots(self.routes.topology());
         if moved.is_empty() {
             return;
@@ -35,6 +36,7 @@ impl Core {
             .iter()
             .filter(|(_, upstream)| upstream.link != Link::Up && upstream.inflight() > 0)
             .map(|(index, _)| index)
+            .filter(|index| !self.dedicated.owns(*index))
             .collect();
         for index in down {
             let Some(upstream) = self.upstreams.get_mut(index) else { continue };
@@ -53,6 +55,8 @@ impl Core {
         let marks: Vec<(usize, u64)> = self
             .upstreams
             .iter()
+            // What goes over a connection of its own waits alone already.
+            .filter(|(index, _)| !self.dedicated.owns(*index))
             .filter(|(_, upstream)| {
                 let mut requests = upstream.requests();
                 requests
@@ -69,6 +73,10 @@ impl Core {
     /// here: an `ASKING` without its request would let a stranger's in.
     pub(super) fn send_again(&mut self, from: usize, mut requests: Vec<Lost>) {
         requests.retain(|request| matches!(request.entry.owner, Owner::Client { .. }));
+        if self.dedicated.owns(from) {
+            requests.iter().for_each(|request| self.send_to(from, request.entry, &request.request));
+            return;
+        }
         let learned = &self.process.learned;
         let ways: Vec<Option<Way>> =
             requests.iter().map(|request| way_of(learned, &request.request)).collect();
@@ -127,11 +135,33 @@ pub(super) struct Way {
 /// The way of a request that was dispatched before; `None` when it has no keys.
 pub(super) fn way_of(learned: &Learned, request: &[u8]) -> Option<Way> {
     let mut scanner = RequestScanner::default();
-    let Ok(Scan::Complete(_)) = scanner.scan(request, &RequestLimits::default()) else { return None };
+    let Ok(Scan::Complete(end)) = scanner.scan(request, &RequestLimits::default()) else { return None };
     let args = Args::new(request, scanner.spans());
     let command = learned.resolve(&args).ok()?;
+    if command.name == "multi" {
+        // A transaction goes where the first of its commands with keys goes; it is never less than one of many keys.
+        return way_of_any(learned, request.get(end..)?).map(|way| Way { keys: way.keys.max(2), ..way });
+    }
+    if command.name == "spublish" {
+        // A sharded channel is no key, but has a slot.
+        return Some(Way { slot: slot::slot(args.get(1)?), keys: 1 });
+    }
     let mut keys = Vec::new();
     command.keys(&args, &mut keys).ok()?;
     let first = args.get(*keys.first()? as usize)?;
     Some(Way { slot: slot::slot(first), keys: keys.len() })
+}
+
+/// The way of the first of several requests, one after the other, that has keys.
+fn way_of_any(learned: &Learned, mut requests: &[u8]) -> Option<Way> {
+    let mut scanner = RequestScanner::default();
+    while !requests.is_empty() {
+        if let Some(way) = way_of(learned, requests) {
+            return Some(way);
+        }
+        scanner.reset();
+        let Ok(Scan::Complete(end)) = scanner.scan(requests, &RequestLimits::default()) else { return None };
+        requests = requests.get(end..)?;
+    }
+    None
 }

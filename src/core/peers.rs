@@ -127,7 +127,7 @@ impl Core {
     fn answer_question(&mut self, question: &Question) -> Answer {
         let (now, mut answer) = (self.now, Answer::default());
         let (Question::List(filter) | Question::Kill(filter)) = question;
-        let fits = |client: &&mut Client| client.kind == Kind::Socket && filter.fits(&client.session);
+        let fits = |client: &&mut Client| client.kind == Kind::Socket && filter.fits(client);
         let mut killed = Vec::new();
         for (index, client) in self.clients.iter_mut() {
             if !fits(&client) {
@@ -139,7 +139,7 @@ impl Core {
                 // The one that asks is told before it is closed.
                 Question::Kill(filter) if filter.asker == client.session.id => client.closing = true,
                 Question::Kill(_) => {
-                    client.killed = true;
+                    client.gone = true;
                     killed.push(index);
                 }
             }

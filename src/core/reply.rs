@@ -15,10 +15,8 @@ impl Core {
         let mut tail = upstream.take_tail();
         if tail.is_empty() {
             let used = self.read_replies(index, data);
-            if let Some(upstream) = self.upstreams.get_mut(index)
-                && let Some(rest) = used.and_then(|used| data.get(used..)).filter(|rest| !rest.is_empty())
-            {
-                tail.extend_from_slice(rest);
+            if let Some(upstream) = self.upstreams.get_mut(index) {
+                tail.extend_from_slice(used.and_then(|used| data.get(used..)).unwrap_or_default());
                 upstream.keep_tail(tail);
             }
         } else {
@@ -29,9 +27,7 @@ impl Core {
                 && let Some(used) = used
             {
                 tail.drain(..used);
-                if !tail.is_empty() {
-                    upstream.keep_tail(tail);
-                }
+                upstream.keep_tail(tail);
             }
         }
         if !self.parking.is_empty() {
@@ -69,7 +65,7 @@ impl Core {
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         let kind = reply.first().copied().unwrap_or_default();
         if kind == b'>' {
-            return true; // a push that nobody subscribed to
+            return self.take_push(index, reply);
         }
         if upstream.oldest().is_some_and(|oldest| self.now.saturating_sub(oldest.at) > self.slow_us) {
             self.note_slow(index);
@@ -77,6 +73,9 @@ impl Core {
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         if kind == b'-' || is_nil(reply) {
             return self.take_special(index, reply);
+        }
+        if upstream.take_early(reply) {
+            return true;
         }
         let Some(entry) = upstream.answer() else {
             self.outbox.close.push(index);
@@ -97,6 +96,9 @@ impl Core {
             Owner::Handshake => upstream.failures = 0,
             Owner::Nobody => {}
         }
+        if !self.dedicated.is_idle() {
+            self.dedicated_answered(index);
+        }
         true
     }
 
@@ -115,19 +117,33 @@ impl Core {
             self.upstream_lost(index, &reason);
             return false;
         }
+        if upstream.take_early(reply) {
+            return true;
+        }
+        // A transaction that is refused at its end was refused for the sake of one of its commands.
+        let refusal = upstream.take_refusal();
         let is_error = reply.first() == Some(&b'-');
+        let reason = if is_error { refusal.as_deref().unwrap_or(reply) } else { reply };
+        if is_error && oldest.owner == Owner::Nobody && self.is_hub(index) {
+            self.hub_refused(index, reply);
+            return true;
+        }
         let again =
-            is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reply);
+            is_error && matches!(oldest.owner, Owner::Client { .. }) && self.retry_after(index, reason);
         if again {
             return true;
         }
         let wants_key = !is_error && oldest.mapping != Entry::UNMAPPED;
         let mut request = self.spare.pop().unwrap_or_default();
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
-        if wants_key || reply.first() == Some(&b'*') {
+        let doubtful = is_error && !oldest.readonly;
+        if wants_key || doubtful {
             request.extend_from_slice(upstream.oldest_request());
         }
         upstream.answer();
+        if doubtful {
+            self.doubt(&oldest, &request);
+        }
         if matches!(oldest.owner, Owner::Client { .. }) {
             if let Some(cells) = self.node_stats.get(index) {
                 cells.latency.record(self.now.saturating_sub(oldest.at));
@@ -136,6 +152,7 @@ impl Core {
                 self.deliver(&oldest, reply);
             }
         }
+        self.dedicated_answered(index);
         recycle(request, &mut self.spare);
         true
     }

@@ -30,6 +30,7 @@ impl Core {
         upstream.push_handshake(&steps, now, NO_COMMAND);
         self.cells(index).connects.add(1);
         self.mark_dirty(index);
+        self.hub_connected(index);
     }
 
     fn handshake(&self, index: usize) -> Vec<Vec<u8>> {
@@ -77,8 +78,16 @@ impl Core {
         self.outbox.refresh = true;
         tracing::warn!(node = %addr, reason, requests = lost.len(), "upstream connection lost");
         let mut again = Vec::new();
+        let dedicated = self.dedicated.owns(index);
         for mut request in lost {
-            if (!request.sent || request.entry.readonly) && request.entry.attempts < ATTEMPTS {
+            if dedicated && !request.sent {
+                let text = format!("ERR dsproxy: {addr} is unreachable ({reason}); the command was not run");
+                self.doubt(&request.entry, &request.request);
+                self.fail(&request.entry, &text);
+            } else if (!request.sent || request.entry.readonly)
+                && !dedicated
+                && request.entry.attempts < ATTEMPTS
+            {
                 request.entry.attempts += u8::from(request.sent);
                 self.stats.retries.add(u64::from(request.sent));
                 again.push(request);
@@ -86,10 +95,13 @@ impl Core {
                 let text = format!(
                     "ERR dsproxy: the connection to {addr} was lost after the command was sent ({reason}); whether it ran is unknown"
                 );
+                self.doubt(&request.entry, &request.request);
                 self.fail(&request.entry, &text);
             }
         }
         self.send_again(index, again);
+        self.dedicated_lost(index);
+        self.hub_lost(index);
     }
 
     /// Looks at an error reply to the oldest request of a connection: true when the request was sent on, will be, or was
@@ -100,6 +112,35 @@ impl Core {
         let Some(oldest) = upstream.oldest().copied() else { return false };
         let mut request = self.spare.pop().unwrap_or_default();
         request.extend_from_slice(upstream.oldest_request());
+        if self.dedicated.owns(index) {
+            let moved = match &verdict {
+                Verdict::Moved(addr) => client_addr(addr, &upstream.addr).map(|addr| (addr, false)),
+                Verdict::Ask(addr) => client_addr(addr, &upstream.addr).map(|addr| (addr, true)),
+                Verdict::Later => None,
+            };
+            if let Some((addr, asking)) = moved.filter(|_| oldest.attempts < ATTEMPTS) {
+                upstream.answer();
+                self.outbox.refresh = true;
+                let entry = Entry { attempts: oldest.attempts + 1, ..oldest };
+                self.redirect_dedicated(index, &addr, asking, entry, &request);
+                recycle(request, &mut self.spare);
+                return true;
+            }
+            if matches!(verdict, Verdict::Later) {
+                upstream.answer();
+                self.outbox.refresh = true;
+                if self.try_dedicated_later(index, oldest, &request) {
+                    recycle(request, &mut self.spare);
+                    return true;
+                }
+                self.deliver(&oldest, error);
+                self.dedicated_answered(index);
+                recycle(request, &mut self.spare);
+                return true;
+            }
+            recycle(request, &mut self.spare);
+            return false;
+        }
         let Some(way) = way_of(&self.process.learned, &request) else {
             // It was sent to this node for its own sake, not for a slot.
             recycle(request, &mut self.spare);
@@ -167,7 +208,7 @@ impl Core {
         };
         let upstream = self.routes.upstream_at(&addr, protocol, &mut self.upstreams);
         if asking {
-            let nobody = Entry { owner: Owner::Nobody, ..entry };
+            let nobody = Entry { owner: Owner::Nobody, more: 0, ..entry };
             self.send_to(upstream, nobody, b"*1\r\n$6\r\nASKING\r\n");
         }
         self.send_to(upstream, entry, request);
@@ -233,6 +274,8 @@ impl Verdict {
             "MOVED" => Some(Self::Moved(words.nth(1)?.to_owned())),
             "ASK" => Some(Self::Ask(words.nth(1)?.to_owned())),
             "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" => Some(Self::Later),
+            // A primary that has become a replica lets go of those that wait. (`CLIENT UNBLOCK` says it otherwise.)
+            "UNBLOCKED" if words.next() == Some("force") => Some(Self::Later),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Must not know: replies.
 
-use super::client::{Begun, Mute, Slot};
+use super::client::{Begun, Client, Mute, Slot};
 use super::{ClientKey, Core, Kind};
 use crate::cluster::{Entry, Owner};
 use crate::command::{self, Class, Command};
@@ -138,7 +138,7 @@ impl Core {
             return false;
         }
         if client.inflight() >= self.options.inflight_per_client
-            || client.unwritten() >= self.options.output_pause
+            || client.unread() >= self.options.output_pause
         {
             client.paused = true;
             client.need = 0;
@@ -187,34 +187,55 @@ impl Core {
             Err(_) => self.process.learned.resolve(&args),
             known => known,
         };
-        // A change of dialect changes the upstream connection: earlier requests must be answered first, or later ones
-        // could overtake them. Replies are muted and unmuted between requests, too.
+        let class = resolved.as_ref().map_or(Class::Local, |command| command.class_of(&args));
+        if self.must_wait(index, resolved.ok(), class) {
+            return Flow::Wait;
+        }
         if let Some(client) = self.clients.get_mut(index) {
-            let waits = client.mute == Mute::This
-                || matches!(&resolved, Ok(command) if matches!(command.name, "hello" | "reset" | "client|reply"));
-            if waits && client.inflight() > 0 {
-                return Flow::Wait;
-            }
             client.mute = client.mute.after_request();
             client.command = resolved.as_ref().map_or(super::NO_COMMAND, |command| command.id);
         }
         let command = match resolved {
             Ok(command) => command,
+            Err(command::ResolveError::WrongArity(command)) if command.name == "exec" => {
+                self.refuse_exec(index, command);
+                return Flow::Ran;
+            }
             Err(error) => {
+                self.refuse_transaction(index);
                 self.answer_error(index, None, &error.message(&args));
                 return Flow::Ran;
             }
         };
-        self.run_command(index, command, &args);
+        self.run_command(index, command, class, &args);
         Flow::Ran
     }
 
-    fn run_command(&mut self, index: usize, command: &'static Command, args: &Args<'_>) {
+    /// True when the client's earlier requests must be answered before this one runs.
+    #[inline]
+    fn must_wait(&self, index: usize, command: Option<&'static Command>, class: Class) -> bool {
+        let Some(client) = self.clients.get(index).filter(|client| client.inflight() > 0) else {
+            return false;
+        };
+        client.mute == Mute::This
+            || command.is_some_and(|command| {
+                changes_way(client, command, class) || self.pubsub_delays(index, command)
+            })
+    }
+
+    fn run_command(&mut self, index: usize, command: &'static Command, class: Class, args: &Args<'_>) {
         let Some(client) = self.clients.get(index) else { return };
         if !client.session.authenticated && !command.flags.contains(command::Flags::NO_AUTH) {
             return self.answer_error(index, Some(command), b"NOAUTH Authentication required.");
         }
-        match command.class_of(args) {
+        if client.transaction.is_some() && self.queue(index, command, args) {
+            return;
+        }
+        let Some(client) = self.clients.get(index) else { return };
+        if client.subscriber.is_some() && self.run_as_subscriber(index, command, args) {
+            return;
+        }
+        match class {
             Class::Single => self.run_single(index, command, args),
             Class::Split(merge) => self.run_split(index, command, merge, args),
             Class::Local => self.run_local(index, command, args),
@@ -224,7 +245,11 @@ impl Core {
             }
             Class::FanOut => self.run_fanout(index, command, args),
             Class::Script => self.run_single(index, command, args),
-            Class::Transaction | Class::Blocking | Class::BlockingIf(_) | Class::PubSub => {
+            Class::Transaction if command.name == "watch" => self.run_watch(index, command, args),
+            Class::Transaction => self.run_transaction(index, command),
+            Class::Blocking if command.takes_keys() => self.run_blocking(index, command, args),
+            Class::PubSub => self.run_pubsub(index, command, args),
+            Class::Blocking | Class::BlockingIf(_) => {
                 let text = format!("ERR '{}' is not supported by this proxy yet", command.name);
                 self.answer_error(index, Some(command), text.as_bytes());
             }
@@ -287,6 +312,7 @@ impl Core {
             mapping,
             readonly: command.is_readonly(),
             attempts: 0,
+            more: 0,
         };
         self.send(slot, entry, request);
     }
@@ -331,6 +357,17 @@ impl Core {
             client.need = 0;
             self.stats.pauses.add(1);
         }
+    }
+}
+
+/// True for a command that goes over another connection than those before it: these must be answered first, or it could
+/// overtake them, or be overtaken. Replies are muted and unmuted between requests, too.
+fn changes_way(client: &Client, command: &Command, class: Class) -> bool {
+    match class {
+        Class::Blocking => client.transaction.is_none(),
+        Class::Transaction => command.name == "watch" || client.watch.is_some(),
+        Class::Local => matches!(command.name, "hello" | "reset" | "client|reply"),
+        _ => false,
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::Core;
 use crate::cluster::Owner;
-use crate::command::Flags;
+use crate::command::{Class, Flags};
 use crate::resp::{Args, RequestLimits, RequestScanner};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -84,7 +84,10 @@ impl Core {
             return;
         }
         let args = Args::new(request, scanner.spans());
-        let quiet = |command: &crate::command::Command| command.flags.contains(Flags::SKIP_SLOWLOG);
+        // A blocking command takes as long as its client wanted.
+        let quiet = |command: &crate::command::Command| {
+            command.flags.contains(Flags::SKIP_SLOWLOG) || command.class_of(&args) == Class::Blocking
+        };
         if self.process.learned.resolve(&args).is_ok_and(quiet) {
             return;
         }

@@ -85,6 +85,7 @@ impl Core {
                 mapping: Entry::UNMAPPED,
                 readonly: command.is_readonly(),
                 attempts: 0,
+                more: 0,
             };
             self.send(*slot, entry, &request);
         }

@@ -2,12 +2,13 @@
 //!
 //! Must not know: what a route does.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response};
@@ -16,6 +17,10 @@ use tokio::time::timeout;
 use super::HttpState;
 use super::error::ApiError;
 use super::routes::{Answer, Call, ROUTES, Route};
+
+/// Bytes of a body read beyond the limit so that the answer reaches its client, and the time that this may take.
+const DISCARDED_BYTES: usize = 16 << 20;
+const DISCARD_TIME: Duration = Duration::from_millis(500);
 
 /// The header of a request's id, in requests and answers.
 const REQUEST_ID: &str = "x-request-id";
@@ -94,23 +99,46 @@ where
     let body = if route.method == Method::GET {
         Bytes::new()
     } else {
-        timeout(limit, read_body(body, state.config.max_body)).await.map_err(|_| ApiError::Slow(limit))??
+        timeout(limit, read_body(body, state.config.max_body, DISCARD_TIME.min(limit / 4)))
+            .await
+            .map_err(|_| ApiError::Slow(limit))??
     };
     timeout(limit, (route.handler)(Call { state, head, body })).await.map_err(|_| ApiError::Timeout(limit))?
 }
 
-async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, ApiError>
+async fn read_body<B>(body: B, limit: usize, patience: Duration) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // Refused by its announced length before a byte of it is read.
-    if body.size_hint().lower() > limit as u64 {
+    let mut body = pin!(body);
+    if body.size_hint().lower() > limit.saturating_add(DISCARDED_BYTES) as u64 {
         return Err(ApiError::TooLarge(limit));
     }
-    match Limited::new(body, limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge(limit)),
-        Err(error) => Err(ApiError::Malformed(format!("the body cannot be read: {error}"))),
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| ApiError::Malformed(format!("the body cannot be read: {}", error.into())))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > limit {
+            drop(bytes);
+            // Cancelled by its timeout, it leaves nothing behind but an unread body.
+            let _ = timeout(patience, discard(body)).await;
+            return Err(ApiError::TooLarge(limit));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+/// Reads on in a body that is too long, up to a bound: closing on unread bytes resets the connection, and the client
+/// would not see why.
+async fn discard<B: Body<Data = Bytes>>(mut body: Pin<&mut B>) {
+    let mut discarded = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        discarded += frame.data_ref().map_or(0, Bytes::len);
+        if discarded > DISCARDED_BYTES {
+            return;
+        }
     }
 }

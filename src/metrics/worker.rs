@@ -2,40 +2,12 @@
 //!
 //! Must not know: commands, nodes or mappings beyond their labels.
 
+pub use super::cell::Cell;
+
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// A number with one writer. A plain load and store: a read-modify-write instruction would cost more than the command
-/// table look-up it counts.
-#[derive(Debug, Default)]
-pub struct Cell(AtomicU64);
-
-impl Cell {
-    /// Adds `n`; only ever from the owning thread.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Takes `n` away; only ever from the owning thread.
-    #[inline]
-    pub fn sub(&self, n: u64) {
-        self.add(n.wrapping_neg());
-    }
-
-    /// Sets the number; only ever from the owning thread.
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
-
-    /// The number as last written.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Upper bounds are 64 us, doubling, up to 8.4 s; the last bucket is everything above.
 const BUCKETS: usize = 19;
@@ -148,6 +120,10 @@ pub struct WorkerStats {
     pub pauses: Cell,
     /// Clients closed because they did not read their replies.
     pub slow_clients: Cell,
+    /// Subscriptions of clients: channels, patterns, sharded channels.
+    pub subscriptions: Cell,
+    /// Messages handed to clients that subscribe.
+    pub messages: Cell,
     nodes: Mutex<Vec<Arc<NodeCells>>>,
 }
 
@@ -173,6 +149,8 @@ impl WorkerStats {
             timeouts: Cell::default(),
             pauses: Cell::default(),
             slow_clients: Cell::default(),
+            subscriptions: Cell::default(),
+            messages: Cell::default(),
             nodes: Mutex::default(),
         }
     }
@@ -341,7 +319,7 @@ impl WorkerCollector {
 
     fn plain(&self, families: &mut Vec<MetricFamily>) {
         type Plain = (&'static str, &'static str, proto::MetricType, fn(&WorkerStats) -> &Cell);
-        let plain: [Plain; 11] = [
+        let plain: [Plain; 13] = [
             ("dsproxy_connected_clients", "Connected RESP clients.", proto::MetricType::GAUGE, |w| {
                 &w.clients
             }),
@@ -396,6 +374,15 @@ impl WorkerCollector {
                 "Clients closed for not reading their replies.",
                 proto::MetricType::COUNTER,
                 |w| &w.slow_clients,
+            ),
+            ("dsproxy_subscriptions", "Subscriptions of clients.", proto::MetricType::GAUGE, |w| {
+                &w.subscriptions
+            }),
+            (
+                "dsproxy_messages_delivered_total",
+                "Pub/sub messages handed to clients.",
+                proto::MetricType::COUNTER,
+                |w| &w.messages,
             ),
         ];
         for (name, help, kind, cell) in plain {

@@ -56,6 +56,7 @@ pub(super) async fn run(mut parts: WorkerParts) {
     let topology = parts.topology.borrow_and_update().clone();
     let mut core = Core::new(parts.options, topology, parts.data, parts.stats);
     core.join(parts.process.clone());
+    core.share_registry(parts.subscriptions);
     let shared: Shared = Rc::new(RefCell::new(Worker {
         core,
         clients: Vec::new(),

@@ -9,7 +9,7 @@ mod sockets;
 pub use listener::{Acceptor, ListenError, bind};
 
 use crate::cluster::{Call, Topology};
-use crate::core::{CoreOptions, DataSide, Loads, Note, Process};
+use crate::core::{CoreOptions, DataSide, Loads, Note, Process, PubSubRegistry};
 use crate::metrics::worker::WorkerStats;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub struct WorkerParts {
     pub options: CoreOptions,
     /// Mappings, if there are any.
     pub data: Option<DataSide>,
+    /// Who subscribes to what, over all workers.
+    pub subscriptions: Arc<PubSubRegistry>,
     /// Its counters.
     pub stats: Arc<WorkerStats>,
     /// New clients.

@@ -44,14 +44,20 @@ async fn due(shared: &Shared, queue: &Queue) -> bool {
 async fn flush(shared: &Shared, mapping: MappingId, queue: &Queue, batch: &[Arc<Entry>]) {
     let mut pieces = vec![batch];
     while let Some(piece) = pieces.pop() {
+        let settle = || {
+            let contended = queue.settle(piece, &shared.budget);
+            if !contended.is_empty() {
+                shared.observer.contended(mapping, contended);
+            }
+        };
         match apply(shared, mapping, piece).await {
-            Ok(()) => queue.settle(piece, &shared.budget),
+            Ok(()) => settle(),
             Err(_) if piece.len() > 1 => {
                 let (first, second) = piece.split_at(piece.len() / 2);
                 pieces.extend([second, first]); // the first half first: order per key
             }
             Err(refusal) => {
-                queue.settle(piece, &shared.budget);
+                settle();
                 for entry in piece {
                     reject(shared, mapping, entry, &refusal);
                 }

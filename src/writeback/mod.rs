@@ -99,6 +99,9 @@ pub trait Observer: Send + Sync {
     fn flushed(&self, _mapping: MappingId, _rows: usize, _took: Duration) {}
     /// A batch failed and will be tried again after `wait`.
     fn retrying(&self, _mapping: MappingId, _error: &SourceError, _wait: Duration) {}
+    /// Nothing of these keys waits any more, and the cache may hold another value than the database: several writers wrote
+    /// them at about the same time, or the cluster did not take a write.
+    fn contended(&self, _mapping: MappingId, _keys: Vec<Bytes>) {}
     /// A row was refused by the database and dropped; what the cache holds for `key` is not true.
     fn rejected(&self, _mapping: MappingId, _key: &[u8], _error: &SourceError) {}
 }
@@ -121,6 +124,8 @@ pub struct Depth {
 pub struct WriteBehind {
     shared: Arc<Shared>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// Who writes through this handle.
+    writer: u16,
 }
 
 struct Shared {
@@ -146,7 +151,12 @@ impl WriteBehind {
         let shared = Arc::new(Shared { source, options, observer, queues, budget });
         let ids = (0..shared.queues.len()).filter(|at| shared.queues[*at].is_some());
         let tasks = ids.map(|id| runtime.spawn(batcher::run(shared.clone(), id as MappingId))).collect();
-        Self { shared, tasks: Arc::new(Mutex::new(tasks)) }
+        Self { shared, tasks: Arc::new(Mutex::new(tasks)), writer: u16::MAX }
+    }
+
+    /// A handle for one of several writers, each of which changes the cache in the order of its own writes.
+    pub fn for_writer(&self, writer: u16) -> Self {
+        Self { writer, ..self.clone() }
     }
 
     /// Queues a write. Never blocks and may be called from any thread; when it returns Ok, `pending` shows the write.
@@ -154,7 +164,7 @@ impl WriteBehind {
     /// Writes of one key reach the database in the order of these calls.
     pub fn enqueue(&self, mapping: MappingId, key: Bytes, write: Write) -> Result<(), WriteError> {
         let queue = self.shared.queue(mapping).ok_or(WriteError::ReadOnly)?;
-        self.shared.push([(queue, Arrival::new(key, write))])
+        self.shared.push([(queue, Arrival::new(key, write, self.writer))])
     }
 
     /// Queues the writes of one command in their order: all of them, or none when one is refused.
@@ -164,9 +174,18 @@ impl WriteBehind {
     ) -> Result<(), WriteError> {
         let arrival = |(mapping, key, write)| {
             let queue = self.shared.queue(mapping).ok_or(WriteError::ReadOnly)?;
-            Ok((queue, Arrival::new(key, write)))
+            Ok((queue, Arrival::new(key, write, self.writer)))
         };
         self.shared.push(writes.into_iter().map(arrival).collect::<Result<Vec<_>, WriteError>>()?)
+    }
+
+    /// Whether the cache took a write of `key` is not known: its entry goes once nothing of the key waits.
+    pub fn doubt(&self, mapping: MappingId, key: &[u8]) {
+        if let Some(queue) = self.shared.queue(mapping)
+            && !queue.doubt(key)
+        {
+            self.shared.observer.contended(mapping, vec![Bytes::copy_from_slice(key)]);
+        }
     }
 
     /// What readers of `key` must see while a write of it waits; `None` when nothing does.

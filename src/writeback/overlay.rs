@@ -27,9 +27,28 @@ pub(super) struct Overlay {
     /// Waiting rows that are the newest now, or will be when those before them are committed: orders fall, sequence
     /// numbers rise.
     rows: VecDeque<(u64, OrderKey, Bytes)>,
+    /// Who wrote last.
+    writer: Option<u16>,
+    contended: bool,
 }
 
 impl Overlay {
+    /// Notes who writes.
+    pub(super) fn written_by(&mut self, writer: u16) {
+        self.contended |= self.writer.is_some_and(|last| last != writer);
+        self.writer = Some(writer);
+    }
+
+    /// Notes that the cache may not have taken a write.
+    pub(super) fn doubt(&mut self) {
+        self.contended = true;
+    }
+
+    /// Several writers wrote: the cache may have seen their writes in another order than the queue did.
+    pub(super) fn is_contended(&self) -> bool {
+        self.contended
+    }
+
     /// The one row of an upsert mapping.
     pub(super) fn replace(&mut self, seq: u64, value: Bytes) {
         self.rows.clear();

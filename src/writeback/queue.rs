@@ -63,18 +63,19 @@ pub(super) struct Arrival {
     change: Change,
     /// What readers see until its commit; `None` for a deletion.
     value: Option<Bytes>,
+    writer: u16,
     /// Approximate bytes.
     pub(super) size: usize,
 }
 
 impl Arrival {
-    pub(super) fn new(key: Bytes, write: Write) -> Self {
+    pub(super) fn new(key: Bytes, write: Write, writer: u16) -> Self {
         let (change, value) = match write {
             Write::Put { row, value } => (Change::Put(row), Some(value)),
             Write::Delete { ids } => (Change::Delete(ids), None),
         };
         let size = OVERHEAD + key.len() + change.size() + value.as_ref().map_or(0, Bytes::len);
-        Self { key, change, value, size }
+        Self { key, change, value, writer, size }
     }
 }
 
@@ -123,7 +124,7 @@ impl Queue {
 
     /// Puts a write at the end, for which there is room in the budget.
     pub(super) fn push(&self, arrival: Arrival, batch_rows: usize) -> Result<(), WriteError> {
-        let Arrival { key, change, value, size } = arrival;
+        let Arrival { key, change, value, writer, size } = arrival;
         let order = match &change {
             Change::Put(row) if self.bound.is_append() => row.order_key(&self.bound),
             _ => None,
@@ -136,6 +137,7 @@ impl Queue {
         inner.last_seq += 1;
         let seq = inner.last_seq;
         let overlay = inner.overlays.entry(key.clone()).or_default();
+        overlay.written_by(writer);
         match value {
             Some(value) if self.bound.is_append() => overlay.append(seq, order, value),
             Some(value) => overlay.replace(seq, value),
@@ -172,25 +174,36 @@ impl Queue {
         }
     }
 
+    /// Has the cached entry of `key` dropped with its last waiting write; false when none waits.
+    pub(super) fn doubt(&self, key: &[u8]) -> bool {
+        let mut inner = self.lock();
+        let overlay = inner.overlays.get_mut(key);
+        overlay.map(Overlay::doubt).is_some()
+    }
+
     /// The oldest writes. They stay queued until they are settled.
     pub(super) fn batch(&self, most: usize) -> Vec<Arc<Entry>> {
         self.lock().waiting.iter().take(most).cloned().collect()
     }
 
-    /// The oldest `entries` are in the database, or were rejected.
-    pub(super) fn settle(&self, entries: &[Arc<Entry>], budget: &Budget) {
-        let Some(last) = entries.last().map(|entry| entry.seq) else { return };
+    /// The oldest `entries` are in the database, or were rejected. Answers the keys for which nothing waits any more and
+    /// that had several writers.
+    pub(super) fn settle(&self, entries: &[Arc<Entry>], budget: &Budget) -> Vec<Bytes> {
+        let mut contended = Vec::new();
+        let Some(last) = entries.last().map(|entry| entry.seq) else { return contended };
         let mut inner = self.lock();
         for entry in entries {
             inner.waiting.pop_front();
             inner.bytes -= entry.size;
             budget.give_back(1, entry.size);
             if inner.overlays.get_mut(&entry.key).is_some_and(|overlay| overlay.settle(last)) {
-                inner.overlays.remove(&entry.key);
+                let settled = inner.overlays.remove(&entry.key);
+                contended.extend(settled.filter(Overlay::is_contended).map(|_| entry.key.clone()));
             }
         }
         drop(inner);
         self.settled.send_replace(last);
+        contended
     }
 
     /// Asks for a flush of everything queued so far; the future ends when it is settled.

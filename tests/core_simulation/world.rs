@@ -83,6 +83,7 @@ impl World {
             output_max: 1 << 30,
             upstream_inflight: *rng.pick(&[1, 3, 10, 10_000]),
             upstream_buffer: *rng.pick(&[100, 1000, 1 << 20]),
+            dedicated_connections: 8,
             command_timeout_us: if troubles.time_runs_out { TIMEOUT_US } else { u64::MAX / 4 },
             backoff_us: (1000, 50_000),
             upstream_auth: None,

@@ -82,7 +82,11 @@ impl Bed {
     fn make(db: Database, nodes: Vec<String>, prefix: String, stack: Stack, more: &str) -> Self {
         db.execute(TABLES);
         let more = format!("{more}\n{MAPPINGS}").replace("PREFIX", &prefix);
-        let proxy = Proxy::for_nodes(&nodes, Some(db.url()), &more);
+        let proxy = Proxy::start(&format!(
+            "[upstream]\nnodes = {nodes:?}\nrefresh_interval = \"500ms\"\ncommand_timeout = \"2s\"\n\
+             [database]\nurl = {:?}\n{more}",
+            db.url()
+        ));
         Self { proxy, db, nodes, prefix, stack }
     }
 

@@ -3,6 +3,7 @@
 
 mod bed;
 mod outage;
+mod races;
 mod reads;
 mod refusals;
 mod rest;

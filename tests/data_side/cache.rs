@@ -121,7 +121,11 @@ impl Bench {
         let (send, receive) = oneshot::channel();
         let id = |key: &str| self.source.mappings().find_id(key.as_bytes()).unwrap();
         let keys = keys.iter().map(|key| (id(key), Bytes::copy_from_slice(key.as_bytes()))).collect();
-        self.reads.load(Miss { keys, reply: Box::new(move |answers| drop(send.send(answers))) });
+        self.reads.load(Miss {
+            keys,
+            asked: std::time::Instant::now(),
+            reply: Box::new(move |answers| drop(send.send(answers))),
+        });
         receive
     }
 
@@ -342,7 +346,11 @@ async fn too_many_waiters_are_refused_and_a_dead_loader_strands_nobody() {
     let reads = ReadThrough::start(source, None, store, Arc::new(()), patient(), runtime.handle());
     let (send, receive) = oneshot::channel();
     let keys = vec![(0, Bytes::from_static(b"u:1"))];
-    reads.load(Miss { keys, reply: Box::new(move |answers| drop(send.send(answers))) });
+    reads.load(Miss {
+        keys,
+        asked: std::time::Instant::now(),
+        reply: Box::new(move |answers| drop(send.send(answers))),
+    });
     loads_waiting(&pg, 1).await;
     runtime.shutdown_background();
     assert!(matches!(&receive.await.unwrap()[..], [Loaded::Failed(text)] if text.contains("interrupted")));

@@ -147,13 +147,14 @@ pub(in super::super) struct Filter {
 
 impl Filter {
     /// True for a client that is meant.
-    pub fn fits(&self, session: &Session) -> bool {
+    pub fn fits(&self, client: &Client) -> bool {
+        let session = &client.session;
         let is_addr = |wanted: &Option<Vec<u8>>, addr: &Option<Box<str>>| {
             wanted.as_deref().is_none_or(|wanted| addr.as_deref().unwrap_or_default().as_bytes() == wanted)
         };
         !(self.skips_asker && session.id == self.asker)
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&(session.id as i64)))
-            && self.types.is_none_or(|wanted| wanted == ClientType::Normal)
+            && self.types.is_none_or(|wanted| wanted == ClientType::of(client))
             && is_addr(&self.addr, &session.peer)
             && is_addr(&self.local, &session.local)
     }
@@ -163,15 +164,25 @@ impl Filter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ClientType {
     Normal,
+    /// It has subscribed.
+    PubSub,
     /// A kind that nobody is here: replicas, primaries.
     Other,
 }
 
 impl ClientType {
+    fn of(client: &Client) -> Self {
+        match &client.subscriber {
+            Some(subscriber) if subscriber.counts() != [0; 3] => Self::PubSub,
+            _ => Self::Normal,
+        }
+    }
+
     fn parse(name: &[u8]) -> Result<Self, Refusal> {
         match name.to_ascii_lowercase().as_slice() {
             b"normal" => Ok(Self::Normal),
-            b"slave" | b"replica" | b"master" | b"pubsub" => Ok(Self::Other),
+            b"pubsub" => Ok(Self::PubSub),
+            b"slave" | b"replica" | b"master" => Ok(Self::Other),
             _ => Err(format!("ERR Unknown client type '{}'", name.escape_ascii())),
         }
     }
@@ -241,9 +252,16 @@ pub(in super::super) fn describe(client: &Client, now: u64) -> String {
     let session = &client.session;
     let names = session.names.as_deref().cloned().unwrap_or_default();
     let seconds = |since: u64| now.saturating_sub(since) / 1_000_000;
+    let [sub, psub, ssub] = client.subscriber.as_ref().map_or([0; 3], |subscriber| subscriber.counts());
+    let multi = client.transaction.as_ref().map_or(-1, |queued| i64::from(queued.len()));
+    let flags = match (ClientType::of(client), multi >= 0) {
+        (ClientType::PubSub, _) => "P",
+        (_, true) => "x",
+        _ => "N",
+    };
     let (unread, unwritten) = (client.tail.len(), client.unwritten());
     format!(
-        "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 \
+        "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags} db=0 sub={sub} psub={psub} ssub={ssub} multi={multi} \
          qbuf={unread} qbuf-free={} argv-mem=0 multi-mem=0 rbs={} rbp={} obl={unwritten} oll=0 omem=0 tot-mem={} \
          events=r cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}\n",
         session.id,

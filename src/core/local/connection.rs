@@ -35,9 +35,11 @@ impl Core {
 
     pub(super) fn reset(&mut self, index: usize, reply: &mut Vec<u8>) -> Result<(), Refusal> {
         let authenticated = self.options.password.is_none();
+        self.unwatch(index);
         if let Some(client) = self.clients.get_mut(index) {
             client.session.protocol = 2;
             client.session.names = None;
+            client.transaction = None;
             client.mute = Mute::No;
             client.session.authenticated = authenticated || client.kind != Kind::Socket;
         }

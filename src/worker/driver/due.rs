@@ -38,8 +38,13 @@ impl Worker {
         }
         self.next_idle_check = now + IDLE_CHECK_US;
         let silent = |socket: &Socket| now.saturating_sub(socket.read_at.max(socket.wrote_at)) > idle;
-        let expired: Vec<ClientKey> =
-            self.clients.iter().flatten().filter(|(_, socket)| silent(socket)).map(|(key, _)| *key).collect();
+        let expired: Vec<ClientKey> = self
+            .clients
+            .iter()
+            .flatten()
+            .filter(|(key, socket)| silent(socket) && !self.core.is_subscriber(*key))
+            .map(|(key, _)| *key)
+            .collect();
         for key in expired {
             self.close_client(key);
         }
