@@ -105,6 +105,8 @@ pub struct Core {
     asked: peers::Asked,
     /// [`crate::config::Live::slow_us`] as of the last tick.
     slow_us: u64,
+    /// Commands that may still be logged as slow before the next tick.
+    slow_left: u32,
 }
 
 /// Keeps a buffer for reuse, unless it has grown large.
@@ -150,6 +152,7 @@ impl Core {
             process,
             asked: peers::Asked::default(),
             slow_us,
+            slow_left: slow::MOST_PER_TICK,
         }
     }
 

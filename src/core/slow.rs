@@ -17,6 +17,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const MOST_ARGS: usize = 32;
 const MOST_BYTES: usize = 128;
 
+/// Commands that one worker logs between two ticks (20 ms): when a node stalls, everything is slow, and the log must
+/// not make it slower.
+pub(super) const MOST_PER_TICK: u32 = 8;
+
 /// One slow command.
 #[derive(Clone, Debug)]
 pub struct Slow {
@@ -72,6 +76,9 @@ impl Core {
     /// The oldest request of this connection is answered at last: writes it down.
     #[cold]
     pub(super) fn note_slow(&mut self, upstream: usize) {
+        if self.slow_left == 0 {
+            return;
+        }
         let Some(upstream) = self.upstreams.get(upstream) else { return };
         let Some(oldest) = upstream.oldest() else { return };
         let Owner::Client { index, serial, .. } = oldest.owner else { return };
@@ -99,6 +106,7 @@ impl Core {
             peer: client.session.peer.as_deref().unwrap_or_default().to_owned(),
             name: client.session.name().to_vec(),
         };
+        self.slow_left -= 1;
         self.process.slow.push(slow, self.process.live.slow_entries.get() as usize);
     }
 }
