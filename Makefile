@@ -1,12 +1,14 @@
 # The targets a newcomer needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench setup-test build run test lint bench fuzz clean clean-data
+.PHONY: help setup setup-bench setup-test build run test conformance lint bench fuzz clean clean-data
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `dsproxy dev`, as in: make run ARGS="--help"
 ARGS ?=
 # Arguments for the test runner, as in: make test TESTS=embedded
 TESTS ?=
+# Folder of the public compatibility suite (run.py, cts.json).
+CONFORMANCE ?= ../shared/conformance
 # Seconds per fuzz target.
 FUZZ_SECONDS ?= 60
 
@@ -35,6 +37,13 @@ test: setup-test ## Run all tests against real servers
 		set -x; cargo test --locked --lib --bins --tests $(TESTS); \
 	fi
 	cargo test --locked --doc --quiet
+
+conformance: setup ## Run the public compatibility suite, where CONFORMANCE is its folder
+	@if [ -f "$(CONFORMANCE)/run.py" ]; then \
+		CONFORMANCE="$(abspath $(CONFORMANCE))" cargo test --locked --test conformance -- --ignored --nocapture; \
+	else \
+		echo "conformance: no suite in $(CONFORMANCE); skipped (set CONFORMANCE to its folder)"; \
+	fi
 
 lint: ## Check the format and all lints
 	cargo fmt --all --check

@@ -116,7 +116,7 @@ fn a_get_hit_allocates_nothing_and_a_big_reply_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("proxy.toml");
     let text = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\n[http]\nenabled = false\n[upstream]\nnodes = {:?}\nrefresh_interval = \"1h\"\n",
+        "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\nslowlog_threshold = \"0\"\n[http]\nenabled = false\n[upstream]\nnodes = {:?}\nrefresh_interval = \"1h\"\n",
         stack.redis_nodes()
     );
     std::fs::write(&file, text).unwrap();

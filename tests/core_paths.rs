@@ -638,6 +638,94 @@ fn without_any_node_everything_is_answered() {
     assert!(told.ends_with("+PONG\r\n"), "{told}");
 }
 
+/// What a server says of a command of a module, in RESP2.
+fn learned(entries: &[&str]) -> dsproxy::command::Learned {
+    let reply = format!("*{}\r\n{}", entries.len(), entries.concat());
+    dsproxy::command::Learned::new(&dsproxy::resp::decode_reply(reply.as_bytes()).unwrap())
+}
+
+/// `name arity flag first last step`, without anything that newer servers add.
+fn entry(text: &str) -> String {
+    let words: Vec<&str> = text.split(' ').collect();
+    let mut entry = format!("*6\r\n${}\r\n{}\r\n:{}\r\n", words[0].len(), words[0], words[1]);
+    entry.push_str(&format!("*1\r\n+{}\r\n", words[2]));
+    words[3..].iter().for_each(|number| entry.push_str(&format!(":{number}\r\n")));
+    entry
+}
+
+/// The same with a key spec: a count at argument 2 and that many keys.
+fn entry_with_counted_keys(name: &str) -> String {
+    let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+    let spec = format!(
+        "*6\r\n{}*1\r\n+RO\r\n{}*4\r\n{}{}{}*2\r\n{}:2\r\n{}*4\r\n{}{}{}*6\r\n{}:0\r\n{}:1\r\n{}:1\r\n",
+        bulk("flags"),
+        bulk("begin_search"),
+        bulk("type"),
+        bulk("index"),
+        bulk("spec"),
+        bulk("index"),
+        bulk("find_keys"),
+        bulk("type"),
+        bulk("keynum"),
+        bulk("spec"),
+        bulk("keynumidx"),
+        bulk("firstkey"),
+        bulk("keystep"),
+    );
+    let head = format!("*10\r\n{}:-4\r\n*2\r\n+readonly\r\n+movablekeys\r\n:0\r\n:0\r\n:0\r\n", bulk(name));
+    format!("{head}*0\r\n*0\r\n*1\r\n{spec}*0\r\n")
+}
+
+#[test]
+fn commands_of_modules_are_routed_by_what_the_server_says_of_them() {
+    let entries = [
+        entry("Json.Get -2 readonly 1 1 1"),
+        entry("bf.copy 3 write 1 2 1"),
+        entry_with_counted_keys("ts.mread"),
+        entry("mod.config 2 admin 0 0 0"),
+        entry("mod.odd -2 movablekeys 0 0 0"),
+        entry("mod.ping 1 fast 0 0 0"),
+        entry("get 7 write 0 0 0"),
+    ];
+    let learned = learned(&entries.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(learned.len(), 6, "what the table knows is not learned");
+    let config = dsproxy::config::Config::default();
+    let live = Arc::new(dsproxy::config::Live::new(&config));
+    let mut rig = Rig::new(options());
+    let stats = vec![rig.stats.clone()];
+    rig.core.join(Arc::new(dsproxy::core::Process::new(&config, live, Arc::new(learned), stats, Vec::new())));
+    let client = rig.client();
+
+    rig.send(client, "JSON.GET {a}1 .x");
+    rig.serve(A, "JSON.GET {a}1 .x", "$1\r\n1\r\n");
+    rig.send(client, "json.get {b}1");
+    rig.serve(B, "json.get {b}1", "$1\r\n2\r\n");
+    rig.send(client, "TS.MREAD x 2 {b}1 {b}2");
+    rig.serve(B, "TS.MREAD x 2 {b}1 {b}2", "*0\r\n");
+    rig.send(client, "MOD.PING");
+    assert_eq!(rig.told(client), "$1\r\n1\r\n$1\r\n2\r\n*0\r\n");
+    // Any node will do.
+    let node = if rig.node_gets_some(A) == 1 { A } else { B };
+    rig.node_says(node, b"+PONG\r\n");
+    assert_eq!(rig.told(client), "+PONG\r\n");
+
+    rig.send(client, "BF.COPY {a}1 {b}1\nBF.COPY {a}1\nMOD.CONFIG x\nMOD.ODD x\nMOD.NONE x\nGET {a}1 x");
+    let told = rig.told(client);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[0], "-CROSSSLOT Keys in request don't hash to the same slot");
+    assert_eq!(lines[1], "-ERR wrong number of arguments for 'bf.copy' command");
+    assert!(lines[2].contains("'mod.config' is refused"), "{told}");
+    assert!(lines[3].contains("'mod.odd' is refused"), "{told}");
+    assert!(lines[4].starts_with("-ERR unknown command 'MOD.NONE'"), "{told}");
+    assert_eq!(lines[5], "-ERR wrong number of arguments for 'get' command");
+
+    // It is known again when it is redirected.
+    rig.send(client, "JSON.GET {a}1");
+    rig.serve(A, "JSON.GET {a}1", &format!("-MOVED {} {B}\r\n", dsproxy::slot::slot(b"{a}1")));
+    rig.serve(B, "JSON.GET {a}1", "$1\r\n3\r\n");
+    assert_eq!(rig.told(client), "$1\r\n3\r\n");
+}
+
 #[test]
 fn a_redirected_transaction_is_sent_and_answered_whole() {
     for redirect in ["MOVED", "ASK"] {

@@ -25,6 +25,10 @@ fn node() -> (String, Receiver<TcpStream>) {
             std::thread::spawn(move || {
                 let mut chunk = [0; 1024];
                 while let Ok(read @ 1..) = stream.read(&mut chunk) {
+                    if chunk[..read] == *b"*1\r\n$7\r\nCOMMAND\r\n" {
+                        stream.write_all(b"*0\r\n").unwrap();
+                        continue;
+                    }
                     if !chunk[..read].starts_with(b"*2\r\n$4\r\nINFO\r\n") {
                         let _ = sender.send(stream);
                         return;

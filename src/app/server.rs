@@ -5,9 +5,9 @@
 use super::data::{self, Data};
 use super::{StartErrors, facade};
 use crate::cluster::{Call, Discovery, Gateway, UpstreamOptions};
-use crate::command::{COMMANDS, Command, ID_COUNT};
-use crate::config::{Config, UpstreamMode};
-use crate::core::{About, Commons, CoreOptions, DataSide, Loads, ScriptStore, UpstreamAuth};
+use crate::command::{self, Command, ID_COUNT};
+use crate::config::{Config, Live, UpstreamMode};
+use crate::core::{About, Commons, CoreOptions, DataSide, Loads, Note, Process, ScriptStore, UpstreamAuth};
 use crate::health::{Condition, Dependency, Health};
 use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
@@ -64,6 +64,7 @@ struct Inbox {
     connections: mpsc::Receiver<Connection>,
     calls: mpsc::Receiver<Call>,
     loads: (mpsc::UnboundedSender<Loads>, mpsc::UnboundedReceiver<Loads>),
+    notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     stats: Arc<WorkerStats>,
 }
 
@@ -119,7 +120,12 @@ impl Server {
         ends: Vec<WorkerEnd>,
         inboxes: Vec<Inbox>,
     ) -> Result<Self, StartErrors> {
+        let live = Arc::new(Live::new(config));
+        let notes = inboxes.iter().map(|inbox| inbox.notes.0.clone()).collect();
+        let process =
+            Arc::new(Process::new(config, live.clone(), discovery.learned(), self.stats.clone(), notes));
         let commons = Commons {
+            process: process.clone(),
             subscriptions: Arc::default(),
             scripts: Arc::new(ScriptStore::new(config.limits.script_store)),
         };
@@ -164,7 +170,8 @@ impl Server {
         let acceptor = Acceptor {
             listener: tokio::net::TcpListener::from_std(resp)?,
             workers: ends.into_iter().map(|end| (end.connections, end.stats)).collect(),
-            max_clients: config.server.max_clients,
+            live,
+            refused: process.refused.clone(),
             keepalive: config.server.tcp_keepalive,
         };
         self.tasks.spawn(acceptor.run(self.drain.clone()));
@@ -189,11 +196,11 @@ impl Server {
             connections: inbox.connections,
             calls: inbox.calls,
             loads: inbox.loads.1,
+            notes: inbox.notes.1,
             topology: discovery.watch(),
             refresh: discovery.refresh_handle(),
             connect_timeout: config.upstream.connect_timeout,
             stall_timeout: config.limits.client_stall_timeout,
-            idle_timeout: config.server.client_idle_timeout,
             drain: self.drain.clone(),
             stop: self.stop.clone(),
         }
@@ -270,7 +277,8 @@ fn channels(workers: usize, mappings: usize) -> (Gateway, Vec<WorkerEnd>, Vec<In
         let (call_sender, call_receiver) = mpsc::channel(CALL_QUEUE);
         calls.push(call_sender);
         ends.push(WorkerEnd { connections: connection_sender, stats: stats.clone() });
-        inboxes.push(Inbox { connections, calls: call_receiver, loads: mpsc::unbounded_channel(), stats });
+        let (loads, notes) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        inboxes.push(Inbox { connections, calls: call_receiver, loads, notes, stats });
     }
     (Gateway::new(calls), ends, inboxes)
 }
@@ -278,8 +286,7 @@ fn channels(workers: usize, mappings: usize) -> (Gateway, Vec<WorkerEnd>, Vec<In
 /// Names by [`Command::id`], subcommands included.
 fn command_names() -> Vec<&'static str> {
     let mut names = vec![""; ID_COUNT];
-    let all = COMMANDS.iter().flat_map(|command| std::iter::once(command).chain(command.subcommands));
-    for Command { id, name, .. } in all {
+    for Command { id, name, .. } in command::all() {
         if let Some(place) = names.get_mut(usize::from(*id)) {
             *place = name;
         }

@@ -3,6 +3,7 @@
 //! Must not know: who uses the answer.
 
 use super::topology::{Topology, TopologyError};
+use crate::command::Learned;
 use crate::resp::{ReplyScanner, Scan, decode_reply, push_command};
 use redis_protocol::resp3::types::BytesFrame;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +73,7 @@ pub struct Discovery {
     current: watch::Sender<Arc<Topology>>,
     wanted: Arc<Notify>,
     version: String,
+    learned: Arc<Learned>,
 }
 
 impl Discovery {
@@ -88,12 +90,19 @@ impl Discovery {
             .map_err(|reason| DiscoveryError::NoneAnswers(format!("{addr}: {reason}")))?;
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("7.0.0");
         let version = version.trim().to_owned();
-        Ok(Self { options, current: watch::Sender::new(Arc::new(topology)), wanted: Arc::default(), version })
+        let learned = learn(&addr, &options).await;
+        let current = watch::Sender::new(Arc::new(topology));
+        Ok(Self { options, current, wanted: Arc::default(), version, learned: Arc::new(learned) })
     }
 
     /// The version of the servers, as one of them gave it at start.
     pub fn server_version(&self) -> &str {
         &self.version
+    }
+
+    /// Commands of the servers that the command table does not know, as one of them gave them at start.
+    pub fn learned(&self) -> Arc<Learned> {
+        self.learned.clone()
     }
 
     /// The topology, now and after each change.
@@ -218,8 +227,42 @@ async fn ask_single(options: &UpstreamOptions) -> Result<Round, DiscoveryError> 
     Ok(Round { topology: Topology::single(&addr), silent: BTreeSet::new() })
 }
 
+/// Asks a node which commands there are. One that does not say serves those of the table.
+async fn learn(addr: &str, options: &UpstreamOptions) -> Learned {
+    match question_raw(addr, options, &[b"COMMAND"]).await {
+        Ok(reply) => {
+            let learned = Learned::new(&reply);
+            if !learned.is_empty() {
+                tracing::info!(commands = learned.len(), "the servers have commands beyond the table");
+            }
+            learned
+        }
+        Err(reason) => {
+            tracing::warn!(
+                node = addr,
+                reason,
+                "cannot ask for the servers' commands; using the table alone"
+            );
+            Learned::default()
+        }
+    }
+}
+
 /// Asks one node one question over a connection of its own; the answer's text, or why there is none.
 async fn question(addr: &str, options: &UpstreamOptions, command: &[&[u8]]) -> Result<String, String> {
+    match question_raw(addr, options, command).await? {
+        BytesFrame::BlobString { data, .. } | BytesFrame::VerbatimString { data, .. } => {
+            Ok(String::from_utf8_lossy(&data).into_owned())
+        }
+        _ => Err("unexpected reply".into()),
+    }
+}
+
+async fn question_raw(
+    addr: &str,
+    options: &UpstreamOptions,
+    command: &[&[u8]],
+) -> Result<BytesFrame, String> {
     let asking = async {
         let mut stream = TcpStream::connect(addr).await.map_err(|e| e.to_string())?;
         let mut reader = ReplyReader::default();
@@ -229,12 +272,7 @@ async fn question(addr: &str, options: &UpstreamOptions, command: &[&[u8]]) -> R
             auth.push(password.expose().as_bytes());
             reader.ask(&mut stream, &auth).await?;
         }
-        match reader.ask(&mut stream, command).await? {
-            BytesFrame::BlobString { data, .. } | BytesFrame::VerbatimString { data, .. } => {
-                Ok(String::from_utf8_lossy(&data).into_owned())
-            }
-            _ => Err("unexpected reply".into()),
-        }
+        reader.ask(&mut stream, command).await
     };
     timeout(options.connect_timeout, asking)
         .await

@@ -45,6 +45,11 @@ macro_rules! bit_set {
                 Self::NAMES.iter().filter(move |(bit, _)| self.contains(*bit)).map(|(_, name)| *name)
             }
 
+            /// The names of all bits as Redis spells them.
+            pub fn all() -> impl Iterator<Item = &'static str> {
+                Self::NAMES.iter().map(|(_, name)| *name)
+            }
+
             /// The bit that Redis calls `name`.
             pub fn named(name: &str) -> Option<Self> {
                 Self::NAMES.iter().find(|(_, known)| *known == name).map(|(bit, _)| *bit)
@@ -85,11 +90,11 @@ bit_set! {
         ASKING = "asking",
         FAST = "fast",
         NO_AUTH = "no_auth",
-        NO_MULTI = "no_multi",
-        MOVABLEKEYS = "movablekeys",
-        ALLOW_BUSY = "allow_busy",
         NO_ASYNC_LOADING = "no_async_loading",
+        NO_MULTI = "no_multi",
+        ALLOW_BUSY = "allow_busy",
         NO_MANDATORY_KEYS = "no_mandatory_keys",
+        MOVABLEKEYS = "movablekeys",
     }
 }
 

@@ -230,6 +230,50 @@ impl Command {
         Ok(())
     }
 
+    /// Like [`Command::keys`], with what happens to each key.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`]; `out` is then as it was.
+    pub fn keys_with_flags(&self, args: &Args<'_>, out: &mut Vec<(u32, KeyFlags)>) -> Result<(), KeyError> {
+        let mut keys = Vec::new();
+        self.keys(args, &mut keys)?;
+        let mut flags = Vec::with_capacity(keys.len());
+        let mut specs = self.keys.iter().filter(|spec| !spec.flags.contains(KeyFlags::NOT_KEY));
+        match self.finder {
+            Finder::Specs => {
+                let mut one = Vec::new();
+                for spec in specs {
+                    one.clear();
+                    let _ = spec.collect(args, &mut one);
+                    let what = self.flags_for(spec, args);
+                    flags.extend(one.iter().map(|_| what));
+                }
+            }
+            Finder::FirstArgument | Finder::Migrate => {
+                let only = specs.next().map(|spec| spec.flags).unwrap_or_default();
+                flags.resize(keys.len(), only);
+            }
+            Finder::Sort => flags.extend([KeyFlags::RO | KeyFlags::ACCESS, KeyFlags::OW | KeyFlags::UPDATE]),
+        }
+        out.extend(keys.into_iter().zip(flags));
+        Ok(())
+    }
+
+    /// What happens to a spec's keys with these arguments; some options change it (`setGetKeys`, `bitfieldGetKeys`).
+    fn flags_for(&self, spec: &KeySpec, args: &Args<'_>) -> KeyFlags {
+        let has = |words: &[&str]| {
+            args.iter().skip(2).any(|arg| words.iter().any(|word| arg.eq_ignore_ascii_case(word.as_bytes())))
+        };
+        match self.name {
+            "set" if has(&["get"]) => KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE,
+            "set" => KeyFlags::OW | KeyFlags::UPDATE,
+            "bitfield" if has(&["set", "incrby"]) => KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE,
+            "bitfield" => KeyFlags::RO | KeyFlags::ACCESS,
+            _ => spec.flags,
+        }
+    }
+
     /// The argument that is the command's only key, for the many commands that have exactly one, always at the same
     /// place (`GET`, `HSET`, `OBJECT ENCODING`); `None` for all others and when that argument is missing. The hot
     /// path's shortcut around [`Command::keys`].

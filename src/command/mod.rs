@@ -8,13 +8,17 @@
 mod error;
 mod flags;
 mod keys;
+mod learned;
 mod lookup;
+mod reference;
 mod table;
 
 pub use error::{ResolveError, unknown_command_error, unknown_subcommand_error, wrong_arity_error};
 pub use flags::{Categories, Flags, KeyFlags};
 pub use keys::{Begin, Find, Finder, KeyError, KeyRange, KeySpec};
+pub use learned::Learned;
 pub use lookup::lookup;
+pub use reference::reference_page;
 pub use table::{COMMANDS, ID_COUNT};
 
 use crate::resp::Args;
@@ -117,6 +121,16 @@ pub fn lookup_full(name: &[u8]) -> Option<&'static Command> {
         Some(subcommand) => command.subcommand_named(subcommand),
         None => Some(command),
     }
+}
+
+/// Every command and subcommand, a container before what it contains.
+pub fn all() -> impl Iterator<Item = &'static Command> {
+    COMMANDS.iter().flat_map(|command| std::iter::once(command).chain(command.subcommands))
+}
+
+/// The full name of the command with this [`Command::id`].
+pub fn name_of(id: u16) -> Option<&'static str> {
+    all().find(|command| command.id == id).map(|command| command.name)
 }
 
 /// Two rows are equal when they are the same row.

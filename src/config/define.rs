@@ -5,6 +5,7 @@
 
 use super::kind::{Kind, Refused};
 use super::raw::Raw;
+use std::rc::Rc;
 
 /// A struct made by `settings!`: one table of the configuration file.
 pub trait Section: Default + Sized + 'static {
@@ -19,12 +20,17 @@ pub trait Section: Default + Sized + 'static {
 /// Puts a raw value into the section it belongs to.
 type Apply<S> = Box<dyn Fn(&mut S, &Raw<'_>) -> Result<(), Refused>>;
 
+/// Writes the value that a section has as TOML.
+type Show<S> = Box<dyn Fn(&mut S) -> String>;
+
 /// One setting of a section: what is known about it and how it is set.
 pub struct Setting<S> {
     /// What the documents need.
     pub definition: Definition,
     /// What the parser needs.
     pub apply: Apply<S>,
+    /// How it is shown; empty when it is unset.
+    pub show: Show<S>,
 }
 
 /// What is known about one setting, whatever its type.
@@ -81,11 +87,14 @@ impl<S: Section> Setting<S> {
             secret: kind.secret(),
             schema: kind.schema(),
         };
+        let kind = Rc::new(kind);
+        let shown = kind.clone();
         let apply = move |section: &mut S, raw: &Raw<'_>| {
             *field(section) = kind.read(raw)?;
             Ok(())
         };
-        Self { definition, apply: Box::new(apply) }
+        let show = move |section: &mut S| shown.render(field(section));
+        Self { definition, apply: Box::new(apply), show: Box::new(show) }
     }
 }
 

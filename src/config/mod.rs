@@ -9,6 +9,7 @@
 mod define;
 mod environment;
 mod kind;
+mod live;
 mod load;
 mod nearest;
 mod problem;
@@ -24,6 +25,7 @@ use define::{Section, Setting};
 pub use define::Definition;
 pub use environment::Environment;
 pub use kind::Words;
+pub use live::{Live, NEVER};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use reference::{json_schema, proxy_toml, reference_page};
 pub use secret::Secret;
@@ -45,6 +47,7 @@ fn table<S: Section>(field: fn(&mut Config) -> &mut S) -> SectionTable {
     let settings = S::settings().into_iter().map(|setting| Setting {
         definition: setting.definition,
         apply: Box::new(move |config: &mut Config, raw: &raw::Raw<'_>| (setting.apply)(field(config), raw)),
+        show: Box::new(move |config: &mut Config| (setting.show)(field(config))),
     });
     SectionTable { name: S::NAME, doc: S::DOC, settings: settings.collect() }
 }
@@ -79,6 +82,21 @@ config! {
     write_behind: WriteBehindConfig,
     log: LogConfig,
     dev: DevConfig,
+}
+
+impl Config {
+    /// Every setting but those of mappings, as `section.key` and its value in TOML (a single text without its quotes).
+    /// A secret is shown as if it were unset.
+    pub fn values(&self) -> Vec<(String, String)> {
+        let mut config = self.clone();
+        let settings = sections().into_iter().flat_map(|section| section.settings);
+        let shown = settings.map(|setting| {
+            let value = (setting.show)(&mut config);
+            let bare = value.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            (setting.definition.path(), bare.unwrap_or(&value).to_owned())
+        });
+        shown.collect()
+    }
 }
 
 #[cfg(test)]

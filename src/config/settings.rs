@@ -157,6 +157,13 @@ settings! {
         drain_timeout: Duration = secs(10), duration(ms(0)..=hours(1));
         /// Idle time after which a client is disconnected.
         client_idle_timeout: Duration = secs(0), duration_or("never", secs(1)..=hours(24 * 7));
+        /// Commands that took a node longer than this stand in the slow log (`SLOWLOG`).
+        slowlog_threshold: Duration = ms(10), duration_or("nothing is logged", ms(1)..=hours(1));
+        /// Commands that the slow log keeps.
+        slowlog_entries: usize = 128, Count(0..=100_000);
+        /// The address that `CLUSTER SLOTS` and its like give to cluster-aware clients, such as `redis.example:6379`.
+        /// Unset: the address that the client has connected to.
+        announce: Option<String> = None, Optional(NODE);
     }
 
     /// The HTTP port: metrics, health, and the small REST facade.

@@ -53,6 +53,38 @@ pub struct Begun {
     pub command: u16,
 }
 
+/// Which replies a client does not want (`CLIENT REPLY`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mute {
+    /// It wants all.
+    #[default]
+    No,
+    /// None.
+    All,
+    /// Not that of the next request.
+    Next,
+    /// Not that of the request that runs.
+    This,
+}
+
+impl Mute {
+    /// What it is for a request, from what it was before.
+    #[inline]
+    pub fn after_request(self) -> Self {
+        match self {
+            Self::Next => Self::This,
+            Self::This => Self::No,
+            other => other,
+        }
+    }
+
+    /// True when the reply of the request that runs is wanted.
+    #[inline]
+    fn hears(self) -> bool {
+        matches!(self, Self::No | Self::Next)
+    }
+}
+
 /// One client.
 #[derive(Debug)]
 pub struct Client {
@@ -86,6 +118,12 @@ pub struct Client {
     pub half_closed: bool,
     /// Its subscriptions; `None` while it has none.
     pub subscriber: Option<Box<Subscriber>>,
+    /// Which replies it does not want.
+    pub mute: Mute,
+    /// Index of its last command in the command table.
+    pub command: u16,
+    /// When bytes last arrived, in microseconds of the core's clock.
+    pub heard_at: u64,
     /// Commands queued since `MULTI`.
     pub transaction: Option<Box<Transaction>>,
     /// The connection that watches keys for it.
@@ -114,6 +152,9 @@ impl Client {
             closing: false,
             half_closed: false,
             subscriber: None,
+            mute: Mute::No,
+            command: u16::MAX,
+            heard_at: 0,
             gone: false,
             transaction: None,
             watch: None,
@@ -179,7 +220,7 @@ impl Client {
             Slot::Ready(_) => return None,
         };
         if place == 0 {
-            self.out.extend_from_slice(reply);
+            self.say(reply);
             self.slots.pop_front();
             self.head = self.head.wrapping_add(1);
             self.advance(spare);
@@ -194,11 +235,21 @@ impl Client {
         Some(begun)
     }
 
+    /// Appends a reply whose turn has come, unless the client does not want it.
+    #[inline]
+    pub fn say(&mut self, reply: &[u8]) {
+        if self.mute.hears() {
+            self.out.extend_from_slice(reply);
+        }
+    }
+
     /// Moves replies whose turn has come into `out`.
     fn advance(&mut self, spare: &mut Vec<Vec<u8>>) {
         while let Some(Slot::Ready(reply)) = self.slots.front_mut() {
             self.held -= reply.len();
-            self.out.extend_from_slice(reply);
+            if self.mute.hears() {
+                self.out.extend_from_slice(reply);
+            }
             super::recycle(std::mem::take(reply), spare);
             self.slots.pop_front();
             self.head = self.head.wrapping_add(1);

@@ -8,6 +8,9 @@ use crate::cluster::{Entry, Link, Owner};
 impl Core {
     /// Runs what is due: reconnects, timeouts, delayed retries. Call every few tens of milliseconds.
     pub fn tick(&mut self) {
+        self.slow_us = self.process.live.slow_us.get();
+        self.slow_left = super::slow::MOST_PER_TICK;
+        self.process.sample(self.options.about.worker);
         // Connections are never removed, so their indexes are dense; a list of them would be one more allocation.
         for index in 0..self.upstreams.len() {
             self.time_out(index);

@@ -14,8 +14,11 @@ mod fanout;
 mod gather;
 mod local;
 mod mapped;
+mod options;
 mod order;
 mod parking;
+mod peers;
+mod process;
 mod pubsub;
 mod reply;
 mod retry;
@@ -25,11 +28,15 @@ mod scan;
 mod scripts;
 mod session;
 mod set_options;
+mod slow;
 mod split;
 mod transaction;
 
 pub use client::{ClientKey, Kind};
 pub use mapped::{DataSide, Loads};
+pub use options::{About, CoreOptions, UpstreamAuth};
+pub use peers::Note;
+pub use process::Process;
 pub use pubsub::Registry as PubSubRegistry;
 pub use scripts::ScriptStore;
 
@@ -53,66 +60,15 @@ const READ_AHEAD: usize = 64 << 10;
 /// Most buffers kept for reuse.
 const SPARE_BUFFERS: usize = 1024;
 
-/// Bounds and times of a core.
-#[derive(Clone, Debug)]
-pub struct CoreOptions {
-    /// Bounds on one request.
-    pub request: RequestLimits,
-    /// Most unanswered requests of one client; beyond it the client is not read.
-    pub inflight_per_client: usize,
-    /// Unwritten reply bytes of one client beyond which it is not read.
-    pub output_pause: usize,
-    /// Unwritten reply bytes of one client beyond which it is closed.
-    pub output_max: usize,
-    /// Most unanswered requests on one upstream connection.
-    pub upstream_inflight: usize,
-    /// Most bytes of unanswered requests on one upstream connection.
-    pub upstream_buffer: usize,
-    /// Most connections that clients have for themselves, to watch keys or to wait in a blocking command.
-    pub dedicated_connections: usize,
-    /// Most channels and patterns that one client subscribes to.
-    pub subscriptions_per_client: usize,
-    /// After this long without a reply a request is answered with an error, in microseconds.
-    pub command_timeout_us: u64,
-    /// First and longest pause between two attempts to connect, in microseconds.
-    pub backoff_us: (u64, u64),
-    /// Credentials for the nodes.
-    pub upstream_auth: Option<UpstreamAuth>,
-    /// Password that clients must give, if any.
-    pub password: Option<crate::config::Secret>,
-    /// What `INFO`, `HELLO` and friends say about this process.
-    pub about: About,
-}
-
-/// Credentials for the nodes. Never printed.
-#[derive(Clone, Debug)]
-pub struct UpstreamAuth {
-    /// User name, if any.
-    pub username: Option<String>,
-    /// Password.
-    pub password: crate::config::Secret,
-}
-
 /// What the cores of all workers share; touched by the commands that are about it, not by others.
 #[derive(Clone, Debug)]
 pub struct Commons {
+    /// The process that they belong to.
+    pub process: Arc<Process>,
     /// Who subscribes to what.
     pub subscriptions: Arc<PubSubRegistry>,
     /// Scripts that any of them has seen.
     pub scripts: Arc<ScriptStore>,
-}
-
-/// Facts about this process that clients may ask for.
-#[derive(Clone, Debug)]
-pub struct About {
-    /// Version of the Redis servers behind us, which is also what clients should take us for.
-    pub redis_version: String,
-    /// Port that clients connect to.
-    pub port: u16,
-    /// Number of data workers.
-    pub workers: usize,
-    /// Index of this worker: makes client ids unique.
-    pub worker: usize,
 }
 
 /// What the driver must do; it empties the lists.
@@ -160,6 +116,12 @@ pub struct Core {
     by_slot: Vec<(u16, u32)>,
     stopping: bool,
     failures: retry::FailureLog,
+    process: Arc<Process>,
+    asked: peers::Asked,
+    /// [`crate::config::Live::slow_us`] as of the last tick.
+    slow_us: u64,
+    /// Commands that may still be logged as slow before the next tick.
+    slow_left: u32,
 }
 
 /// Keeps a buffer for reuse, unless it has grown large.
@@ -178,6 +140,8 @@ impl Core {
         data: Option<DataSide>,
         stats: Arc<WorkerStats>,
     ) -> Self {
+        let process = Arc::new(Process::alone(stats.clone()));
+        let slow_us = process.live.slow_us.get();
         Self {
             outbox: Outbox::default(),
             now: 0,
@@ -201,14 +165,24 @@ impl Core {
             by_slot: Vec::new(),
             stopping: false,
             failures: retry::FailureLog::default(),
+            process,
+            asked: peers::Asked::default(),
+            slow_us,
+            slow_left: slow::MOST_PER_TICK,
         }
+    }
+
+    /// Makes it one of the workers of a process.
+    pub fn join(&mut self, process: Arc<Process>) {
+        self.slow_us = process.live.slow_us.get();
+        self.process = process;
     }
 
     /// The same core, sharing with others what they have in common.
     pub fn with_commons(mut self, commons: Commons) -> Self {
         self.pubsub.share(commons.subscriptions);
-        self.scripts = scripts::Scripts::new(commons.scripts);
-        self
+        self.join(commons.process);
+        self.with_scripts(commons.scripts)
     }
 
     /// A client has connected, or the program calls.
@@ -218,12 +192,21 @@ impl Core {
         let id = u64::from(serial) * self.options.about.workers as u64 + self.options.about.worker as u64;
         let authenticated = self.options.password.is_none() || kind != Kind::Socket;
         let session = Session::new(id, authenticated, peer, self.now);
-        let index = self.clients.insert(Client::new(serial, kind, session)) as u32;
+        let mut client = Client::new(serial, kind, session);
+        client.heard_at = self.now;
+        let index = self.clients.insert(client) as u32;
         if kind == Kind::Socket {
             self.stats.clients.add(1);
             self.stats.accepted.add(1);
         }
         ClientKey { index, serial }
+    }
+
+    /// The address of ours that the client has connected to.
+    pub fn set_local_addr(&mut self, key: ClientKey, local: Box<str>) {
+        if let Some(client) = self.client_mut(key) {
+            client.session.local = Some(local);
+        }
     }
 
     /// The client is gone; what it still has in flight is answered into the void.
@@ -276,6 +259,7 @@ impl Core {
             return;
         };
         client.wrote(n, &mut self.spare);
+        self.stats.bytes_out.add(n as u64);
         self.check_resume(key.index as usize);
     }
 
@@ -397,13 +381,13 @@ impl Core {
 
     /// Answers a request at once, in its turn.
     fn answer_now(&mut self, index: usize, command: Option<&Command>, reply: &[u8]) {
-        self.count(command.map(|c| c.id), reply);
+        self.count(command.map(|c| c.id), reply, 0);
         let Some(client) = self.clients.get_mut(index) else { return };
         if client.inflight() == 0 {
             if client.out.capacity() == 0 {
                 client.out = self.spare.pop().unwrap_or_default();
             }
-            client.out.extend_from_slice(reply);
+            client.say(reply);
         } else {
             let mut kept = self.spare.pop().unwrap_or_default();
             kept.extend_from_slice(reply);
@@ -423,10 +407,15 @@ impl Core {
 
     /// Counts an answered command.
     #[inline]
-    fn count(&self, command: Option<u16>, reply: &[u8]) {
+    fn count(&self, command: Option<u16>, reply: &[u8], us: u64) {
         let index = command.map_or(self.stats.commands.len() - 1, usize::from);
         if let Some(cells) = self.stats.commands.get(index) {
-            if reply.first() == Some(&b'-') { cells.error.add(1) } else { cells.ok.add(1) }
+            if reply.first() == Some(&b'-') {
+                cells.error.add(1)
+            } else {
+                cells.ok.add(1)
+            }
+            cells.us.add(us);
         }
     }
 }
@@ -436,6 +425,7 @@ impl Core {
 enum Route {
     Single = 0,
     Split = 1,
+    Local = 2,
     Load = 3,
 }
 

@@ -9,8 +9,9 @@
 use super::Core;
 use super::parking::is_later;
 use crate::cluster::{Entry, Link, Lost, Owner, Topology};
+use crate::command::Learned;
 use crate::resp::{Args, RequestLimits, RequestScanner, Scan};
-use crate::{command, slot};
+use crate::slot;
 use std::sync::Arc;
 
 impl Core {
@@ -47,8 +48,10 @@ impl Core {
     /// Holds slots (in ascending order) until every request for them that is on its way is answered, and until `until`
     /// (microseconds of the core's clock).
     pub(super) fn hold(&mut self, slots: Vec<u16>, until: u64) {
-        let concerned =
-            |request: &[u8]| way_of(request).is_some_and(|way| slots.binary_search(&way.slot).is_ok());
+        let learned = self.process.learned.clone();
+        let concerned = |request: &[u8]| {
+            way_of(&learned, request).is_some_and(|way| slots.binary_search(&way.slot).is_ok())
+        };
         let marks: Vec<(usize, u64)> = self
             .upstreams
             .iter()
@@ -74,7 +77,9 @@ impl Core {
             requests.iter().for_each(|request| self.send_to(from, request.entry, &request.request));
             return;
         }
-        let ways: Vec<Option<Way>> = requests.iter().map(|request| way_of(&request.request)).collect();
+        let learned = &self.process.learned;
+        let ways: Vec<Option<Way>> =
+            requests.iter().map(|request| way_of(learned, &request.request)).collect();
         // One that was redirected here goes back to the owner of its slot, which may have later ones on their way.
         let here = self.upstreams.get(from).map(|upstream| &*upstream.addr);
         let mut strays: Vec<u16> = ways.iter().flatten().map(|way| way.slot).collect();
@@ -113,7 +118,7 @@ impl Core {
         upstream.requests().skip(1).any(|(entry, request)| {
             is_later(entry, oldest)
                 && !(entry.readonly && oldest.readonly)
-                && way_of(request).is_some_and(|way| way.slot == slot)
+                && way_of(&self.process.learned, request).is_some_and(|way| way.slot == slot)
         })
     }
 }
@@ -128,18 +133,18 @@ pub(super) struct Way {
 }
 
 /// The way of a request that was dispatched before; `None` when it has no keys.
-pub(super) fn way_of(request: &[u8]) -> Option<Way> {
+pub(super) fn way_of(learned: &Learned, request: &[u8]) -> Option<Way> {
     let mut scanner = RequestScanner::default();
     let Ok(Scan::Complete(end)) = scanner.scan(request, &RequestLimits::default()) else { return None };
     let args = Args::new(request, scanner.spans());
-    let command = command::resolve(&args).ok()?;
+    let command = learned.resolve(&args).ok()?;
     if command.name == "spublish" {
         // A sharded channel is no key, but has a slot.
         return Some(Way { slot: slot::slot(args.get(1)?), keys: 1 });
     }
     if command.name == "multi" {
         // A transaction goes where the first of its commands with keys goes; it is never less than one of many keys.
-        return way_of_any(request.get(end..)?).map(|way| Way { keys: way.keys.max(2), ..way });
+        return way_of_any(learned, request.get(end..)?).map(|way| Way { keys: way.keys.max(2), ..way });
     }
     let mut keys = Vec::new();
     command.keys(&args, &mut keys).ok()?;
@@ -148,10 +153,10 @@ pub(super) fn way_of(request: &[u8]) -> Option<Way> {
 }
 
 /// The way of the first of several requests, one after the other, that has keys.
-fn way_of_any(mut requests: &[u8]) -> Option<Way> {
+fn way_of_any(learned: &Learned, mut requests: &[u8]) -> Option<Way> {
     let mut scanner = RequestScanner::default();
     while !requests.is_empty() {
-        if let Some(way) = way_of(requests) {
+        if let Some(way) = way_of(learned, requests) {
             return Some(way);
         }
         scanner.reset();

@@ -71,6 +71,10 @@ impl Core {
         if kind == b'>' {
             return self.take_push(index, reply);
         }
+        if upstream.oldest().is_some_and(|oldest| self.now.saturating_sub(oldest.at) > self.slow_us) {
+            self.note_slow(index);
+        }
+        let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         if kind == b'-' || is_nil(reply) {
             return self.take_special(index, reply);
         }
@@ -172,7 +176,7 @@ impl Core {
             return None;
         }
         let upstream = self.upstreams.get(index)?;
-        if way_of(upstream.oldest_request()).is_some() {
+        if way_of(&self.process.learned, upstream.oldest_request()).is_some() {
             return None;
         }
         let text = error.strip_suffix(b"\r\n")?;
@@ -237,8 +241,9 @@ impl Core {
         let counted = client.kind != Kind::Internal;
         self.stats.inflight.sub(done as u64);
         if counted {
-            self.stats.latency[route as usize].record(self.now.saturating_sub(begun.at));
-            self.count((begun.command != NO_COMMAND).then_some(begun.command), reply);
+            let us = self.now.saturating_sub(begun.at);
+            self.stats.latency[route as usize].record(us);
+            self.count((begun.command != NO_COMMAND).then_some(begun.command), reply, us);
         }
         self.touch(index);
         if paused {

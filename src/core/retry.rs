@@ -147,7 +147,7 @@ impl Core {
             recycle(request, &mut self.spare);
             return false;
         }
-        let Some(way) = way_of(&request) else {
+        let Some(way) = way_of(&self.process.learned, &request) else {
             // It was sent to this node for its own sake, not for a slot.
             recycle(request, &mut self.spare);
             return false;
@@ -199,7 +199,7 @@ impl Core {
         let Some(upstream) = self.upstreams.get(index) else { return false };
         let Some(oldest) = upstream.oldest().copied() else { return false };
         let Some(eval) = self.scripts.spell_out(upstream.oldest_request()) else { return false };
-        let slot = way_of(upstream.oldest_request()).map(|way| way.slot);
+        let slot = way_of(&self.process.learned, upstream.oldest_request()).map(|way| way.slot);
         if slot.is_some_and(|slot| self.is_overtaken(index, &oldest, slot)) {
             let Some(load) = super::scripts::load_of(&eval) else { return false };
             self.send_to(index, Entry { owner: Owner::Nobody, ..oldest }, &load);

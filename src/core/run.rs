@@ -2,7 +2,7 @@
 //!
 //! Must not know: replies.
 
-use super::client::{Begun, Client, Slot};
+use super::client::{Begun, Client, Mute, Slot};
 use super::{ClientKey, Core, Kind, pubsub};
 use crate::cluster::{Entry, Owner};
 use crate::command::{self, Class, Command};
@@ -19,6 +19,8 @@ impl Core {
         let Some(client) = self.clients.get_mut(index).filter(|client| client.serial == key.serial) else {
             return;
         };
+        client.heard_at = self.now;
+        self.stats.bytes_in.add(data.len() as u64);
         if client.tail.is_empty() && !client.paused {
             let used = self.run_buffer(index, data);
             self.keep(index, data.get(used..).unwrap_or_default());
@@ -181,7 +183,19 @@ impl Core {
 
     /// Runs one request, unless it must wait for the client's earlier ones.
     fn run(&mut self, index: usize, args: Args<'_>) -> Flow {
-        let command = match command::resolve(&args) {
+        let resolved = match command::resolve(&args) {
+            Err(_) => self.process.learned.resolve(&args),
+            known => known,
+        };
+        let class = resolved.as_ref().map_or(Class::Local, |command| command.class_of(&args));
+        if self.must_wait(index, resolved.ok(), class) {
+            return Flow::Wait;
+        }
+        if let Some(client) = self.clients.get_mut(index) {
+            client.mute = client.mute.after_request();
+            client.command = resolved.as_ref().map_or(super::NO_COMMAND, |command| command.id);
+        }
+        let command = match resolved {
             Ok(command) => command,
             Err(command::ResolveError::WrongArity(command)) if command.name == "exec" => {
                 self.refuse_exec(index, command);
@@ -193,14 +207,20 @@ impl Core {
                 return Flow::Ran;
             }
         };
-        let class = command.class_of(&args);
-        if self.clients.get(index).is_some_and(|c| {
-            c.inflight() > 0 && (changes_way(c, command, class) || pubsub::delays(c, command, class))
-        }) {
-            return Flow::Wait;
-        }
         self.run_command(index, command, class, &args);
         Flow::Ran
+    }
+
+    /// True when the client's earlier requests must be answered before this one runs.
+    #[inline]
+    fn must_wait(&self, index: usize, command: Option<&'static Command>, class: Class) -> bool {
+        let Some(client) = self.clients.get(index).filter(|client| client.inflight() > 0) else {
+            return false;
+        };
+        client.mute == Mute::This
+            || command.is_some_and(|command| {
+                changes_way(client, command, class) || pubsub::delays(client, command, class)
+            })
     }
 
     fn run_command(&mut self, index: usize, command: &'static Command, class: Class, args: &Args<'_>) {
@@ -347,12 +367,12 @@ impl Core {
 }
 
 /// True for a command that goes over another connection than those before it: these must be answered first, or it could
-/// overtake them, or be overtaken.
+/// overtake them, or be overtaken. Replies are muted and unmuted between requests, too.
 fn changes_way(client: &Client, command: &Command, class: Class) -> bool {
     match class {
         Class::Blocking => client.transaction.is_none(),
         Class::Transaction => command.name == "watch" || client.watch.is_some(),
-        Class::Local => matches!(command.name, "hello" | "reset"),
+        Class::Local => matches!(command.name, "hello" | "reset" | "client|reply"),
         _ => false,
     }
 }

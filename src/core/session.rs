@@ -15,6 +15,8 @@ pub struct Session {
     pub names: Option<Box<Names>>,
     /// Where it comes from, for `CLIENT INFO`; empty for calls of the program itself.
     pub peer: Option<Box<str>>,
+    /// The address of ours that it has connected to.
+    pub local: Option<Box<str>>,
     /// When it connected, in microseconds of the core's clock.
     pub since: u64,
 }
@@ -33,7 +35,7 @@ pub struct Names {
 impl Session {
     /// A new session in the old dialect, as Redis starts it.
     pub fn new(id: u64, authenticated: bool, peer: Option<Box<str>>, since: u64) -> Self {
-        Self { protocol: 2, authenticated, id, names: None, peer, since }
+        Self { protocol: 2, authenticated, id, names: None, peer, local: None, since }
     }
 
     /// The name given by `CLIENT SETNAME`, empty when there is none.

@@ -33,6 +33,13 @@ pub struct Transaction {
     refused: bool,
 }
 
+impl Transaction {
+    /// How many commands are queued.
+    pub fn len(&self) -> u32 {
+        self.count
+    }
+}
+
 impl Core {
     /// `MULTI`, `EXEC`, `DISCARD`, `UNWATCH`. (`WATCH` is in `dedicated.rs`.)
     pub(super) fn run_transaction(&mut self, index: usize, command: &'static Command) {

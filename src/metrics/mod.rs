@@ -5,6 +5,7 @@
 //! Names follow Prometheus' conventions: base units (seconds, bytes), `_total` for counters. Handles are resolved once
 //! per mapping or route ([`MappingMetrics`]), so that counting is one atomic addition.
 
+mod cell;
 mod http;
 mod mapping;
 mod process;
@@ -21,6 +22,7 @@ use prometheus::{
 
 pub use http::HttpMetrics;
 pub use mapping::{MappingMetrics, QueryKind};
+pub use process::Usage;
 pub use queue::{QueueCollector, QueueDepth};
 
 use mapping::DatabaseFamilies;

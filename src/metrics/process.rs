@@ -61,6 +61,40 @@ impl Collector for ProcessCollector {
     }
 }
 
+/// What this process has used so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// CPU time in user mode and in the kernel, in seconds.
+    pub cpu_seconds: (f64, f64),
+    /// Resident memory now, in bytes.
+    pub resident: u64,
+    /// The most resident memory so far, in bytes.
+    pub peak: u64,
+    /// Memory of the machine, in bytes.
+    pub machine: u64,
+}
+
+impl Usage {
+    /// Asks the system; what it does not say is zero.
+    pub fn now() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let (stat, status, machine) =
+            (read("/proc/self/stat"), read("/proc/self/status"), read("/proc/meminfo"));
+        let ticks = |field: usize| {
+            let (_, fields) = stat.rsplit_once(')')?;
+            fields.split_whitespace().nth(field)?.parse::<f64>().ok()
+        };
+        let cpu = |field| ticks(field).unwrap_or(0.0) / TICKS_PER_SECOND;
+        let kb = |text: &str, name| status_field(text, name).map_or(0, |kb| kb.unsigned_abs() * 1024);
+        Self {
+            cpu_seconds: (cpu(11), cpu(12)),
+            resident: kb(&status, "VmRSS:"),
+            peak: kb(&status, "VmHWM:"),
+            machine: kb(&machine, "MemTotal:"),
+        }
+    }
+}
+
 /// User plus system time: fields 14 and 15, counted from behind the program's name, which may contain spaces.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, after_name) = stat.rsplit_once(')')?;

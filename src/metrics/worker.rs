@@ -2,40 +2,12 @@
 //!
 //! Must not know: commands, nodes or mappings beyond their labels.
 
+pub use super::cell::Cell;
+
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// A number with one writer. A plain load and store: a read-modify-write instruction would cost more than the command
-/// table look-up it counts.
-#[derive(Debug, Default)]
-pub struct Cell(AtomicU64);
-
-impl Cell {
-    /// Adds `n`; only ever from the owning thread.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Takes `n` away; only ever from the owning thread.
-    #[inline]
-    pub fn sub(&self, n: u64) {
-        self.add(n.wrapping_neg());
-    }
-
-    /// Sets the number; only ever from the owning thread.
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
-
-    /// The number as last written.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Upper bounds are 64 us, doubling, up to 8.4 s; the last bucket is everything above.
 const BUCKETS: usize = 19;
@@ -87,6 +59,8 @@ pub struct CommandCells {
     pub ok: Cell,
     /// Errors.
     pub error: Cell,
+    /// Time from dispatch to reply, in microseconds; of commands that were forwarded.
+    pub us: Cell,
 }
 
 /// Counters of one mapping.
@@ -128,6 +102,10 @@ pub struct WorkerStats {
     pub accepted: Cell,
     /// Clients that are gone.
     pub closed: Cell,
+    /// Bytes read from clients.
+    pub bytes_in: Cell,
+    /// Bytes written to clients.
+    pub bytes_out: Cell,
     /// Client commands that wait for a reply.
     pub inflight: Cell,
     /// Requests that were no RESP.
@@ -162,6 +140,8 @@ impl WorkerStats {
             clients: Cell::default(),
             accepted: Cell::default(),
             closed: Cell::default(),
+            bytes_in: Cell::default(),
+            bytes_out: Cell::default(),
             inflight: Cell::default(),
             protocol_errors: Cell::default(),
             redirects: Cell::default(),
@@ -339,13 +319,25 @@ impl WorkerCollector {
 
     fn plain(&self, families: &mut Vec<MetricFamily>) {
         type Plain = (&'static str, &'static str, proto::MetricType, fn(&WorkerStats) -> &Cell);
-        let plain: [Plain; 11] = [
+        let plain: [Plain; 13] = [
             ("dsproxy_connected_clients", "Connected RESP clients.", proto::MetricType::GAUGE, |w| {
                 &w.clients
             }),
             ("dsproxy_client_connections_total", "RESP clients accepted.", proto::MetricType::COUNTER, |w| {
                 &w.accepted
             }),
+            (
+                "dsproxy_client_read_bytes_total",
+                "Bytes read from clients.",
+                proto::MetricType::COUNTER,
+                |w| &w.bytes_in,
+            ),
+            (
+                "dsproxy_client_written_bytes_total",
+                "Bytes written to clients.",
+                proto::MetricType::COUNTER,
+                |w| &w.bytes_out,
+            ),
             (
                 "dsproxy_inflight_commands",
                 "Client commands that wait for a reply.",

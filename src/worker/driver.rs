@@ -6,10 +6,12 @@
 //! task read them off a node; requests are gathered over all clients that were readable in one turn of the event loop
 //! and written once per node by the flusher task, which is queued behind them.
 
+mod due;
+
 use super::sockets::Socket;
 use super::{Connection, WorkerParts};
 use crate::cluster::{Call, Origin};
-use crate::core::{ClientKey, Core, Kind};
+use crate::core::{ClientKey, Core, Kind, Process};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -29,9 +31,6 @@ const READS_IN_A_ROW: usize = 4;
 /// Time between two looks at timeouts, reconnects and delayed retries.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Time between two looks for idle clients, in microseconds.
-const IDLE_CHECK_US: u64 = 1_000_000;
-
 /// All of one thread: the core, the sockets, one read buffer.
 struct Worker {
     core: Core,
@@ -46,7 +45,7 @@ struct Worker {
     connector: Waker,
     refresh: Arc<Notify>,
     stall: u64,
-    idle: u64,
+    process: Arc<Process>,
     next_idle_check: u64,
 }
 
@@ -55,6 +54,7 @@ type Shared = Rc<RefCell<Worker>>;
 /// Runs a worker until it is told to stop.
 pub(super) async fn run(mut parts: WorkerParts) {
     let topology = parts.topology.borrow_and_update().clone();
+    let process = parts.commons.process.clone();
     let core = Core::new(parts.options, topology, parts.data, parts.stats).with_commons(parts.commons);
     let shared: Shared = Rc::new(RefCell::new(Worker {
         core,
@@ -68,7 +68,7 @@ pub(super) async fn run(mut parts: WorkerParts) {
         connector: Waker::noop().clone(),
         refresh: parts.refresh,
         stall: limit_us(parts.stall_timeout),
-        idle: limit_us(parts.idle_timeout),
+        process,
         next_idle_check: 0,
     }));
     tokio::task::spawn_local(flusher(shared.clone()));
@@ -86,6 +86,12 @@ pub(super) async fn run(mut parts: WorkerParts) {
             }
             Some(connection) = parts.connections.recv() => accept(&shared, connection),
             Some(call) = parts.calls.recv() => shared.borrow_mut().call(call),
+            Some(note) = parts.notes.recv() => {
+                let mut worker = shared.borrow_mut();
+                worker.clock();
+                worker.core.note(note);
+                worker.settle();
+            }
             Some(loads) = parts.loads.recv() => {
                 let mut worker = shared.borrow_mut();
                 worker.clock();
@@ -117,10 +123,14 @@ fn accept(shared: &Shared, connection: Connection) {
             return tracing::warn!(%error, "cannot serve an accepted connection");
         }
     };
+    let local = stream.local_addr().ok();
     let mut worker = shared.borrow_mut();
     worker.clock();
     let peer = connection.peer.to_string().into_boxed_str();
     let key = worker.core.add_client(Kind::Socket, Some(peer));
+    if let Some(local) = local {
+        worker.core.set_local_addr(key, local.to_string().into_boxed_str());
+    }
     let socket = Socket::new(stream, worker.core.now);
     let index = key.index as usize;
     if worker.clients.len() <= index {
@@ -399,45 +409,6 @@ impl Worker {
         self.calls.insert(key.serial, call.reply);
         self.core.client_data(key, &call.request);
         self.settle();
-    }
-
-    fn tick(&mut self) {
-        self.clock();
-        self.core.tick();
-        let (now, stall) = (self.core.now, self.stall);
-        let stalled: Vec<ClientKey> = self
-            .clients
-            .iter()
-            .flatten()
-            .filter(|(_, socket)| socket.blocked && now.saturating_sub(socket.wrote_at) > stall)
-            .map(|(key, _)| *key)
-            .collect();
-        for key in stalled {
-            self.core.count_slow();
-            self.close_client(key);
-        }
-        self.close_idle();
-        self.settle();
-    }
-
-    /// Closes clients that have been silent for too long. Looking at every socket is for once a second.
-    fn close_idle(&mut self) {
-        let (now, idle) = (self.core.now, self.idle);
-        if idle == u64::MAX || now < self.next_idle_check {
-            return;
-        }
-        self.next_idle_check = now + IDLE_CHECK_US;
-        let silent = |socket: &Socket| now.saturating_sub(socket.read_at.max(socket.wrote_at)) > idle;
-        let expired: Vec<ClientKey> = self
-            .clients
-            .iter()
-            .flatten()
-            .filter(|(key, socket)| silent(socket) && !self.core.is_subscriber(*key))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in expired {
-            self.close_client(key);
-        }
     }
 
     fn drain(&mut self) {

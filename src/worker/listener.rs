@@ -3,7 +3,8 @@
 //! Must not know: what clients say.
 
 use super::Connection;
-use crate::metrics::worker::WorkerStats;
+use crate::config::Live;
+use crate::metrics::worker::{Cell, WorkerStats};
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -67,7 +68,9 @@ pub struct Acceptor {
     /// Where to hand clients to, with the counters that tell how busy each worker is.
     pub workers: Vec<(mpsc::Sender<Connection>, Arc<WorkerStats>)>,
     /// Most clients at once.
-    pub max_clients: usize,
+    pub live: Arc<Live>,
+    /// Counts clients that were refused.
+    pub refused: Arc<Cell>,
     /// Idle time before the system probes a client.
     pub keepalive: Duration,
 }
@@ -102,7 +105,8 @@ impl Acceptor {
             (handed.saturating_sub(closed), index)
         };
         let clients: u64 = handed.iter().enumerate().map(|worker| load(worker).0).sum();
-        if clients >= self.max_clients as u64 {
+        if clients >= self.live.max_clients.get() {
+            self.refused.add(1);
             // Best effort, in Redis' words; the socket is new, so this fits its buffer.
             let _ = stream.write_all(b"-ERR max number of clients reached\r\n");
             return;

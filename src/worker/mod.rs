@@ -9,7 +9,7 @@ mod sockets;
 pub use listener::{Acceptor, ListenError, bind};
 
 use crate::cluster::{Call, Topology};
-use crate::core::{Commons, CoreOptions, DataSide, Loads};
+use crate::core::{Commons, CoreOptions, DataSide, Loads, Note};
 use crate::metrics::worker::WorkerStats;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -46,6 +46,8 @@ pub struct WorkerParts {
     pub calls: mpsc::Receiver<Call>,
     /// Results of loads.
     pub loads: mpsc::UnboundedReceiver<Loads>,
+    /// What the other workers ask and answer.
+    pub notes: mpsc::UnboundedReceiver<Note>,
     /// The topology, now and after each change.
     pub topology: watch::Receiver<Arc<Topology>>,
     /// Asks for the topology to be refreshed.
@@ -54,8 +56,6 @@ pub struct WorkerParts {
     pub connect_timeout: Duration,
     /// A client that is written nothing for this long while it does not read is closed.
     pub stall_timeout: Duration,
-    /// A client that is silent for this long is closed; zero: never.
-    pub idle_timeout: Duration,
     /// Begin to stop: no new requests, clients are closed when answered.
     pub drain: CancellationToken,
     /// Stop now.

@@ -63,9 +63,9 @@ pub(super) const COMMANDS: &[Command] = &[
                 .tips(&["nondeterministic_output"])
                 .docs("3.0.0", "Return local key names in the specified hash slot")
                 .note("The proxy shows itself as the one node that owns every slot."),
-            command("cluster|help", 2, flag::LOADING | flag::STALE, 0, Local)
+            command("cluster|help", 2, flag::LOADING | flag::STALE, 0, Single)
                 .docs("5.0.0", "Show helpful text about the different subcommands")
-                .note("The proxy shows itself as the one node that owns every slot."),
+                .note("Keyless: any primary can answer."),
             command("cluster|info", 2, flag::STALE, 0, Local)
                 .tips(&["nondeterministic_output"])
                 .docs("3.0.0", "Provides info about Redis Cluster node state")

@@ -48,9 +48,9 @@ pub(super) const COMMANDS: &[Command] = &[
             )
             .docs("6.0.0", "Get tracking notifications redirection client ID if any")
             .note("About this client's connection to the proxy."),
-            command("client|help", 2, flag::LOADING | flag::STALE, category::CONNECTION, Local)
+            command("client|help", 2, flag::LOADING | flag::STALE, category::CONNECTION, Single)
                 .docs("5.0.0", "Show helpful text about the different subcommands")
-                .note("About this client's connection to the proxy."),
+                .note("Keyless: any primary can answer."),
             command(
                 "client|id",
                 2,

@@ -43,9 +43,9 @@ pub(super) const COMMANDS: &[Command] = &[
                     "Users are declared in the proxy's configuration; users of a node are \
              managed on the node.",
                 ),
-            command("acl|help", 2, flag::LOADING | flag::STALE, 0, Local)
+            command("acl|help", 2, flag::LOADING | flag::STALE, 0, Single)
                 .docs("6.0.0", "Show helpful text about the different subcommands")
-                .note("About users of the proxy."),
+                .note("Keyless: any primary can answer."),
             command("acl|list", 2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Refused)
                 .docs("6.0.0", "List the current ACL rules in ACL config file format")
                 .note(
@@ -116,9 +116,9 @@ pub(super) const COMMANDS: &[Command] = &[
             command("command|getkeysandflags", -4, flag::LOADING | flag::STALE, category::CONNECTION, Local)
                 .docs("7.0.0", "Extract keys and access flags given a full Redis command")
                 .note("Answered from this table."),
-            command("command|help", 2, flag::LOADING | flag::STALE, category::CONNECTION, Local)
+            command("command|help", 2, flag::LOADING | flag::STALE, category::CONNECTION, Single)
                 .docs("5.0.0", "Show helpful text about the different subcommands")
-                .note("Answered from this table."),
+                .note("Keyless: any primary can answer."),
             command("command|info", -2, flag::LOADING | flag::STALE, category::CONNECTION, Local)
                 .tips(&["nondeterministic_output_order"])
                 .docs(
@@ -139,9 +139,9 @@ pub(super) const COMMANDS: &[Command] = &[
             command("config|get", -3, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs("2.0.0", "Get the values of configuration parameters")
                 .note("About the proxy's own settings."),
-            command("config|help", 2, flag::LOADING | flag::STALE, 0, Local)
+            command("config|help", 2, flag::LOADING | flag::STALE, 0, Single)
                 .docs("5.0.0", "Show helpful text about the different subcommands")
-                .note("About the proxy's own settings."),
+                .note("Keyless: any primary can answer."),
             command(
                 "config|resetstat",
                 2,
@@ -219,9 +219,9 @@ pub(super) const COMMANDS: &[Command] = &[
                 .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"])
                 .docs("2.8.13", "Return a latency graph for the event.")
                 .note("About the proxy, not about a node behind it."),
-            command("latency|help", 2, flag::LOADING | flag::STALE, 0, Local)
+            command("latency|help", 2, flag::LOADING | flag::STALE, 0, Single)
                 .docs("2.8.13", "Show helpful text about the different subcommands.")
-                .note("About the proxy, not about a node behind it."),
+                .note("Keyless: any primary can answer."),
             command(
                 "latency|histogram",
                 -2,
@@ -378,9 +378,9 @@ pub(super) const COMMANDS: &[Command] = &[
                 .tips(&["request_policy:all_nodes", "nondeterministic_output"])
                 .docs("2.2.12", "Get the slow log's entries")
                 .note("About the proxy, not about a node behind it."),
-            command("slowlog|help", 2, flag::LOADING | flag::STALE, 0, Local)
+            command("slowlog|help", 2, flag::LOADING | flag::STALE, 0, Single)
                 .docs("6.2.0", "Show helpful text about the different subcommands")
-                .note("About the proxy, not about a node behind it."),
+                .note("Keyless: any primary can answer."),
             command("slowlog|len", 2, flag::ADMIN | flag::LOADING | flag::STALE, 0, Local)
                 .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"])
                 .docs("2.2.12", "Get the slow log's length")

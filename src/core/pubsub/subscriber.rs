@@ -47,6 +47,11 @@ impl Subscriber {
         }
     }
 
+    /// How many channels, patterns and sharded channels, as `CLIENT LIST` shows them.
+    pub fn counts(&self) -> [usize; 3] {
+        Space::ALL.map(|space| self.topics[space as usize].len())
+    }
+
     fn total(&self) -> usize {
         self.topics.iter().map(FxHashSet::len).sum()
     }

@@ -1,0 +1,111 @@
+//! `SLOWLOG`, `LATENCY` and `MEMORY`, about the proxy itself.
+//!
+//! Must not know: how slow commands are found.
+
+use super::super::Core;
+use super::{Refusal, integer, push_double, push_map_header, push_text, unsupported};
+use crate::command::Command;
+use crate::metrics::Usage;
+use crate::resp::{Args, push_array_header, push_bulk, push_integer, push_simple};
+
+const NO_EVENTS: &str = "dsproxy keeps no latency events. Latencies by route, node and query are on its metrics page; \
+                         slow commands are in SLOWLOG.\n";
+
+impl Core {
+    pub(super) fn diagnose(
+        &mut self,
+        command: &Command,
+        args: &Args<'_>,
+        protocol: u8,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        match command.name {
+            "slowlog|get" => return self.slowlog_get(args, reply),
+            "slowlog|len" => push_integer(reply, self.process.slow.len() as i64),
+            "slowlog|reset" => {
+                self.process.slow.clear();
+                push_simple(reply, "OK");
+            }
+            "latency|latest" | "latency|history" => push_array_header(reply, 0),
+            "latency|histogram" => push_map_header(reply, 0, protocol),
+            "latency|reset" => push_integer(reply, 0),
+            "latency|graph" => {
+                let event = args.get(2).unwrap_or_default().escape_ascii();
+                return Err(format!("ERR No samples available for event '{event}'"));
+            }
+            "latency|doctor" => push_text(reply, NO_EVENTS, protocol),
+            "memory|doctor" => {
+                let usage = Usage::now();
+                let text = format!(
+                    "dsproxy holds no keys. Resident memory is {} bytes, {} at most so far; buffers are bounded by [limits].\n",
+                    usage.resident, usage.peak
+                );
+                push_text(reply, &text, protocol);
+            }
+            "memory|malloc-stats" => {
+                push_text(reply, "dsproxy uses the system's allocator, which keeps no statistics", protocol);
+            }
+            "memory|purge" => push_simple(reply, "OK"),
+            "memory|stats" => self.memory_stats(protocol, reply),
+            _ => return Err(unsupported(command)),
+        }
+        Ok(())
+    }
+
+    /// `SLOWLOG GET [count]`
+    fn slowlog_get(&self, args: &Args<'_>, reply: &mut Vec<u8>) -> Result<(), Refusal> {
+        let count = match (args.get(2), args.len()) {
+            (None, _) => 10,
+            (Some(count), 3) => match integer(count) {
+                Some(-1) => usize::MAX,
+                Some(count) if count >= 0 => count as usize,
+                _ => return Err("ERR count should be greater than or equal to -1".into()),
+            },
+            _ => {
+                let text = "ERR unknown subcommand or wrong number of arguments for 'GET'. Try SLOWLOG HELP.";
+                return Err(text.into());
+            }
+        };
+        let newest = self.process.slow.newest(count);
+        push_array_header(reply, newest.len());
+        for slow in newest {
+            push_array_header(reply, 6);
+            push_integer(reply, slow.id as i64);
+            push_integer(reply, slow.at as i64);
+            push_integer(reply, slow.us as i64);
+            push_array_header(reply, slow.args.len());
+            slow.args.iter().for_each(|arg| push_bulk(reply, arg));
+            push_bulk(reply, slow.peer.as_bytes());
+            push_bulk(reply, &slow.name);
+        }
+        Ok(())
+    }
+
+    /// `MEMORY STATS`: what has a meaning without keys. Buffers are those of this worker's clients.
+    fn memory_stats(&self, protocol: u8, reply: &mut Vec<u8>) {
+        let usage = Usage::now();
+        let buffers: usize =
+            self.clients.iter().map(|(_, client)| client.out.capacity() + client.tail.capacity()).sum();
+        let percentage =
+            if usage.peak == 0 { 0.0 } else { usage.resident as f64 * 100.0 / usage.peak as f64 };
+        let numbers = [
+            ("peak.allocated", usage.peak),
+            ("total.allocated", usage.resident),
+            ("replication.backlog", 0),
+            ("clients.slaves", 0),
+            ("clients.normal", buffers as u64),
+            ("cluster.links", 0),
+            ("aof.buffer", 0),
+            ("keys.count", 0),
+            ("keys.bytes-per-key", 0),
+            ("dataset.bytes", 0),
+        ];
+        push_map_header(reply, numbers.len() + 1, protocol);
+        for (name, value) in numbers {
+            push_bulk(reply, name.as_bytes());
+            push_integer(reply, value as i64);
+        }
+        push_bulk(reply, b"peak.percentage");
+        push_double(reply, percentage, protocol);
+    }
+}
