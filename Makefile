@@ -40,7 +40,7 @@ test: setup-test ## Run all tests against real servers
 
 conformance: setup ## Run the public compatibility suite, where CONFORMANCE is its folder
 	@if [ -f "$(CONFORMANCE)/run.py" ]; then \
-		CONFORMANCE="$(abspath $(CONFORMANCE))" cargo test --locked --test conformance -- --ignored --nocapture; \
+		CONFORMANCE="$(abspath $(CONFORMANCE))" cargo test --locked --test conformance -- --nocapture; \
 	else \
 		echo "conformance: no suite in $(CONFORMANCE); skipped (set CONFORMANCE to its folder)"; \
 	fi

@@ -12,6 +12,8 @@ mod dedicated;
 mod due;
 mod fanout;
 mod gather;
+mod glob;
+mod links;
 mod local;
 mod mapped;
 mod options;
@@ -431,30 +433,3 @@ enum Route {
 
 /// What [`Entry::command`] holds for requests that no client sent.
 const NO_COMMAND: u16 = u16::MAX;
-
-/// The driver's side of the upstream connections.
-impl Core {
-    /// `host:port` of an upstream connection.
-    pub fn upstream_addr(&self, index: usize) -> &str {
-        self.upstreams.get(index).map_or("", |upstream| &upstream.addr)
-    }
-
-    /// Bytes to be written to a node.
-    pub fn upstream_output(&self, index: usize) -> &[u8] {
-        self.upstreams.get(index).map_or(&[], Upstream::unsent)
-    }
-
-    /// `n` bytes of [`Self::upstream_output`] were written.
-    pub fn upstream_wrote(&mut self, index: usize, n: usize) {
-        if let Some(upstream) = self.upstreams.get_mut(index) {
-            upstream.wrote(n);
-        }
-    }
-
-    /// Takes the connection off the list of those to flush; call before writing.
-    pub fn clean(&mut self, index: usize) {
-        if let Some(upstream) = self.upstreams.get_mut(index) {
-            upstream.dirty = false;
-        }
-    }
-}

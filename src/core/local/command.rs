@@ -2,8 +2,9 @@
 //!
 //! Must not know: clients.
 
-use super::{Refusal, SYNTAX, glob, is, push_map_header, push_set_header, unsupported};
+use super::{Refusal, SYNTAX, is, push_map_header, push_set_header, unsupported};
 use crate::command::{self, Begin, COMMANDS, Categories, Command, Find, KeySpec, Learned, ResolveError};
+use crate::core::glob;
 use crate::resp::{
     Args, RequestLimits, RequestScanner, push_array_header, push_bulk, push_command, push_integer, push_nil,
     push_simple,
@@ -56,7 +57,7 @@ fn list(learned: &Learned, args: &Args<'_>, reply: &mut Vec<u8>) -> Result<(), R
                 let fits = |c: &&Command| category.is_some_and(|category| c.categories.contains(category));
                 all().filter(fits).map(|command| command.name).collect()
             } else if is(by, "pattern") {
-                let fits = |command: &&Command| glob::matches(value, command.name.as_bytes());
+                let fits = |command: &&Command| glob::matches_in_any_case(value, command.name.as_bytes());
                 all().filter(fits).map(|command| command.name).collect()
             } else {
                 return Err(SYNTAX.into());

@@ -8,7 +8,6 @@ mod cluster;
 mod command;
 mod connection;
 mod diagnose;
-mod glob;
 mod info;
 mod settings;
 

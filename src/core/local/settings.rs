@@ -5,9 +5,10 @@
 //! What cannot be set here says so: nothing is accepted and then ignored.
 
 use super::super::Core;
-use super::{Refusal, glob, integer, is, push_map_header, unsupported};
+use super::{Refusal, integer, is, push_map_header, unsupported};
 use crate::command::Command;
 use crate::config::{Live, NEVER};
+use crate::core::glob;
 use crate::resp::{Args, push_bulk, push_simple};
 
 /// A setting that can change while we run: our name, that of Redis, the value shown, and how a text becomes a value.
@@ -99,7 +100,9 @@ impl Core {
             let now = CHANGEABLE.iter().find(|change| change.name == name);
             (name.clone(), now.map_or_else(|| value.clone(), |change| (change.show)(&self.process.live)))
         }));
-        let asked = |name: &str| args.iter().skip(2).any(|pattern| glob::matches(pattern, name.as_bytes()));
+        let asked = |name: &str| {
+            args.iter().skip(2).any(|pattern| glob::matches_in_any_case(pattern, name.as_bytes()))
+        };
         let answers: Vec<_> = known.iter().filter(|(name, _)| asked(name)).collect();
         push_map_header(reply, answers.len(), protocol);
         for (name, value) in answers {

@@ -6,8 +6,8 @@
 //! confirmed; `topics.rs` decides at which node a topic is subscribed; `hubs.rs` has the connections for that, one
 //! per node, and hands the messages out. `publish.rs` is the other half: `PUBLISH` and the questions of `PUBSUB`.
 
-mod glob;
 mod hubs;
+mod notification;
 mod publish;
 mod registry;
 mod subscriber;

@@ -6,9 +6,9 @@
 //! in. A subscription of ours counts from the moment it is asked for until the node has confirmed its end, so
 //! that a node's number can be too small by one for a moment, but never contains ourselves.
 
-use super::glob;
 use super::wire::{Reader, Word};
 use super::{Space, registry::Registry};
+use crate::core::glob;
 use crate::resp::{push_array_header, push_bulk, push_integer};
 use std::collections::{BTreeSet, HashSet};
 

@@ -8,7 +8,7 @@
 //! notifications is subscribed at every primary, because each tells only of its own keys; of other messages, which
 //! come from all of them then, those of one node are passed on.
 
-use super::glob::{is_notification, may_match_notification};
+use super::notification::{is_notification, may_match_notification};
 use super::{Core, Space};
 use crate::cluster::{Link, Upstream};
 use crate::core::ClientKey;

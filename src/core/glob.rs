@@ -2,32 +2,9 @@
 //!
 //! Must not know: what is matched. Source: Redis documentation of `PSUBSCRIBE` and `KEYS`.
 
-/// What keyspace and keyevent notifications begin with. A node tells them to its own clients only.
-const NOTIFICATIONS: [&[u8]; 2] = [b"__keyspace@", b"__keyevent@"];
-
-/// True for a channel that a node does not spread over the cluster.
-pub(super) fn is_notification(channel: &[u8]) -> bool {
-    NOTIFICATIONS.iter().any(|prefix| channel.starts_with(prefix))
-}
-
-/// True when the pattern may match such a channel; never wrongly false.
-pub(super) fn may_match_notification(pattern: &[u8]) -> bool {
-    NOTIFICATIONS.iter().any(|prefix| {
-        for (at, expected) in prefix.iter().enumerate() {
-            match pattern.get(at) {
-                Some(b'?') => {}
-                Some(b'*' | b'[' | b'\\') => return true,
-                Some(byte) if byte == expected => {}
-                _ => return false,
-            }
-        }
-        true
-    })
-}
-
 /// True when `text` matches `pattern`: `*`, `?`, `[a-z]`, `[^a]`, `\` before a literal. Takes time proportional to the
 /// product of the lengths at most, whatever the pattern.
-pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Behind the last `*`, and how much of the text it has taken.
     let mut star = None;
@@ -88,6 +65,11 @@ fn class(pattern: &[u8], mut p: usize, byte: u8) -> Option<usize> {
     (found != negated).then_some(p)
 }
 
+/// As [`matches`], in any letter case.
+pub fn matches_in_any_case(pattern: &[u8], text: &[u8]) -> bool {
+    matches(&pattern.to_ascii_lowercase(), &text.to_ascii_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,16 +100,5 @@ mod tests {
             assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
         }
         assert!(!matches(&b"a*".repeat(50), &b"a".repeat(49)));
-    }
-
-    #[test]
-    fn finds_patterns_that_may_match_notifications() {
-        for pattern in ["*", "_*", "__key*", "__keyspace@0__:*", "__keyevent@?__:set", "?_keyspace@*", "[_]*"]
-        {
-            assert!(may_match_notification(pattern.as_bytes()), "{pattern}");
-        }
-        for pattern in ["", "news.*", "__k", "__keys", "__other*", "a*"] {
-            assert!(!may_match_notification(pattern.as_bytes()), "{pattern}");
-        }
     }
 }
