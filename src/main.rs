@@ -7,7 +7,7 @@ use dsproxy::app;
 use dsproxy::config::{Config, Environment, LogConfig, LogFormat};
 use dsproxy::embedded::keeper;
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -141,7 +141,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 
 fn start_logs(config: &LogConfig) -> Outcome {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.level).map_err(text)?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let logs =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match config.format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
