@@ -243,7 +243,6 @@ impl Template {
 }
 
 /// Splits into the leading literal, and the placeholders with the literal after each.
-#[expect(clippy::type_complexity, reason = "both halves are used once, where they are made")]
 fn split(source: &str) -> Result<(String, Vec<(String, String)>), TemplateError> {
     let mut pieces = source.split('{');
     let prefix = pieces.next().unwrap_or_default();
