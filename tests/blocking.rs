@@ -230,6 +230,7 @@ fn a_blocked_client_moves_with_its_slot_and_keeps_its_timeout() {
     let begin = Instant::now();
     hasty.send(&words(&format!("BLPOP {TAG}r 2")));
     eventually(PATIENCE, "they block", || blocked(&addrs[..1]) == 2);
+    // Half of the timeout has to pass before the move, or a timeout that starts anew would not show.
     std::thread::sleep(Duration::from_millis(1000));
     move_slot(&mut nodes, &ids, slot(b"t2"), 0, 1);
     eventually(PATIENCE, "they block elsewhere", || blocked(&addrs[1..2]) == 2);

@@ -161,6 +161,7 @@ fn a_client_that_waits_to_be_killed() {
     let Some(root) = std::env::var_os("CLIENT_ROOT").map(PathBuf::from) else { return };
     let _stack = PrivateStack::start_in(root.clone(), in_memory());
     std::fs::write(root.join("client-is-up"), "").unwrap();
+    // It is killed long before.
     std::thread::sleep(Duration::from_secs(60));
 }
 
