@@ -30,16 +30,16 @@
 //!
 //! As above up to 5, where the reply is nil and the key belongs to a [`mapping`]:
 //!
-//! 1. [`core`] `mapped.rs`: the request keeps its place in the client's order; the key goes to the read-through.
+//! 1. [`core`] `mapped/read.rs`: the request keeps its place in the client's order; the key goes to the read-through.
 //! 2. [`cache`] `loader.rs`: joins the flight of the key, or answers from a write that is still queued, or from a flight
 //!    that has just ended (`landed.rs`); one query per mapping loads what waits together.
 //! 3. [`source`] `load.rs`: the query.
 //! 4. [`cluster`] `gateway.rs`: the fill, `SET key value PX ttl NX`, runs like any command.
-//! 5. [`core`] `mapped.rs`: the value takes the place of the nil.
+//! 5. [`core`] `mapped/read.rs`: the value takes the place of the nil.
 //!
 //! # The path of a write-behind SET
 //!
-//! 1. [`core`] `mapped.rs`: the options (`set_options.rs`) and the value are checked, this against its table
+//! 1. [`core`] `mapped/write.rs`: the options (`set_options.rs`) and the value are checked, this against its table
 //!    ([`mapping`] `document.rs`), then the row is queued.
 //! 2. [`writeback`] `queue.rs`: the row waits; `overlay.rs` shows it to readers until it is in the database.
 //! 3. [`core`] `run.rs`: the SET goes to the slot's owner with the mapping's time to live; its reply is the client's.

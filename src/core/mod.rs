@@ -29,7 +29,6 @@ mod run;
 mod scan;
 mod scripts;
 mod session;
-mod set_options;
 mod slow;
 mod split;
 mod transaction;

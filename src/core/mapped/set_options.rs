@@ -7,7 +7,7 @@ use crate::resp::Args;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Refuses what Redis would refuse, in its words: the row is queued before Redis sees the command.
-pub(super) fn check_set_options(args: &Args<'_>, command: &Command) -> Result<(), String> {
+pub(in crate::core) fn check_set_options(args: &Args<'_>, command: &Command) -> Result<(), String> {
     if command.name != "set" {
         let unit = if command.name == "setex" { 1000 } else { 1 };
         return check_expiry(args.get(2).unwrap_or_default(), unit, command);
@@ -49,6 +49,6 @@ fn check_expiry(time: &[u8], unit: i64, command: &Command) -> Result<(), String>
 }
 
 /// Seconds since the Unix epoch.
-pub(super) fn unix_seconds() -> u64 {
+pub(in crate::core) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -1,0 +1,157 @@
+//! Commands on mapped keys: which of them are treated as more than plain Redis, and what the floors below are handed.
+//!
+//! Must not know: the database; `read.rs` and `write.rs` hand over to the floors that do. A key that matches no mapping
+//! costs one look-up by its first byte.
+
+mod read;
+mod set_options;
+mod write;
+
+use super::gather::MappedKey;
+use super::run::Hook;
+use super::{ClientKey, Core, Kind};
+use crate::cache::{Loaded, ReadThrough};
+use crate::cluster::Entry;
+use crate::command::Command;
+use crate::mapping::{Bound, Match};
+use crate::resp::Args;
+use crate::source::Source;
+use crate::writeback::WriteBehind;
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use write::{Keep, push_set};
+
+/// What a core needs of the floors that own mapped data.
+#[derive(Clone)]
+pub struct DataSide {
+    /// The mappings, each held against its table.
+    pub source: Arc<Source>,
+    /// Loads missing rows.
+    pub reads: ReadThrough,
+    /// Queues written rows.
+    pub writes: WriteBehind,
+    /// Where the results of loads come back to this core's driver.
+    pub loads: mpsc::UnboundedSender<Loads>,
+}
+
+/// The result of one [`Miss`], on its way back to the client that waits.
+#[derive(Debug)]
+pub struct Loads {
+    client: ClientKey,
+    seq: u32,
+    results: Vec<Loaded>,
+}
+
+/// How a split command treats its mapped keys.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::core) enum Split {
+    /// None of its keys is mapped, or it does not matter.
+    Plain,
+    /// Reads: these keys are looked at once all parts are here.
+    Reads(Vec<MappedKey>),
+    /// `MSET`: per key, `Some` when it is mapped.
+    Writes(Vec<Option<Keep>>),
+}
+
+impl Split {
+    /// Whether two keys (slot, position) may be in one part: only those of one slot, and a mapped write is alone.
+    pub fn may_share(&self, a: &(u16, u32), b: &(u16, u32)) -> bool {
+        let alone = |position: u32| match self {
+            Self::Writes(keeps) => keeps.get(position as usize).is_some_and(Option::is_some),
+            Self::Plain | Self::Reads(_) => false,
+        };
+        a.0 == b.0 && !alone(a.1) && !alone(b.1)
+    }
+
+    /// Encodes the part that holds the mapped write at `position`; false when it is none.
+    pub fn encode(&self, args: &Args<'_>, position: u32, out: &mut Vec<u8>) -> bool {
+        let Self::Writes(keeps) = self else { return false };
+        let Some(Some(keep)) = keeps.get(position as usize) else { return false };
+        let key = args.get(1 + position as usize * 2).unwrap_or_default();
+        let value = args.get(2 + position as usize * 2).unwrap_or_default();
+        push_set(out, key, value, *keep);
+        true
+    }
+}
+
+impl Core {
+    /// Looks at the keys of a command that goes to one slot.
+    #[inline]
+    pub(in crate::core) fn mapping_of(
+        &mut self,
+        index: usize,
+        command: &'static Command,
+        args: &Args<'_>,
+    ) -> Hook {
+        let Some(data) = &self.data else { return Hook::Plain(Entry::UNMAPPED) };
+        if command.name == "get" {
+            let mapping = data.source.mappings().find_id(args.get(1).unwrap_or_default());
+            return Hook::Plain(match mapping {
+                Some(mapping) if !self.is_internal(index) => mapping,
+                _ => Entry::UNMAPPED,
+            });
+        }
+        if command.is_write() && !self.is_internal(index) {
+            return self.hook_write(index, command, args);
+        }
+        Hook::Plain(Entry::UNMAPPED)
+    }
+
+    fn is_internal(&self, index: usize) -> bool {
+        self.clients.get(index).is_some_and(|client| client.kind == Kind::Internal)
+    }
+
+    fn mapping_name(&self, mapping: u16) -> String {
+        let data = self.data.as_ref();
+        data.and_then(|data| data.source.mappings().get(mapping)).map(|m| m.name.clone()).unwrap_or_default()
+    }
+
+    fn bound(&self, mapping: u16) -> Option<Arc<Bound>> {
+        self.data.as_ref()?.source.bound(mapping).cloned()
+    }
+
+    fn find<'k>(&self, key: &'k [u8]) -> Result<(u16, Arc<Bound>, Match<'k>), String> {
+        let data = self.data.as_ref().ok_or("ERR no mapping is configured")?;
+        let (mapping, found) = data.source.mappings().find(key).ok_or("ERR the key belongs to no mapping")?;
+        let bound = data.source.bound(mapping).cloned().ok_or("ERR the mapping has no table")?;
+        Ok((mapping, bound, found))
+    }
+
+    /// Looks at the keys of MGET, MSET, DEL, UNLINK, EXISTS, TOUCH. `None` when the command is answered already.
+    pub(in crate::core) fn mapped_split(
+        &mut self,
+        index: usize,
+        command: &'static Command,
+        args: &Args<'_>,
+        step: usize,
+    ) -> Option<Split> {
+        let Some(data) = &self.data else { return Some(Split::Plain) };
+        let mappings = data.source.mappings();
+        let keys = || (1..args.len()).step_by(step).map(|at| args.get(at).unwrap_or_default());
+        if self.is_internal(index) || keys().all(|key| mappings.find_id(key).is_none()) {
+            return Some(Split::Plain);
+        }
+        let verdict = match command.name {
+            "mget" => Ok(Split::Reads(
+                keys()
+                    .enumerate()
+                    .filter_map(|(at, key)| {
+                        let mapping = mappings.find_id(key)?;
+                        Some(MappedKey { position: at as u32, mapping, key: Bytes::copy_from_slice(key) })
+                    })
+                    .collect(),
+            )),
+            "mset" => self.write_many(args),
+            "del" | "unlink" => self.delete_many(keys()).map(|()| Split::Plain),
+            _ => Ok(Split::Plain),
+        };
+        match verdict {
+            Ok(split) => Some(split),
+            Err(text) => {
+                self.answer_error(index, Some(command), text.as_bytes());
+                None
+            }
+        }
+    }
+}
