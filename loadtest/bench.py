@@ -16,11 +16,13 @@ import report
 import stack
 
 HERE = pathlib.Path(__file__).resolve().parent
-TARGETS = ["direct", "plain", "haproxy", "nutcracker", "dsproxy", "dsproxy-2w"]
+TARGETS = ["direct", "plain", "haproxy", "nutcracker", "dsproxy", "dsproxy-2w", "dsproxy-busy"]
+PROXIES = {"dsproxy", "dsproxy-2w", "dsproxy-busy"}
 SCENARIOS = [*load.SCENARIOS, load.LATENCY]
 IDLE_CLIENTS = 10_000
 PROBE_REQUESTS_PER_SECOND = 3_000  # of the c=1 probe, for each second of --seconds
 QUICK_SECONDS = 0.4
+BUSY_POLL = "100us"
 
 
 def main():
@@ -92,9 +94,9 @@ def raise_file_limit():
 def start(servers, options):
     """Start what the chosen targets need, in the order in which rounds visit them."""
     wanted = set(options.targets)
-    if wanted & {"dsproxy", "dsproxy-2w"} and not options.binary.exists():
+    if wanted & PROXIES and not options.binary.exists():
         raise stack.StackError(f"{options.binary} is not there: `cargo build --release`, or leave dsproxy out with --targets")
-    cluster = servers.cluster() if wanted & {"direct", "dsproxy", "dsproxy-2w"} else []
+    cluster = servers.cluster() if wanted & {"direct", *PROXIES} else []
     plain = [servers.redis(f"plain-{n}")[0] for n in range(3)] if wanted & {"plain", "haproxy", "nutcracker"} else []
     make = {
         "direct": lambda: stack.Target("direct", cluster[0], cluster, "direct", routes_itself=False),
@@ -103,6 +105,7 @@ def start(servers, options):
         "nutcracker": lambda: servers.nutcracker(plain),
         "dsproxy": lambda: servers.dsproxy("dsproxy", options.binary, 1, cluster),
         "dsproxy-2w": lambda: servers.dsproxy("dsproxy-2w", options.binary, 2, cluster),
+        "dsproxy-busy": lambda: servers.dsproxy("dsproxy-busy", options.binary, 1, cluster, busy_poll=BUSY_POLL),
     }
     return [make[name]() for name in TARGETS if name in wanted]
 

@@ -132,11 +132,11 @@ class Stack:
         self.wait_ready(child, "nutcracker", lambda: answers_ping(port))
         return Target("nutcracker", port, servers, "direct", child.pid, version=first_line("nutcracker", "-V"))
 
-    def dsproxy(self, name, binary, workers, nodes):
+    def dsproxy(self, name, binary, workers, nodes, busy_poll="0"):
         port, http = self.free_port(), self.free_port()
         quoted = ", ".join(f'"127.0.0.1:{node}"' for node in nodes)
         path = self.render("dsproxy.toml", name=f"{name}.toml", LISTEN=f"127.0.0.1:{port}", HTTP=f"127.0.0.1:{http}",
-                           WORKERS=str(workers), NODES=quoted)
+                           WORKERS=str(workers), BUSY_POLL=busy_poll, NODES=quoted)
         child = self.spawn(name, [str(binary), "serve", "--config", str(path)])
         # A key of every shard, not PING, which the proxy answers without a cluster.
         self.wait_ready(child, name, lambda: all(answers_get(port, f"ready:{n}") for n in range(20)))

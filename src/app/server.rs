@@ -200,6 +200,7 @@ impl Server {
             topology: discovery.watch(),
             refresh: discovery.refresh_handle(),
             connect_timeout: config.upstream.connect_timeout,
+            busy_poll: config.server.busy_poll,
             stall_timeout: config.limits.client_stall_timeout,
             drain: self.drain.clone(),
             stop: self.stop.clone(),

@@ -4,18 +4,24 @@
 
 use std::time::Duration;
 
-/// Duration units, largest first, in milliseconds.
-const DURATIONS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+/// Duration units, largest first, in microseconds.
+const DURATIONS: [(&str, u64); 6] = [
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1_000),
+    ("us", 1),
+];
 
 /// Size units, largest first, in bytes: powers of 1024, as `kb`, `mb` and `gb` are in redis.conf.
 const SIZES: [(&str, u64); 4] = [("gb", 1 << 30), ("mb", 1 << 20), ("kb", 1 << 10), ("b", 1)];
 
-/// Reads "2s", "500ms", "5m", "1h", "1d" or "0". A number without a unit is refused, since nobody remembers which it is.
+/// Reads "2s", "500ms", "50us", "5m", "1h", "1d" or "0". A number without a unit is refused, since nobody remembers which it is.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     match split(text)? {
         (0, "") => Some(Duration::ZERO),
-        (number, unit) => scaled(number, unit, &DURATIONS).map(Duration::from_millis),
+        (number, unit) => scaled(number, unit, &DURATIONS).map(Duration::from_micros),
     }
 }
 
@@ -28,11 +34,11 @@ pub fn parse_size(text: &str) -> Option<usize> {
     usize::try_from(bytes).ok()
 }
 
-/// Writes a duration in the largest unit that is exact (to the millisecond).
+/// Writes a duration in the largest unit that is exact (to the microsecond).
 pub fn format_duration(duration: Duration) -> String {
-    match u64::try_from(duration.as_millis()).unwrap_or(u64::MAX) {
+    match u64::try_from(duration.as_micros()).unwrap_or(u64::MAX) {
         0 => "0".to_owned(),
-        millis => exact(millis, &DURATIONS),
+        micros => exact(micros, &DURATIONS),
     }
 }
 

@@ -6,12 +6,14 @@
 //! task read them off a node; requests are gathered over all clients that were readable in one turn of the event loop
 //! and written once per node by the flusher task, which is queued behind them.
 
+mod busy_poll;
 mod due;
 
 use super::sockets::Socket;
 use super::{Connection, WorkerParts};
 use crate::cluster::{Call, Origin};
 use crate::core::{ClientKey, Core, Kind, Process};
+use busy_poll::BusyPoll;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -47,6 +49,7 @@ struct Worker {
     stall: u64,
     process: Arc<Process>,
     next_idle_check: u64,
+    busy_poll: BusyPoll,
 }
 
 type Shared = Rc<RefCell<Worker>>;
@@ -70,9 +73,11 @@ pub(super) async fn run(mut parts: WorkerParts) {
         stall: limit_us(parts.stall_timeout),
         process,
         next_idle_check: 0,
+        busy_poll: BusyPoll::default(),
     }));
     tokio::task::spawn_local(flusher(shared.clone()));
     tokio::task::spawn_local(connector(shared.clone(), parts.connect_timeout));
+    tokio::task::spawn_local(busy_poll::run(shared.clone(), parts.busy_poll));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut draining = false;
@@ -225,6 +230,7 @@ impl Worker {
                 Poll::Ready(Ok(0)) => self.core.client_eof(key),
                 Poll::Ready(Ok(n)) => {
                     socket.read_at = self.core.now;
+                    self.busy_poll.traffic(self.core.now);
                     self.core.client_data(key, &self.buffer[..n]);
                 }
                 Poll::Ready(Err(_)) => self.close_client(key),
@@ -255,7 +261,10 @@ impl Worker {
             match socket.poll_read(cx, &mut self.buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => self.lose_upstream(index, "it closed the connection"),
-                Poll::Ready(Ok(n)) => self.core.upstream_data(index, &self.buffer[..n]),
+                Poll::Ready(Ok(n)) => {
+                    self.busy_poll.traffic(self.core.now);
+                    self.core.upstream_data(index, &self.buffer[..n]);
+                }
                 Poll::Ready(Err(error)) => self.lose_upstream(index, &error.to_string()),
             }
             self.settle();

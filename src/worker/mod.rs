@@ -54,6 +54,8 @@ pub struct WorkerParts {
     pub refresh: Arc<Notify>,
     /// Bound on connecting to a node.
     pub connect_timeout: Duration,
+    /// How long the thread looks for further events before it sleeps; zero = not at all.
+    pub busy_poll: Duration,
     /// A client that is written nothing for this long while it does not read is closed.
     pub stall_timeout: Duration,
     /// Begin to stop: no new requests, clients are closed when answered.
