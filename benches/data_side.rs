@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dsproxy::cache::{BoxFuture, FillItem, Loaded, Miss, Observer, ReadThrough, ReadThroughOptions, Store};
+use dsproxy::cache::{Answer, BoxFuture, FillItem, Miss, Observer, ReadThrough, ReadThroughOptions, Store};
 use dsproxy::mapping::{MappingId, MappingSpec, Row, WriteMode};
 use dsproxy::source::SourceError;
 use dsproxy::writeback::{Observer as WriteObserver, Write, WriteBehind, WriteBehindOptions};
@@ -75,7 +75,7 @@ async fn loads() {
         };
         let runtime = Handle::current();
         let reads = ReadThrough::start(source, None, Arc::new(Nothing), counts.clone(), options, &runtime);
-        let ask = |n: usize| -> oneshot::Receiver<Vec<Loaded>> {
+        let ask = |n: usize| -> oneshot::Receiver<Vec<Answer>> {
             let (send, receive) = oneshot::channel();
             let keys = vec![(0, Bytes::from(format!("u:{n}")))];
             reads.load(Miss {

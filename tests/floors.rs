@@ -27,7 +27,7 @@ const BESIDE: &[(&str, &[&str])] = &[("embedded", &["resp"])];
 const LONG: usize = 400;
 const TOO_LONG: usize = 450;
 /// Files that are longer for now, and the length at which that ends. Only ever take from this list.
-const STILL_TOO_LONG: &[(&str, usize)] = &[("metrics/worker.rs", 520)];
+const STILL_TOO_LONG: &[(&str, usize)] = &[("metrics/worker.rs", 470)];
 
 struct File {
     path: PathBuf,

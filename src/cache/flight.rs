@@ -10,9 +10,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use super::Loaded;
 use super::landed::Landed;
 use super::ticket::Ticket;
+use super::{Answer, Loaded};
+use crate::cluster::Served;
 use crate::mapping::OrderKey;
 use crate::source::LoadedRow;
 
@@ -50,21 +51,21 @@ impl Flight {
         self.lock().iter().all(|waiter| waiter.ticket.is_done())
     }
 
-    /// Answers everybody who waits now.
-    pub(super) fn answer(&self, outcome: &Outcome) {
+    /// Answers everybody who waits now; what the database said is `served` so.
+    pub(super) fn answer(&self, outcome: &Outcome, served: Served) {
         let waiters = std::mem::take(&mut *self.lock());
         for waiter in waiters {
-            let loaded = match (outcome, waiter.floor) {
+            let answer = match (outcome, waiter.floor) {
                 (Ok(Some(row)), Some((_, floor))) if row.order.is_some_and(|order| order > floor) => {
-                    Loaded::Value(row.value.clone())
+                    Loaded::Value(row.value.clone()).served(served)
                 }
                 // Without the database the newest row we know of is the best answer there is.
-                (_, Some((value, _))) => Loaded::Value(value),
-                (Ok(Some(row)), None) => Loaded::Value(row.value.clone()),
-                (Ok(None), None) => Loaded::Absent,
-                (Err(text), None) => Loaded::Failed(text.clone()),
+                (_, Some((value, _))) => Loaded::Value(value).served(Served::Dirty),
+                (Ok(Some(row)), None) => Loaded::Value(row.value.clone()).served(served),
+                (Ok(None), None) => Loaded::Absent.served(served),
+                (Err(text), None) => Answer::failed(text.as_str()),
             };
-            waiter.ticket.answer(waiter.at, loaded);
+            waiter.ticket.answer(waiter.at, answer);
         }
     }
 }

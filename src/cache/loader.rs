@@ -10,7 +10,8 @@ use tracing::warn;
 
 use super::flight::{Batch, Outcome, Waiter};
 use super::ticket::Ticket;
-use super::{FillItem, Loaded, Shared};
+use super::{Answer, FillItem, Loaded, Shared};
+use crate::cluster::Served;
 use crate::mapping::{MappingId, Match};
 use crate::source::{LoadedRow, SourceError, spread};
 use crate::writeback::Pending;
@@ -25,7 +26,7 @@ pub(super) fn join<'k>(
 ) {
     let Some(flights) = shared.flights.get(usize::from(mapping)) else {
         return keys.for_each(|(at, _)| {
-            ticket.answer(at, Loaded::Failed(format!("ERR there is no mapping {mapping}")))
+            ticket.answer(at, Answer::failed(format!("ERR there is no mapping {mapping}")))
         });
     };
     let (mut new, mut ready, mut count) = (Batch::new(), Vec::new(), 0);
@@ -39,18 +40,18 @@ pub(super) fn join<'k>(
             None => None,
             Some(Pending::Newest(value, order)) => Some((value, order)),
             Some(Pending::Value(value)) => {
-                ready.push((at, Loaded::Value(value)));
+                ready.push((at, Loaded::Value(value).served(Served::Dirty)));
                 continue;
             }
             Some(Pending::Deleted) => {
-                ready.push((at, Loaded::Absent));
+                ready.push((at, Loaded::Absent.served(Served::Dirty)));
                 continue;
             }
         };
         if floor.is_none()
             && let Some(value) = inner.landed.find(key, asked)
         {
-            ready.push((at, value.map_or(Loaded::Absent, Loaded::Value)));
+            ready.push((at, value.map_or(Loaded::Absent, Loaded::Value).served(Served::Miss)));
             continue;
         }
         inner.join(key, Waiter { ticket: ticket.clone(), at, floor }, &mut new);
@@ -65,7 +66,7 @@ pub(super) fn join<'k>(
         let task = shared.stop.clone().run_until_cancelled_owned(run(shared.clone(), mapping));
         shared.tasks.spawn_on(task, &shared.runtime);
     }
-    ready.into_iter().for_each(|(at, loaded)| ticket.answer(at, loaded));
+    ready.into_iter().for_each(|(at, answer)| ticket.answer(at, answer));
 }
 
 /// Keeps the count of loaders right, however one ends.
@@ -138,7 +139,10 @@ async fn query(shared: &Shared, mapping: MappingId, batch: &Batch) -> Vec<Outcom
 /// Fills the cache, then answers: a client that reads again after its reply finds the value there.
 async fn land(airborne: Airborne, outcomes: Vec<Outcome>) {
     let Airborne { shared, mapping, batch } = &airborne;
-    let answer = || batch.iter().zip(&outcomes).for_each(|((_, flight), outcome)| flight.answer(outcome));
+    let cached = shared.source.mappings().get(*mapping).is_some_and(|m| m.cache);
+    let served = if cached { Served::Miss } else { Served::Bypass };
+    let answer =
+        || batch.iter().zip(&outcomes).for_each(|((_, flight), outcome)| flight.answer(outcome, served));
     let (items, filled) = fills(shared, *mapping, batch, &outcomes);
     if !items.is_empty() {
         let count = items.len();

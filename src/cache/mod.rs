@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cluster::Served;
 use crate::mapping::MappingId;
 use crate::source::{Source, SourceError};
 use crate::writeback::WriteBehind;
@@ -32,10 +33,35 @@ use ticket::{Tickets, Waiting};
 pub enum Loaded {
     /// Its value.
     Value(Bytes),
+    /// Its fields and their values, of a `hash` mapping; never empty.
+    Hash(Vec<(Bytes, Bytes)>),
     /// There is no row.
     Absent,
     /// It is not known whether there is one; an error text with its code (`ERR ...`).
     Failed(String),
+}
+
+/// The answer for one key, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What there is to say.
+    pub loaded: Loaded,
+    /// Where that was found.
+    pub served: Served,
+}
+
+impl Answer {
+    /// It is not known what there is; `text` begins with an error's code.
+    pub fn failed(text: impl Into<String>) -> Self {
+        Self { loaded: Loaded::Failed(text.into()), served: Served::Miss }
+    }
+}
+
+impl Loaded {
+    /// The answer of which it is known where it was found.
+    pub fn served(self, served: Served) -> Answer {
+        Answer { loaded: self, served }
+    }
 }
 
 /// Keys that a client asked for and the cache did not have.
@@ -46,7 +72,7 @@ pub struct Miss {
     pub asked: Instant,
     /// Called once, with an answer per key in their order: at the latest after the timeout, from any thread, possibly
     /// before `load` returns. Must not block.
-    pub reply: Box<dyn FnOnce(Vec<Loaded>) + Send>,
+    pub reply: Box<dyn FnOnce(Vec<Answer>) + Send>,
 }
 
 /// A value to be stored in the cache.
@@ -172,13 +198,13 @@ impl ReadThrough {
     pub fn load(&self, miss: Miss) {
         let shared = &self.shared;
         if shared.stop.is_cancelled() {
-            let text = Loaded::Failed("ERR the proxy is shutting down".into());
+            let text = Answer::failed("ERR the proxy is shutting down");
             return (miss.reply)(vec![text; miss.keys.len()]);
         }
         let Some(places) = shared.waiting.take(miss.keys.len()) else {
             let text =
                 format!("ERR read-through is overloaded: {} keys wait already", shared.waiting.limit());
-            return (miss.reply)(vec![Loaded::Failed(text); miss.keys.len()]);
+            return (miss.reply)(vec![Answer::failed(text); miss.keys.len()]);
         };
         let ticket = shared.tickets.issue(miss.keys.len(), miss.reply, places);
         // One visit per mapping, with all its keys, so that they land in one query. Mostly there is one mapping.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::Loaded;
+use super::Answer;
 
-type Reply = Box<dyn FnOnce(Vec<Loaded>) + Send>;
+type Reply = Box<dyn FnOnce(Vec<Answer>) + Send>;
 
 /// Counts the keys that wait, against a limit.
 pub(super) struct Waiting {
@@ -65,7 +65,7 @@ pub(super) struct Ticket {
 }
 
 struct State {
-    answers: Vec<Option<Loaded>>,
+    answers: Vec<Option<Answer>>,
     missing: usize,
     open: Option<(Reply, Places)>,
 }
@@ -76,10 +76,10 @@ impl Ticket {
     }
 
     /// The answer of the key at position `at`. The last one sends the reply.
-    pub(super) fn answer(&self, at: usize, loaded: Loaded) {
+    pub(super) fn answer(&self, at: usize, answer: Answer) {
         let mut state = self.lock();
         let Some(slot) = state.answers.get_mut(at).filter(|slot| slot.is_none()) else { return };
-        *slot = Some(loaded);
+        *slot = Some(answer);
         state.missing -= 1;
         if state.missing == 0 {
             finish(state, "");
@@ -102,7 +102,7 @@ fn finish(mut state: MutexGuard<'_, State>, why: &str) {
     let answers = std::mem::take(&mut state.answers);
     drop(state);
     drop(places);
-    reply(answers.into_iter().map(|a| a.unwrap_or_else(|| Loaded::Failed(why.to_owned()))).collect());
+    reply(answers.into_iter().map(|a| a.unwrap_or_else(|| Answer::failed(why))).collect());
 }
 
 impl Drop for Ticket {

@@ -2,6 +2,8 @@
 //!
 //! Must not know: who runs the command (a worker takes the calls off the channel).
 
+pub use crate::metrics::Served;
+
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,8 +26,8 @@ pub struct Call {
     pub origin: Origin,
     /// One RESP request.
     pub request: Vec<u8>,
-    /// Where the raw RESP2 reply goes. Dropping it abandons the call.
-    pub reply: oneshot::Sender<Bytes>,
+    /// Where the raw RESP2 reply goes, with where its mapped keys were found. Dropping it abandons the call.
+    pub reply: oneshot::Sender<(Bytes, Served)>,
 }
 
 /// Why a call got no reply.
@@ -58,6 +60,19 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] when no worker took it.
     pub async fn call(&self, origin: Origin, request: Vec<u8>) -> Result<Bytes, GatewayError> {
+        Ok(self.call_served(origin, request).await?.0)
+    }
+
+    /// The same, and where the answer came from: of a read of mapped keys the longest way that one of them came; of
+    /// any other command [`Served::Bypass`].
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_served(
+        &self,
+        origin: Origin,
+        request: Vec<u8>,
+    ) -> Result<(Bytes, Served), GatewayError> {
         let (reply, answer) = oneshot::channel();
         self.send(Call { origin, request, reply })?;
         answer.await.map_err(|_| GatewayError::Closed)

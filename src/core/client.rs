@@ -7,6 +7,7 @@ use super::gather::Gather;
 use super::pubsub::Subscriber;
 use super::session::Session;
 use super::transaction::Transaction;
+use crate::cluster::Served;
 use crate::resp::RequestScanner;
 use std::collections::VecDeque;
 
@@ -128,6 +129,8 @@ pub struct Client {
     pub transaction: Option<Box<Transaction>>,
     /// The connection that watches keys for it.
     pub watch: Option<Watch>,
+    /// Of a call: where the mapped keys that it reads were found.
+    pub served: Option<Served>,
     slots: VecDeque<Slot>,
     head: u32,
     /// Bytes of replies whose turn has not come.
@@ -158,10 +161,16 @@ impl Client {
             gone: false,
             transaction: None,
             watch: None,
+            served: None,
             slots: VecDeque::new(),
             head: 0,
             held: 0,
         }
+    }
+
+    /// A mapped key of the request was found there.
+    pub fn note_served(&mut self, served: Served) {
+        self.served = self.served.max(Some(served));
     }
 
     /// Requests whose reply is not in `out` yet.

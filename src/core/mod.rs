@@ -41,7 +41,7 @@ pub use process::Process;
 pub use pubsub::Registry as PubSubRegistry;
 pub use scripts::ScriptStore;
 
-use crate::cluster::{Link, Topology, Upstream};
+use crate::cluster::{Link, Served, Topology, Upstream};
 use crate::command::Command;
 use crate::metrics::worker::WorkerStats;
 use crate::resp::{RequestLimits, RequestScanner};
@@ -294,15 +294,16 @@ impl Core {
         self.stats.closed.add(1);
     }
 
-    /// For calls of the program: the whole reply once it is complete.
-    pub fn take_reply(&mut self, key: ClientKey) -> Option<Vec<u8>> {
+    /// For calls of the program: the whole reply once it is complete, and where its mapped keys were found.
+    pub fn take_reply(&mut self, key: ClientKey) -> Option<(Vec<u8>, Served)> {
         let client = self.client_mut(key)?;
         if client.inflight() > 0 || client.unwritten() == 0 {
             return None;
         }
         let reply = std::mem::take(&mut client.out);
+        let served = client.served.unwrap_or(Served::Bypass);
         self.remove_client(key);
-        Some(reply)
+        Some((reply, served))
     }
 
     /// Keys of all clients that are sockets.

@@ -10,6 +10,7 @@ mod http;
 mod mapping;
 mod process;
 mod queue;
+mod served;
 pub mod worker;
 
 use std::time::Instant;
@@ -24,6 +25,7 @@ pub use http::HttpMetrics;
 pub use mapping::{MappingMetrics, QueryKind};
 pub use process::Usage;
 pub use queue::{QueueCollector, QueueDepth};
+pub use served::Served;
 
 use mapping::DatabaseFamilies;
 use process::ProcessCollector;

@@ -2,7 +2,10 @@
 //!
 //! Must not know: commands, nodes or mappings beyond their labels.
 
+mod mapped;
+
 pub use super::cell::Cell;
+pub use mapped::MappingCells;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily};
@@ -61,15 +64,6 @@ pub struct CommandCells {
     pub error: Cell,
     /// Time from dispatch to reply, in microseconds; of commands that were forwarded.
     pub us: Cell,
-}
-
-/// Counters of one mapping.
-#[derive(Debug, Default)]
-pub struct MappingCells {
-    /// Reads that the cluster answered with a value.
-    pub hits: Cell,
-    /// Reads that the cluster answered with nil.
-    pub misses: Cell,
 }
 
 /// Counters of one upstream node.
@@ -230,31 +224,6 @@ impl WorkerCollector {
             samples,
             proto::MetricType::COUNTER,
         )
-    }
-
-    fn hits_and_misses(&self, families: &mut Vec<MetricFamily>) {
-        type Part = (&'static str, &'static str, fn(&MappingCells) -> &Cell);
-        let parts: [Part; 2] = [
-            ("cache_hits_total", "Total cache hits by key.", |m| &m.hits),
-            ("cache_misses_total", "Total cache misses by key.", |m| &m.misses),
-        ];
-        let mut requests = Vec::new();
-        for (name, help, cell) in parts {
-            let mut samples = Vec::new();
-            for (index, labels) in self.mappings.iter().enumerate() {
-                let count = self.sum(|w| w.mappings.get(index).map_or(0, |m| cell(m).get()));
-                samples.push(counter(&[("key", &labels.key), ("mapping", &labels.name)], count));
-                let result = if name == "cache_hits_total" { "hit" } else { "miss" };
-                requests.push(counter(&[("mapping", &labels.name), ("result", result)], count));
-            }
-            families.push(family(name, help, samples, proto::MetricType::COUNTER));
-        }
-        families.push(family(
-            "dsproxy_cache_requests_total",
-            "Reads of mapped keys, by mapping and by what the cluster answered.",
-            requests,
-            proto::MetricType::COUNTER,
-        ));
     }
 
     fn latencies(&self) -> MetricFamily {

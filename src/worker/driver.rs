@@ -11,7 +11,7 @@ mod due;
 
 use super::sockets::Socket;
 use super::{Connection, WorkerParts};
-use crate::cluster::{Call, Origin};
+use crate::cluster::{Call, Origin, Served};
 use crate::core::{ClientKey, Core, Kind, Process};
 use busy_poll::BusyPoll;
 use bytes::Bytes;
@@ -38,7 +38,7 @@ struct Worker {
     core: Core,
     clients: Vec<Option<(ClientKey, Socket)>>,
     upstreams: Vec<Option<Socket>>,
-    calls: HashMap<u32, oneshot::Sender<Bytes>>,
+    calls: HashMap<u32, oneshot::Sender<(Bytes, Served)>>,
     buffer: Vec<u8>,
     started: Instant,
     flusher: Waker,
@@ -340,9 +340,9 @@ impl Worker {
     /// Writes a client's replies, and closes it when it is done.
     #[inline]
     fn write_client(&mut self, key: ClientKey) {
-        if let Some(reply) = self.calls.get(&key.serial).and_then(|_| self.core.take_reply(key)) {
+        if let Some((reply, served)) = self.calls.get(&key.serial).and_then(|_| self.core.take_reply(key)) {
             if let Some(waiting) = self.calls.remove(&key.serial) {
-                let _ = waiting.send(reply.into());
+                let _ = waiting.send((reply.into(), served));
             }
             return;
         }

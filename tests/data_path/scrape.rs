@@ -136,3 +136,21 @@ fn the_page_is_prometheus_text_with_every_promised_family() {
         assert_eq!(bed.proxy.metric(&name), value, "{name}");
     }
 }
+
+#[test]
+fn each_key_read_is_counted_by_where_its_answer_came_from() {
+    let more = "[[mapping]]\nname = \"off\"\nkey = \"PREFIXoff:{id}\"\ntable = \"users\"\nid = \"bigint\"\ncache = \"off\"\n";
+    let bed = Bed::start(&format!("{NO_CLOCK}{more}"));
+    let served = |mapping: &str, served: &str| {
+        bed.proxy.metric(&format!("dsproxy_mapped_reads_total{{mapping=\"{mapping}\",served=\"{served}\"}}"))
+    };
+    bed.get("user:1");
+    bed.get("user:1");
+    bed.run(&["MGET", "@user:1", "@user:2", "@user:3", "@plain"]);
+    bed.run(&["DEL", "@user:4"]);
+    bed.run(&["GET", "@user:4"]);
+    bed.run(&["GET", "@off:1"]);
+    let counts = ["hit", "miss", "dirty", "bypass", "near", "stale"].map(|s| served("user", s));
+    assert_eq!(counts, [2.0, 3.0, 1.0, 0.0, 0.0, 0.0]);
+    assert_eq!((served("off", "bypass"), served("off", "miss")), (1.0, 0.0));
+}

@@ -124,7 +124,7 @@ impl Bench {
         self.reads.load(Miss {
             keys,
             asked: std::time::Instant::now(),
-            reply: Box::new(move |answers| drop(send.send(answers))),
+            reply: Box::new(move |answers| drop(send.send(answers.into_iter().map(|a| a.loaded).collect()))),
         });
         receive
     }
@@ -349,7 +349,9 @@ async fn too_many_waiters_are_refused_and_a_dead_loader_strands_nobody() {
     reads.load(Miss {
         keys,
         asked: std::time::Instant::now(),
-        reply: Box::new(move |answers| drop(send.send(answers))),
+        reply: Box::new(move |answers| {
+            drop(send.send(answers.into_iter().map(|a| a.loaded).collect::<Vec<_>>()))
+        }),
     });
     loads_waiting(&pg, 1).await;
     runtime.shutdown_background();

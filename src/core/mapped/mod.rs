@@ -10,8 +10,8 @@ mod write;
 use super::gather::MappedKey;
 use super::run::Hook;
 use super::{ClientKey, Core, Kind};
-use crate::cache::{Loaded, ReadThrough};
-use crate::cluster::Entry;
+use crate::cache::{Answer, ReadThrough};
+use crate::cluster::{Entry, Served};
 use crate::command::Command;
 use crate::mapping::{Bound, Match};
 use crate::resp::Args;
@@ -40,7 +40,8 @@ pub struct DataSide {
 pub struct Loads {
     client: ClientKey,
     seq: u32,
-    results: Vec<Loaded>,
+    /// By key: the mapping and the answer.
+    results: Vec<(u16, Answer)>,
 }
 
 /// How a split command treats its mapped keys.
@@ -88,7 +89,7 @@ impl Core {
         if command.name == "get" {
             let mapping = data.source.mappings().find_id(args.get(1).unwrap_or_default());
             return Hook::Plain(match mapping {
-                Some(mapping) if !self.is_internal(index) => mapping,
+                Some(mapping) if self.reads_through(index) => mapping,
                 _ => Entry::UNMAPPED,
             });
         }
@@ -100,6 +101,15 @@ impl Core {
 
     fn is_internal(&self, index: usize) -> bool {
         self.clients.get(index).is_some_and(|client| client.kind == Kind::Internal)
+    }
+
+    /// False for the proxy's own commands. For a call, its answer is a hit until something else becomes of it.
+    fn reads_through(&mut self, index: usize) -> bool {
+        let Some(client) = self.clients.get_mut(index) else { return false };
+        if client.kind == Kind::Call {
+            client.note_served(Served::Hit);
+        }
+        client.kind != Kind::Internal
     }
 
     fn mapping_name(&self, mapping: u16) -> String {
@@ -132,6 +142,14 @@ impl Core {
         if self.is_internal(index) || keys().all(|key| mappings.find_id(key).is_none()) {
             return Some(Split::Plain);
         }
+        if command.name == "mget"
+            && let Some(client) = self.clients.get_mut(index)
+        {
+            client.note_served(Served::Hit);
+        }
+        let Some(data) = &self.data else { return Some(Split::Plain) };
+        let mappings = data.source.mappings();
+        let keys = || (1..args.len()).step_by(step).map(|at| args.get(at).unwrap_or_default());
         let verdict = match command.name {
             "mget" => Ok(Split::Reads(
                 keys()

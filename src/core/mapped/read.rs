@@ -3,9 +3,9 @@
 //! Must not know: the database, how a row is loaded.
 
 use super::super::client::Slot;
-use super::super::{ClientKey, Core, Route, recycle};
+use super::super::{ClientKey, Core, Kind, Route, recycle};
 use super::Loads;
-use crate::cache::{Loaded, Miss};
+use crate::cache::{Answer, Loaded, Miss};
 use crate::cluster::{Entry, Owner};
 use crate::resp::{Args, RequestLimits, RequestScanner, push_bulk, push_error, push_nil};
 use bytes::Bytes;
@@ -62,35 +62,50 @@ impl Core {
             }
         }
         let loads = data.loads.clone();
+        let mappings: Vec<u16> = keys.iter().map(|(mapping, _)| *mapping).collect();
         let now = Instant::now();
         let age = Duration::from_micros(self.now.saturating_sub(asked));
         data.reads.load(Miss {
             keys,
             asked: now.checked_sub(age).unwrap_or(now),
             // The receiver is gone only when the worker has stopped: then nobody waits.
-            reply: Box::new(move |results| {
+            reply: Box::new(move |answers| {
+                let results = mappings.into_iter().zip(answers).collect();
                 let _ = loads.send(Loads { client, seq, results });
             }),
         });
         true
     }
 
+    /// Counts where the answers of a load came from.
+    fn count_served(&self, results: &[(u16, Answer)]) {
+        for (mapping, answer) in results {
+            if let Some(cells) = self.stats.mappings.get(usize::from(*mapping)) {
+                cells.served[answer.served as usize].add(1);
+            }
+        }
+    }
+
     /// A load has ended: answers the client that waits for it.
     pub fn loaded(&mut self, loads: Loads) {
         let Loads { client: key, seq, results } = loads;
+        self.count_served(&results);
         let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
             return;
         };
+        if client.kind == Kind::Call {
+            results.iter().for_each(|(_, answer)| client.note_served(answer.served));
+        }
         let protocol = client.session.protocol;
         let mut reply = self.spare.pop().unwrap_or_default();
         match client.slot_mut(seq) {
             Some(Slot::Waiting(_)) => {
-                if let Some(result) = results.first() {
-                    push_loaded(&mut reply, result, protocol);
+                if let Some((_, answer)) = results.first() {
+                    push_loaded(&mut reply, &answer.loaded, protocol);
                 }
             }
             Some(Slot::Gathering(_, gather)) => {
-                gather.fill(&results, |out, result| push_loaded(out, result, protocol));
+                gather.fill(&results, |out, (_, answer)| push_loaded(out, &answer.loaded, protocol));
                 gather.finish(&mut reply, protocol);
             }
             Some(Slot::Ready(_)) | None => return,
@@ -100,10 +115,14 @@ impl Core {
     }
 }
 
+/// What Redis says of a command on a value of another kind.
+const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+
 /// One loaded value as a reply.
 fn push_loaded(out: &mut Vec<u8>, result: &Loaded, protocol: u8) {
     match result {
         Loaded::Value(value) => push_bulk(out, value),
+        Loaded::Hash(_) => push_error(out, WRONG_TYPE),
         Loaded::Absent => push_nil(out, protocol),
         Loaded::Failed(text) => push_error(out, text),
     }
