@@ -1,6 +1,6 @@
 # The targets a newcomer needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench setup-test build run test conformance lint bench fuzz clean clean-data
+.PHONY: help setup setup-bench setup-test build run test test-clients conformance lint bench fuzz clean clean-data
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `dsproxy dev`, as in: make run ARGS="--help"
@@ -37,6 +37,13 @@ test: setup-test ## Run all tests against real servers
 		set -x; cargo test --locked --lib --bins --tests $(TESTS); \
 	fi
 	cargo test --locked --doc --quiet
+
+test-clients: setup-test ## Run redis-py, ioredis, node-redis, redis-rs and fred against the proxy
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -x; cargo nextest run --locked -E 'binary(clients)'; \
+	else \
+		set -x; cargo test --locked --test clients; \
+	fi
 
 conformance: setup ## Run the public compatibility suite, where CONFORMANCE is its folder
 	@if [ -f "$(CONFORMANCE)/run.py" ]; then \

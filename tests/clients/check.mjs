@@ -6,10 +6,17 @@ const colon = address.lastIndexOf(":");
 export const host = address.slice(0, colon);
 export const port = Number(address.slice(colon + 1));
 
+// Keys of one run: some over all slots, and any number that share one.
 export function data(client) {
   const prefix = `clients:${client}:${process.pid}`;
   const numbers = [...Array(30).keys()];
-  return { keys: numbers.map((n) => `${prefix}:${n}`), values: numbers.map((n) => `value-${n}`), missing: `${prefix}:missing` };
+  return {
+    prefix,
+    keys: numbers.map((n) => `${prefix}:${n}`),
+    values: numbers.map((n) => `value-${n}`),
+    missing: `${prefix}:missing`,
+    tagged: (name) => `{${prefix}}:${name}`,
+  };
 }
 
 export function fail(client, text) {
@@ -18,9 +25,15 @@ export function fail(client, text) {
 }
 
 export function expecter(client) {
-  process.on("uncaughtException", (error) => fail(client, error.message));
-  setTimeout(() => fail(client, "no end within 20 s"), 20_000).unref();
+  process.on("uncaughtException", (error) => fail(client, error.stack));
+  setTimeout(() => fail(client, "no end within 40 s"), 40_000).unref();
   return (what, got, wanted) => {
-    if (!isDeepStrictEqual(got, wanted)) fail(client, `${what}: got ${inspect(got)}, wanted ${inspect(wanted)}`);
+    if (!isDeepStrictEqual(got, wanted)) {
+      const at = new Error().stack.split("\n")[2]?.trim();
+      fail(client, `${what}: got ${inspect(got)}, wanted ${inspect(wanted)} (${at})`);
+    }
   };
 }
+
+// The next event of this name, or of the names; what it carries.
+export const next = (emitter, event) => new Promise((resolve) => emitter.once(event, (...args) => resolve(args)));
