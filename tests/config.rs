@@ -41,7 +41,10 @@ fn the_documents_are_up_to_date() {
     ] {
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::create_dir_all(top(path).parent().unwrap()).unwrap();
-            std::fs::write(top(path), &text).unwrap();
+            // Other tests read it at this moment: it must never be half a file.
+            let new = top(path).with_extension("new");
+            std::fs::write(&new, &text).unwrap();
+            std::fs::rename(&new, top(path)).unwrap();
         }
         let there = std::fs::read_to_string(top(path)).unwrap_or_default();
         assert!(
