@@ -10,6 +10,7 @@
 //! core         one thread's data path, without I/O: clients in order, plans, upstream replies, mapped keys
 //! cache        read-through: single flight, batched loads, fills       writeback  queues, overlay, batches
 //! cluster      topology, what was sent to a node, gateway              source     Postgres, migrations
+//! sidecar      the scripts beside mapped keys, as requests and replies (pure)
 //! mapping      keys <-> rows (pure)                                    command    the command table (pure)
 //! resp         codec      slot   CRC16 -> slot      config, health, metrics       leaf helpers
 //! ```
@@ -57,6 +58,7 @@ pub mod http;
 pub mod mapping;
 pub mod metrics;
 pub mod resp;
+pub mod sidecar;
 pub mod slot;
 pub mod source;
 pub mod worker;

@@ -15,6 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["cache"],
     &["writeback"],
     &["cluster", "source"],
+    &["sidecar"],
     &["mapping", "command"],
     &["slot", "config", "metrics", "health", "task"],
     &["resp"],

@@ -4,7 +4,7 @@
 
 use super::data::{self, Data};
 use super::{StartErrors, facade};
-use crate::cluster::{Call, Discovery, Gateway, UpstreamOptions};
+use crate::cluster::{Discovery, Gateway, Job, UpstreamOptions};
 use crate::command::{self, Command, ID_COUNT};
 use crate::config::{Config, Live, UpstreamMode};
 use crate::core::{About, Commons, CoreOptions, DataSide, Loads, Note, Process, ScriptStore, UpstreamAuth};
@@ -62,7 +62,7 @@ struct WorkerEnd {
 /// The worker's own ends of its channels.
 struct Inbox {
     connections: mpsc::Receiver<Connection>,
-    calls: mpsc::Receiver<Call>,
+    calls: mpsc::Receiver<Job>,
     loads: (mpsc::UnboundedSender<Loads>, mpsc::UnboundedReceiver<Loads>),
     notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     stats: Arc<WorkerStats>,

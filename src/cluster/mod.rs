@@ -9,6 +9,6 @@ mod topology;
 mod upstream;
 
 pub use discovery::{Discovery, DiscoveryError, UpstreamOptions};
-pub use gateway::{Call, Gateway, GatewayError, Origin, Served};
+pub use gateway::{Call, Calls, Gateway, GatewayError, Job, Origin, Served};
 pub use topology::{Node, NodeAddr, Topology, TopologyError, client_addr};
 pub use upstream::{Entry, Link, Lost, Owner, Upstream};

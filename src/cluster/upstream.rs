@@ -156,11 +156,11 @@ impl Upstream {
     }
 
     /// Queues handshake requests before everything else; only right after connecting.
-    pub fn push_handshake(&mut self, requests: &[Vec<u8>], at: u64, command: u16) {
+    pub fn push_handshake(&mut self, requests: &[Vec<u8>], owner: Owner, at: u64, command: u16) {
         for request in requests.iter().rev() {
             self.log.prepend(request);
             self.fifo.push_front(Entry {
-                owner: Owner::Handshake,
+                owner,
                 len: request.len() as u32,
                 at,
                 command,

@@ -23,6 +23,7 @@ impl Core {
     /// The driver has connected an upstream: shakes hands, then sends what waits.
     pub fn upstream_connected(&mut self, index: usize) {
         let steps = self.handshake(index);
+        let loads = if self.data.is_some() { self.scripts.own_loads() } else { Vec::new() };
         let now = self.now;
         let Some(upstream) = self.upstreams.get_mut(index) else { return };
         upstream.link = Link::Up;
@@ -30,7 +31,9 @@ impl Core {
             upstream.failures = 0;
         }
         upstream.heard_at = now;
-        upstream.push_handshake(&steps, now, NO_COMMAND);
+        // A node that refuses our scripts shows it when they are called.
+        upstream.push_handshake(&loads, Owner::Nobody, now, NO_COMMAND);
+        upstream.push_handshake(&steps, Owner::Handshake, now, NO_COMMAND);
         self.cells(index).connects.add(1);
         self.mark_dirty(index);
         self.hub_connected(index);

@@ -21,6 +21,8 @@ type Hash = [u8; 20];
 #[derive(Debug)]
 pub struct ScriptStore {
     most_bytes: usize,
+    /// The proxy's own: never forgotten, whatever clients do.
+    own: FxHashMap<Hash, Arc<[u8]>>,
     kept: Mutex<Kept>,
     /// How often it was emptied.
     flushes: AtomicU64,
@@ -39,7 +41,10 @@ const OVERHEAD: usize = 200;
 impl ScriptStore {
     /// A store of at most `most_bytes` bytes; with 0 it keeps nothing.
     pub fn new(most_bytes: usize) -> Self {
-        Self { most_bytes, kept: Mutex::default(), flushes: AtomicU64::new(0) }
+        let own = crate::sidecar::scripts().into_iter();
+        let own =
+            own.map(|script| (Sha1::digest(script.body).into(), script.body.as_bytes().into())).collect();
+        Self { most_bytes, own, kept: Mutex::default(), flushes: AtomicU64::new(0) }
     }
 
     fn add(&self, body: &[u8]) {
@@ -69,7 +74,8 @@ impl ScriptStore {
     }
 
     fn get(&self, hash: &Hash) -> Option<Arc<[u8]>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).bodies.get(hash).cloned()
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner).bodies.get(hash).cloned();
+        self.own.get(hash).cloned().or_else(kept)
     }
 }
 
@@ -110,6 +116,11 @@ impl Scripts {
         }
     }
 
+    /// A `SCRIPT LOAD` of each of the proxy's own scripts, for a new connection.
+    pub fn own_loads(&self) -> Vec<Vec<u8>> {
+        self.store.own.values().map(|body| load(body)).collect()
+    }
+
     /// The `EVAL` that this `EVALSHA` stands for, if the body is known.
     pub fn spell_out(&self, request: &[u8]) -> Option<Vec<u8>> {
         let mut scanner = RequestScanner::default();
@@ -145,10 +156,13 @@ impl super::Core {
 pub(super) fn load_of(eval: &[u8]) -> Option<Vec<u8>> {
     let mut scanner = RequestScanner::default();
     let Ok(Scan::Complete(_)) = scanner.scan(eval, &RequestLimits::default()) else { return None };
-    let body = Args::new(eval, scanner.spans()).get(1)?;
+    Args::new(eval, scanner.spans()).get(1).map(load)
+}
+
+fn load(body: &[u8]) -> Vec<u8> {
     let mut load = Vec::with_capacity(body.len() + 64);
     crate::resp::push_command(&mut load, [&b"SCRIPT"[..], b"LOAD", body]);
-    Some(load)
+    load
 }
 
 fn unhex(text: &[u8]) -> Option<Hash> {

@@ -7,14 +7,14 @@
 //! and written once per node by the flusher task, which is queued behind them.
 
 mod busy_poll;
+mod calls;
 mod due;
 
 use super::sockets::Socket;
 use super::{Connection, WorkerParts};
-use crate::cluster::{Call, Origin, Served};
 use crate::core::{ClientKey, Core, Kind, Process};
 use busy_poll::BusyPoll;
-use bytes::Bytes;
+use calls::Waiting;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 /// Size of the one read buffer of a thread, in bytes.
 const READ_BUFFER: usize = 64 << 10;
@@ -38,7 +38,7 @@ struct Worker {
     core: Core,
     clients: Vec<Option<(ClientKey, Socket)>>,
     upstreams: Vec<Option<Socket>>,
-    calls: HashMap<u32, oneshot::Sender<(Bytes, Served)>>,
+    calls: HashMap<u32, Waiting>,
     buffer: Vec<u8>,
     started: Instant,
     flusher: Waker,
@@ -90,7 +90,7 @@ pub(super) async fn run(mut parts: WorkerParts) {
                 shared.borrow_mut().drain();
             }
             Some(connection) = parts.connections.recv() => accept(&shared, connection),
-            Some(call) = parts.calls.recv() => shared.borrow_mut().call(call),
+            Some(job) = parts.calls.recv() => shared.borrow_mut().job(job),
             Some(note) = parts.notes.recv() => {
                 let mut worker = shared.borrow_mut();
                 worker.clock();
@@ -342,7 +342,7 @@ impl Worker {
     fn write_client(&mut self, key: ClientKey) {
         if let Some((reply, served)) = self.calls.get(&key.serial).and_then(|_| self.core.take_reply(key)) {
             if let Some(waiting) = self.calls.remove(&key.serial) {
-                let _ = waiting.send((reply.into(), served));
+                waiting.answer(reply.into(), served);
             }
             return;
         }
@@ -405,19 +405,6 @@ impl Worker {
                 self.lose_upstream(index, &error.to_string());
             }
         }
-    }
-
-    /// A command of the program itself.
-    fn call(&mut self, call: Call) {
-        self.clock();
-        let kind = match call.origin {
-            Origin::Client => Kind::Call,
-            Origin::Internal => Kind::Internal,
-        };
-        let key = self.core.add_client(kind, None);
-        self.calls.insert(key.serial, call.reply);
-        self.core.client_data(key, &call.request);
-        self.settle();
     }
 
     fn drain(&mut self) {

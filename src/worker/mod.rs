@@ -8,7 +8,7 @@ mod sockets;
 
 pub use listener::{Acceptor, ListenError, bind};
 
-use crate::cluster::{Call, Topology};
+use crate::cluster::{Job, Topology};
 use crate::core::{Commons, CoreOptions, DataSide, Loads, Note};
 use crate::metrics::worker::WorkerStats;
 use std::net::{SocketAddr, TcpStream};
@@ -43,7 +43,7 @@ pub struct WorkerParts {
     /// New clients.
     pub connections: mpsc::Receiver<Connection>,
     /// Commands of the program itself.
-    pub calls: mpsc::Receiver<Call>,
+    pub calls: mpsc::Receiver<Job>,
     /// Results of loads.
     pub loads: mpsc::UnboundedReceiver<Loads>,
     /// What the other workers ask and answer.

@@ -1,0 +1,11 @@
+-- ARGV: life of a tombstone (ms, 0 = none)
+local tombstone = tonumber(ARGV[1])
+redis.call('HDEL', side, 'l', 'le', 'n')
+if tombstone > 0 then
+  pcall(redis.call, 'HSET', side, 't', int(now + math.max(tombstone, ahead('t'))))
+end
+-- A dirty entry is newer than the row that it will become: it stays.
+local dropped = 0
+if not s.d then dropped = redis.call('DEL', entry) end
+keep()
+return {s.d and 'dirty' or 'dropped', version, int(dropped)}

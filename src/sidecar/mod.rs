@@ -1,0 +1,115 @@
+//! The sidecar of a mapped key: the bookkeeping that keeps cache and database in step, as requests and replies.
+//!
+//! Must not know: connections, who asks, what a row is.
+//!
+//! A mapped key K holds its value as plain Redis would, so a hit is a plain `GET`. Everything else stands beside it in a
+//! small hash `dsproxy:{tag}:m:K` in the same slot, and only the scripts here touch the two together:
+//!
+//! | field | meaning |
+//! | --- | --- |
+//! | `v` | version of the newest write that was applied (decimal) |
+//! | `d` | dirty, not in the database yet: `p` put, `x` deleted, `a` a row was appended |
+//! | `l`, `le` | token of the lease and its end (ms); `!token`: its holder may not store |
+//! | `n` | end of the negative marker: until then there is no row |
+//! | `t` | end of the tombstone: until then nothing is stored that comes from a source that may lag |
+//! | `w`, `we` | token of a write-through under way and its end; `*`: several at once, none may store |
+//! | `f` | when the entry was filled |
+//! | `g` | generation of a list when it was filled |
+//!
+//! Times are milliseconds of the node's clock. A dirty sidecar does not expire; any other goes 60 s after the last thing in
+//! it that ends.
+
+mod generation;
+mod reply;
+mod request;
+mod script;
+mod tags;
+
+pub use generation::{current_generation, generation_key, new_generation};
+pub use reply::{
+    Applied, Ended, Fault, Filled, Flushed, Invalidated, Leased, Refusal, parse_applied, parse_begun,
+    parse_ended, parse_filled, parse_flushed, parse_invalidated, parse_leased,
+};
+pub use request::{
+    Change, Committed, Fill, apply, begin_through, end_through, fill, flushed, invalidate, lease, release,
+};
+pub use script::{Script, scripts};
+pub use tags::tag;
+
+use crate::mapping::RESERVED_PREFIX;
+use crate::slot::slot;
+use bytes::Bytes;
+use std::fmt;
+
+/// Position of a write in time: of two writes of a key the one with the higher version is the newer. 0: none.
+pub type Version = u64;
+
+/// How long a sidecar outlives the last thing in it that ends, in milliseconds.
+pub const KEPT_MS: u64 = 60_000;
+
+/// The value of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A string.
+    Text(Bytes),
+    /// The fields of a hash.
+    Hash(Vec<(Bytes, Bytes)>),
+}
+
+impl Value {
+    /// About its size in memory, in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Hash(fields) => fields.iter().map(|(name, value)| name.len() + value.len() + 16).sum(),
+        }
+    }
+}
+
+/// Says who holds a lease or writes through: 128 random bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(u128);
+
+impl Token {
+    /// A token that nobody else has.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Name of the sidecar of `key`.
+pub fn sidecar_key(key: &[u8]) -> Vec<u8> {
+    reserved(slot(key), b":m:", key)
+}
+
+/// The key whose sidecar has this name.
+pub fn key_of_sidecar(name: &[u8]) -> Option<&[u8]> {
+    let inside = name.strip_prefix(RESERVED_PREFIX.as_bytes())?.strip_prefix(b"{")?;
+    inside.get(inside.iter().position(|byte| *byte == b'}')? + 1..)?.strip_prefix(b":m:")
+}
+
+fn reserved(slot: u16, kind: &[u8], name: &[u8]) -> Vec<u8> {
+    [RESERVED_PREFIX.as_bytes(), b"{", &tag(slot), b"}", kind, name].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sidecar_lives_in_the_slot_of_its_key() {
+        for key in [&b"user:1"[..], b"{a}b", b"", b"a{b", b"{}x", b"dsproxy:{x}:m:y"] {
+            let name = sidecar_key(key);
+            assert_eq!(slot(&name), slot(key));
+            assert_eq!(key_of_sidecar(&name), Some(key));
+        }
+        assert_eq!(key_of_sidecar(b"dsproxy:{abcd}:g:x"), None);
+        assert_eq!(key_of_sidecar(b"user:1"), None);
+    }
+}

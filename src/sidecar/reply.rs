@@ -1,0 +1,279 @@
+//! Reads the replies.
+//!
+//! Must not know: requests.
+
+use super::{Value, Version};
+use crate::resp::decode_reply;
+use bytes::Bytes;
+use redis_protocol::resp3::types::BytesFrame;
+use std::time::Duration;
+use thiserror::Error;
+
+/// A reply that is none of the script's.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Fault {
+    /// The node (or the proxy, about the node) answered with an error.
+    #[error("{0}")]
+    Error(String),
+    /// It makes no sense.
+    #[error("unexpected reply to a script of the proxy")]
+    Strange,
+}
+
+/// What the reader of a missing key may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leased {
+    /// Nothing is missing.
+    Present(Value),
+    /// The key holds something else than a mapping stores; its type.
+    Other(String),
+    /// There is no row.
+    Negative,
+    /// The row was deleted; the database does not know yet.
+    Deleted,
+    /// A write is on its way to the database, and its value is gone from the cache: the database has an older row.
+    Lost,
+    /// Another reader loads it; its lease ends after this time.
+    Wait(Duration),
+    /// Load it, and `fill`. Until the given time has passed, a source that may lag must not be asked.
+    Granted(Duration),
+}
+
+/// What became of a fill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// It is in the cache.
+    Stored,
+    /// It is not.
+    Refused(Refusal),
+}
+
+/// Why a fill was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The lease was lost: something was written or invalidated, or it ran out.
+    Lease,
+    /// A write is on its way to the database.
+    Dirty,
+    /// An invalidation forbids rows of sources that may lag.
+    Tombstone,
+    /// A write-through was under way when the lease was given.
+    Through,
+    /// A value is there.
+    Present,
+    /// The lease was only given back.
+    Released,
+}
+
+/// What became of an applied write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The cache holds it.
+    Applied,
+    /// The cache holds a write of this higher version; the clock must go past it.
+    Behind(Version),
+}
+
+/// What `flushed` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// That write: it is not dirty any more.
+    Cleared,
+    /// A newer write, of this version, which stays dirty.
+    Newer(Version),
+    /// An older one, or nothing: put right.
+    Repaired,
+}
+
+/// What became of the end of a write-through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As intended.
+    Done,
+    /// Others wrote the key meanwhile, or the outcome is unknown: the entry was dropped.
+    Dropped,
+}
+
+/// What an invalidation found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalidated {
+    /// Whether there was an entry, which is gone.
+    pub dropped: bool,
+    /// Whether a write is on its way to the database: then the entry stays.
+    pub dirty: bool,
+}
+
+/// A script's reply: its word, the sidecar's version, and more.
+struct Reply {
+    word: String,
+    version: Version,
+    more: Option<BytesFrame>,
+}
+
+fn read(reply: &[u8]) -> Result<Reply, Fault> {
+    let mut items = match decode_reply(reply).map_err(|_| Fault::Strange)? {
+        BytesFrame::Array { data, .. } => data.into_iter(),
+        BytesFrame::SimpleError { data, .. } => return Err(Fault::Error(data.to_string())),
+        _ => return Err(Fault::Strange),
+    };
+    let mut text = || items.next().as_ref().and_then(text).ok_or(Fault::Strange);
+    let (word, version) = (text()?, text()?.parse().map_err(|_| Fault::Strange)?);
+    Ok(Reply { word, version, more: items.next() })
+}
+
+fn bytes(frame: BytesFrame) -> Option<Bytes> {
+    match frame {
+        BytesFrame::BlobString { data, .. } | BytesFrame::SimpleString { data, .. } => Some(data),
+        _ => None,
+    }
+}
+
+fn text(frame: &BytesFrame) -> Option<String> {
+    bytes(frame.clone()).and_then(|data| String::from_utf8(data.to_vec()).ok())
+}
+
+impl Reply {
+    fn text(&self) -> Result<String, Fault> {
+        self.more.as_ref().and_then(text).ok_or(Fault::Strange)
+    }
+
+    fn millis(&self) -> Result<Duration, Fault> {
+        self.text()?.parse().map(Duration::from_millis).map_err(|_| Fault::Strange)
+    }
+
+    fn fields(self) -> Result<Vec<(Bytes, Bytes)>, Fault> {
+        let Some(BytesFrame::Array { data, .. }) = self.more else { return Err(Fault::Strange) };
+        let mut data = data.into_iter().map_while(bytes);
+        let mut fields = Vec::new();
+        while let (Some(name), Some(value)) = (data.next(), data.next()) {
+            fields.push((name, value));
+        }
+        Ok(fields)
+    }
+}
+
+/// Of `lease`, with the sidecar's version.
+///
+/// # Errors
+/// [`Fault`] when the script did not run.
+pub fn parse_leased(reply: &[u8]) -> Result<(Leased, Version), Fault> {
+    let reply = read(reply)?;
+    let version = reply.version;
+    let leased = match reply.word.as_str() {
+        "text" => Leased::Present(Value::Text(reply.more.and_then(bytes).ok_or(Fault::Strange)?)),
+        "hash" => Leased::Present(Value::Hash(reply.fields()?)),
+        "other" => Leased::Other(reply.text()?),
+        "negative" => Leased::Negative,
+        "deleted" => Leased::Deleted,
+        "lost" => Leased::Lost,
+        "wait" => Leased::Wait(reply.millis()?),
+        "granted" => Leased::Granted(reply.millis()?),
+        _ => return Err(Fault::Strange),
+    };
+    Ok((leased, version))
+}
+
+/// Of `fill` and `release`, with the sidecar's version.
+///
+/// # Errors
+/// [`Fault`] when the script did not run.
+pub fn parse_filled(reply: &[u8]) -> Result<(Filled, Version), Fault> {
+    let reply = read(reply)?;
+    let filled = match reply.word.as_str() {
+        "stored" => Filled::Stored,
+        "refused" => Filled::Refused(match reply.text()?.as_str() {
+            "lease" => Refusal::Lease,
+            "dirty" => Refusal::Dirty,
+            "tombstone" => Refusal::Tombstone,
+            "through" => Refusal::Through,
+            "present" => Refusal::Present,
+            "released" => Refusal::Released,
+            _ => return Err(Fault::Strange),
+        }),
+        _ => return Err(Fault::Strange),
+    };
+    Ok((filled, reply.version))
+}
+
+/// Of `apply`.
+///
+/// # Errors
+/// [`Fault`] when the script did not run.
+pub fn parse_applied(reply: &[u8]) -> Result<Applied, Fault> {
+    let reply = read(reply)?;
+    match reply.word.as_str() {
+        "applied" => Ok(Applied::Applied),
+        "behind" => Ok(Applied::Behind(reply.version)),
+        _ => Err(Fault::Strange),
+    }
+}
+
+/// Of `flushed`.
+///
+/// # Errors
+/// [`Fault`] when the script did not run.
+pub fn parse_flushed(reply: &[u8]) -> Result<Flushed, Fault> {
+    let reply = read(reply)?;
+    match reply.word.as_str() {
+        "cleared" => Ok(Flushed::Cleared),
+        "newer" => Ok(Flushed::Newer(reply.version)),
+        "repaired" => Ok(Flushed::Repaired),
+        _ => Err(Fault::Strange),
+    }
+}
+
+/// Of `begin_through`: whether it has begun, which it does not on a dirty key; with the sidecar's version.
+///
+/// # Errors
+/// [`Fault`] when the script did not run.
+pub fn parse_begun(reply: &[u8]) -> Result<(bool, Version), Fault> {
+    let reply = read(reply)?;
+    match reply.word.as_str() {
+        "begun" => Ok((true, reply.version)),
+        "dirty" => Ok((false, reply.version)),
+        _ => Err(Fault::Strange),
+    }
+}
+
+/// Of `end_through`, with the sidecar's version.
+///
+/// # Errors
+/// [`Fault`] when the script did not run.
+pub fn parse_ended(reply: &[u8]) -> Result<(Ended, Version), Fault> {
+    let reply = read(reply)?;
+    match reply.word.as_str() {
+        "ended" => Ok((Ended::Done, reply.version)),
+        "lost" => Ok((Ended::Dropped, reply.version)),
+        _ => Err(Fault::Strange),
+    }
+}
+
+/// Of `invalidate`, with the sidecar's version.
+///
+/// # Errors
+/// [`Fault`] when the script did not run.
+pub fn parse_invalidated(reply: &[u8]) -> Result<(Invalidated, Version), Fault> {
+    let reply = read(reply)?;
+    let dropped = reply.text()? == "1";
+    match reply.word.as_str() {
+        "dropped" => Ok((Invalidated { dropped, dirty: false }, reply.version)),
+        "dirty" => Ok((Invalidated { dropped, dirty: true }, reply.version)),
+        _ => Err(Fault::Strange),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_and_strange_replies_are_told_apart() {
+        let oom = b"-OOM command not allowed\r\n";
+        assert_eq!(parse_applied(oom), Err(Fault::Error("OOM command not allowed".into())));
+        for strange in
+            [&b""[..], b"+OK\r\n", b"*0\r\n", b"*2\r\n$4\r\nword\r\n$1\r\nx\r\n", b"*1\r\n$7\r\napplied\r\n"]
+        {
+            assert_eq!(parse_applied(strange), Err(Fault::Strange), "{strange:?}");
+        }
+    }
+}

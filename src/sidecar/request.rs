@@ -1,0 +1,195 @@
+//! Builds the requests.
+//!
+//! Must not know: replies.
+
+use super::script::{APPLY, BEGIN_THROUGH, END_THROUGH, FILL, FLUSHED, INVALIDATE, LEASE, Script};
+use super::{Token, Value, Version, sidecar_key};
+use crate::resp::{push_array_header, push_bulk};
+use std::time::Duration;
+
+/// A loaded row (or that there is none) on its way into the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill<'a> {
+    /// The row as readers see it; `None`: there is no row.
+    pub value: Option<&'a Value>,
+    /// Life of the entry, jitter included; `None` = no expiry.
+    pub ttl: Option<Duration>,
+    /// Life of the negative marker where there is no row; zero: none is stored.
+    pub negative: Duration,
+    /// The generation it was loaded under.
+    pub generation: Option<&'a [u8]>,
+    /// Whether an entry that is there is replaced (a refresh).
+    pub replace: bool,
+    /// Whether it comes from a source that may lag, such as a read replica.
+    pub lags: bool,
+}
+
+/// What a write makes of an entry.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// It holds this.
+    Put(&'a Value),
+    /// There is no row any more.
+    Delete,
+    /// A row is appended, and the next read finds out which is the newest; nothing is stored until it is flushed.
+    Append,
+}
+
+/// What the database holds for a key after a commit.
+#[derive(Clone, Copy, Debug)]
+pub enum Committed<'a> {
+    /// What was applied to the cache before; for `flushed` only.
+    AsApplied,
+    /// This.
+    Row(&'a Value),
+    /// No row.
+    Absent,
+    /// What it held before: the transaction was rolled back; for `end_through` only.
+    Nothing,
+    /// Nobody knows: the connection was lost during the commit; for `end_through` only.
+    Unknown,
+}
+
+/// `EVALSHA` with the arguments that a script wants.
+struct Call {
+    args: Vec<Vec<u8>>,
+}
+
+impl Call {
+    fn new(script: &Script, key: &[u8]) -> Self {
+        let head = [&b"EVALSHA"[..], script.sha.as_bytes(), b"2", key];
+        let mut args: Vec<Vec<u8>> = head.iter().map(|arg| arg.to_vec()).collect();
+        args.push(sidecar_key(key));
+        Self { args }
+    }
+
+    fn arg(mut self, arg: impl AsRef<[u8]>) -> Self {
+        self.args.push(arg.as_ref().to_vec());
+        self
+    }
+
+    fn millis(self, duration: Duration) -> Self {
+        self.arg(duration.as_millis().to_string())
+    }
+
+    /// 0 stands for "no expiry", so a life that is shorter than a millisecond is one.
+    fn ttl(self, ttl: Option<Duration>) -> Self {
+        self.arg(ttl.map_or(0, |ttl| ttl.as_millis().max(1)).to_string())
+    }
+
+    fn flag(self, flag: bool) -> Self {
+        self.arg(if flag { "1" } else { "0" })
+    }
+
+    fn value(mut self, value: Option<&Value>) -> Vec<u8> {
+        match value {
+            None => {}
+            Some(Value::Text(text)) => self.args.push(text.to_vec()),
+            Some(Value::Hash(fields)) => {
+                self.args.extend(fields.iter().flat_map(|(name, value)| [name.to_vec(), value.to_vec()]));
+            }
+        }
+        let mut request = Vec::with_capacity(self.args.iter().map(|arg| arg.len() + 16).sum());
+        push_array_header(&mut request, self.args.len());
+        self.args.iter().for_each(|arg| push_bulk(&mut request, arg));
+        request
+    }
+}
+
+/// A hash without fields does not exist in Redis: it is no value that could be stored.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Text(_) => "s",
+        Value::Hash(fields) if fields.is_empty() => "x",
+        Value::Hash(_) => "h",
+    }
+}
+
+/// Asks for the right to load `key` for `life`, or for what makes that needless. `refresh`: although the entry is there.
+pub fn lease(key: &[u8], token: Token, life: Duration, refresh: bool) -> Vec<u8> {
+    Call::new(&LEASE, key).arg(token.to_string()).millis(life).flag(refresh).value(None)
+}
+
+/// Stores what was loaded under the lease `token`, and gives the lease back.
+pub fn fill(key: &[u8], token: Token, fill: &Fill<'_>) -> Vec<u8> {
+    let kind = match fill.value.map(kind) {
+        None | Some("x") => "a",
+        Some(kind) => kind,
+    };
+    Call::new(&FILL, key)
+        .arg(token.to_string())
+        .arg(kind)
+        .ttl(fill.ttl)
+        .millis(fill.negative)
+        .arg(fill.generation.unwrap_or_default())
+        .flag(fill.replace)
+        .flag(fill.lags)
+        .value(fill.value)
+}
+
+/// Gives the lease back without having loaded anything.
+pub fn release(key: &[u8], token: Token) -> Vec<u8> {
+    let call = Call::new(&FILL, key).arg(token.to_string()).arg("n").arg("0").arg("0").arg("");
+    call.flag(false).flag(false).value(None)
+}
+
+/// Applies a write to the cache. `ttl`: `None` marks the entry as dirty (it lives until [`flushed`]); `Some` stores one
+/// that is in the database already, with this life (`Some(None)` = no expiry).
+pub fn apply(key: &[u8], version: Version, change: Change<'_>, ttl: Option<Option<Duration>>) -> Vec<u8> {
+    let (kind, value) = match change {
+        Change::Put(value) => (kind(value), Some(value)),
+        Change::Delete => ("x", None),
+        Change::Append => ("a", None),
+    };
+    let call = Call::new(&APPLY, key).arg(version.to_string()).arg(kind).flag(ttl.is_none());
+    call.ttl(ttl.flatten()).value(value)
+}
+
+fn committed<'a>(committed: Committed<'a>) -> (&'static str, Option<&'a Value>) {
+    match committed {
+        Committed::AsApplied => ("=", None),
+        Committed::Row(value) => (kind(value), Some(value)),
+        Committed::Absent => ("x", None),
+        Committed::Nothing => ("n", None),
+        Committed::Unknown => ("?", None),
+    }
+}
+
+/// Says that the write `version` is in the database, where it has become `row`. The entry lives for `ttl` from now on
+/// (`None` = no expiry).
+pub fn flushed(key: &[u8], version: Version, row: Committed<'_>, ttl: Option<Duration>) -> Vec<u8> {
+    let (kind, value) = match committed(row) {
+        // What is not known is not there.
+        ("n" | "?", _) => ("x", None),
+        other => other,
+    };
+    Call::new(&FLUSHED, key).arg(version.to_string()).arg(kind).ttl(ttl).value(value)
+}
+
+/// Before a write-through commits: nothing may be stored for `key` until [`end_through`], or for `life`, which must be
+/// longer than the statement can take.
+pub fn begin_through(key: &[u8], token: Token, life: Duration) -> Vec<u8> {
+    Call::new(&BEGIN_THROUGH, key).arg(token.to_string()).millis(life).value(None)
+}
+
+/// After a write-through: stores its row if nobody else wrote the key meanwhile.
+pub fn end_through(
+    key: &[u8],
+    token: Token,
+    version: Version,
+    row: Committed<'_>,
+    ttl: Option<Duration>,
+) -> Vec<u8> {
+    let (kind, value) = match committed(row) {
+        ("=", _) => ("?", None),
+        other => other,
+    };
+    let call = Call::new(&END_THROUGH, key).arg(token.to_string()).arg(kind).ttl(ttl);
+    call.arg(version.to_string()).value(value)
+}
+
+/// Drops the entry, its negative marker and its lease. A `tombstone` keeps out, for so long, what comes from sources that
+/// may lag.
+pub fn invalidate(key: &[u8], tombstone: Duration) -> Vec<u8> {
+    Call::new(&INVALIDATE, key).millis(tombstone).value(None)
+}
