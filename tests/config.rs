@@ -258,7 +258,21 @@ fn rules_that_span_settings() {
     assert!(mapped("table = \"t\"\ncolumn = \"c\"").contains("has a `column`, which is for"));
     assert!(mapped("table = \"t\"\nmode = \"append\"").contains("no `order_by`"));
     assert!(mapped("table = \"t\"\norder_by = \"ts\"").contains("`order_by`, which is for"));
-    assert!(mapped("table = \"t\"\nformat = \"hash\"").contains("planned"));
+    assert!(mapped("table = \"t\"\nformat = \"hash\"\ncolumn = \"c\"").contains("has a `column`"));
+    assert!(mapped("table = \"t\"\nwrite = \"through\"").contains("planned"));
+    for (wrong, why) in [
+        ("columns = { a = 5 }", "`a` is 5: expected a column or an SQL expression"),
+        ("columns = \"a\"", "expected a table of names"),
+        ("max = { id = -1 }", "`id` is -1: expected a whole number from 0"),
+        ("invalidate_on = { by = \"x\" }", "it names no `mapping`"),
+        ("invalidate_on = { mapping = \"m\", on = \"x\" }", "it has no key `on`"),
+        ("warm = { limit = 0 }", "`limit` is 0"),
+        ("warm = \"yes\"", "expected true, false, or a table"),
+        ("on_bad_key = \"maybe\"", "expected \"nil\" or \"error\""),
+    ] {
+        let found = mapped(&format!("table = \"t\"\n{wrong}"));
+        assert!(found.contains(why), "{wrong}: {found}");
+    }
     let twice = "table = \"t\"\n[[mapping]]\nname = \"m\"\nkey = \"n:{id}\"\nid = \"text\"\ntable = \"t\"";
     assert!(mapped(twice).starts_with("proxy.toml:9:8: the name \"m\" is taken by the mapping at"));
     assert_eq!(mistakes("[upstream]\nmode = \"single\"", [("REDIS_NODES", "a:1,b:2")]).len(), 1);

@@ -3,13 +3,14 @@
 //! Must not know: clients, HTTP.
 
 use super::server::both;
+use super::specs::spec;
 use super::{StartError, StartErrors};
 use crate::cache::{BoxFuture, FillItem, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
 use crate::cluster::{Gateway, Origin};
-use crate::config::{CachePolicy, Config, MappingConfig, ValueFormat, WriteMode as ModeConfig, WritePolicy};
+use crate::config::Config;
 use crate::core::{DataSide, Loads};
 use crate::health::{Condition, Dependency, Health};
-use crate::mapping::{Format, MappingId, MappingSet, MappingSpec, StoreMode, WriteMode};
+use crate::mapping::{MappingId, MappingSet, WriteMode};
 use crate::metrics::worker::MappingLabels;
 use crate::metrics::{MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth};
 use crate::resp::push_command;
@@ -190,32 +191,6 @@ fn read_options(config: &Config) -> ReadThroughOptions {
         max_waiting: reads.queue,
         ttl_jitter: reads.ttl_jitter,
         ..ReadThroughOptions::default()
-    }
-}
-
-fn spec(mapping: &MappingConfig) -> MappingSpec {
-    MappingSpec {
-        name: mapping.name.clone(),
-        key: mapping.key.clone(),
-        table: mapping.table.clone(),
-        id: mapping.id.join(", "),
-        format: match mapping.format {
-            ValueFormat::Json => Format::Json,
-            ValueFormat::Text => Format::Text,
-        },
-        column: mapping.column.clone(),
-        order_by: mapping.order_by.clone(),
-        load: mapping.load.clone(),
-        ttl: mapping.ttl,
-        write: match mapping.write {
-            WritePolicy::None => WriteMode::None,
-            WritePolicy::Behind => WriteMode::Behind,
-        },
-        mode: match mapping.mode {
-            ModeConfig::Upsert => StoreMode::Upsert,
-            ModeConfig::Append => StoreMode::Append,
-        },
-        cache: mapping.cache == CachePolicy::On,
     }
 }
 

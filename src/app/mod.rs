@@ -7,6 +7,7 @@ mod data;
 mod dev;
 mod facade;
 mod server;
+mod specs;
 
 pub use check::{MigrateFailure, MigrateStep, check, migrate};
 pub use dev::{DevError, dev};

@@ -101,6 +101,9 @@ impl Kind for Count {
     fn schema(&self) -> Json {
         json!({"type": "integer", "minimum": self.0.start(), "maximum": self.0.end()})
     }
+    fn example(&self) -> String {
+        self.0.start().to_string()
+    }
 }
 
 /// A part of one.
@@ -119,6 +122,9 @@ impl Kind for Fraction {
     }
     fn schema(&self) -> Json {
         json!({"type": "number", "minimum": self.0.start(), "maximum": self.0.end()})
+    }
+    fn example(&self) -> String {
+        format!("{:?}", self.0.start())
     }
 }
 
@@ -193,6 +199,9 @@ impl Kind for Span {
     }
     fn schema(&self) -> Json {
         json!({"type": "string", "pattern": "^(0|[0-9]+ *(ms|s|m|h|d))$"})
+    }
+    fn example(&self) -> String {
+        quoted(format_duration(*self.range.start()))
     }
 }
 

@@ -3,14 +3,16 @@
 //! Must not know: what any of it is used for.
 //!
 //! `settings` defines every key once, in the types of `kind`; `define` turns a definition into a struct field and a row
-//! of the table. `load` reads the file and the environment by that table and collects every mistake; `rules` checks
+//! of the table. `mapping` those of a `[[mapping]]`; `inline` has the types that are small tables. `load` reads the file and the environment by that table and collects every mistake; `rules` checks
 //! what spans several keys; `reference` writes the documents.
 
 mod define;
 mod environment;
+mod inline;
 mod kind;
 mod live;
 mod load;
+mod mapping;
 mod nearest;
 mod problem;
 mod raw;
@@ -24,15 +26,16 @@ use define::{Section, Setting};
 
 pub use define::Definition;
 pub use environment::Environment;
+pub use inline::{Dependency, WarmUp};
 pub use kind::Words;
 pub use live::{Live, NEVER};
+pub use mapping::{BadKey, CachePolicy, Durability, MappingConfig, ValueFormat, WriteMode, WritePolicy};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use reference::{json_schema, proxy_toml, reference_page};
 pub use secret::Secret;
 pub use settings::{
-    CachePolicy, DatabaseConfig, DevConfig, HttpConfig, LimitsConfig, LogConfig, LogFormat, MappingConfig,
-    ReadThroughConfig, ServerConfig, UpstreamConfig, UpstreamMode, ValueFormat, WriteBehindConfig, WriteMode,
-    WritePolicy,
+    DatabaseConfig, DevConfig, HttpConfig, LimitsConfig, LogConfig, LogFormat, ReadThroughConfig,
+    ServerConfig, UpstreamConfig, UpstreamMode, WriteBehindConfig,
 };
 
 /// One table of the file, with its settings.

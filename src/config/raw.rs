@@ -62,6 +62,19 @@ impl Raw<'_> {
         }
     }
 
+    /// The entries of a table, in the order in which they are written.
+    pub fn entries(&self) -> Option<Vec<(&str, Raw<'_>)>> {
+        let Self::Toml(DeValue::Table(table)) = self else { return None };
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        Some(
+            entries
+                .into_iter()
+                .map(|(name, value)| (&**name.get_ref(), Raw::Toml(value.get_ref())))
+                .collect(),
+        )
+    }
+
     /// The value for an error message, cut to a readable length. What may be a URL with a password in the wrong place is
     /// not shown.
     pub fn shown(&self) -> String {

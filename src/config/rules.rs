@@ -137,11 +137,14 @@ const MAPPING_RULES: &[MappingRule] = &[
     },
     MappingRule {
         keys: &["id"],
-        broken: |mapping| {
-            mapping
-                .id
-                .is_empty()
-                .then_some("has an empty `id`: give the Postgres type of each placeholder of its key")
+        broken: |mapping| match (mapping.id.is_empty(), mapping.key.contains('{')) {
+            (true, true) => {
+                Some("has no `id`: give the type of each placeholder of its key, such as id = \"bigint\"")
+            }
+            (false, false) if !mapping.key.is_empty() => {
+                Some("has an `id`, but its key has no placeholder: remove it, or name a placeholder")
+            }
+            _ => None,
         },
     },
     MappingRule {
@@ -150,7 +153,7 @@ const MAPPING_RULES: &[MappingRule] = &[
             (ValueFormat::Text, None) => {
                 Some("has format = \"text\" but no `column`: name the column that is the value")
             }
-            (ValueFormat::Json, Some(_)) => {
+            (ValueFormat::Json | ValueFormat::Hash | ValueFormat::List, Some(_)) => {
                 Some("has a `column`, which is for format = \"text\": remove one of them")
             }
             _ => None,
@@ -192,9 +195,7 @@ pub(super) fn check(config: &Config, servers: Servers, found: &mut Findings) {
 fn check_mapping(index: usize, mapping: &MappingConfig, found: &mut Findings) {
     for rule in MAPPING_RULES {
         let paths: Vec<String> = rule.keys.iter().map(|key| mapping_path(index, key)).collect();
-        // A missing required key has been reported as missing.
-        let missing = rule.keys == ["id"] && found.origin(&paths[0]).is_none();
-        if missing || paths.iter().any(|path| found.is_refused(path)) {
+        if paths.iter().any(|path| found.is_refused(path)) {
             continue;
         }
         if let Some(message) = (rule.broken)(mapping) {

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::define::{settings, words};
-use super::kind::{Address, Count, Flag, Fraction, Hidden, List, Optional, Required, Size, Text};
+use super::kind::{Address, Count, Flag, Fraction, Hidden, List, Optional, Size, Text};
 use super::kind::{choice, duration, duration_or};
 use super::secret::Secret;
 
@@ -14,15 +14,15 @@ const KB: usize = 1 << 10;
 const MB: usize = 1 << 20;
 const GB: usize = 1 << 30;
 
-const fn ms(count: u64) -> Duration {
+pub(super) const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-const fn secs(count: u64) -> Duration {
+pub(super) const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-const fn hours(count: u64) -> Duration {
+pub(super) const fn hours(count: u64) -> Duration {
     Duration::from_secs(count * 3600)
 }
 
@@ -30,25 +30,11 @@ fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-const NAME: Text = Text {
-    expects: "a name of letters, digits, `_` and `-`, at most 64 long",
-    example: "user",
-    check: |text| {
-        (1..=64).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
-    },
-};
-
 const NODE: Text =
     Text { expects: "host:port, such as 10.0.0.1:7000", example: "127.0.0.1:7000", check: is_node };
 
 const USERNAME: Text = some_text("the user's name", "dsproxy");
 const PASSWORD: Text = some_text("the password", "change-me");
-const KEY: Text = some_text("a key template with its {placeholders}", "user:{id}");
-const TABLE: Text = some_text("the name of a table, with its schema where needed", "users");
-const COLUMN: Text = some_text("the name of a column", "value");
-const TYPE: Text = some_text("the name of a Postgres type, such as bigint, text or uuid", "bigint");
-const LOAD: Text = some_text("a SELECT statement", "select id, name from users where id = any($1)");
 const DIRECTORY: Text = some_text("a directory", ".dsproxy");
 
 const POSTGRES_URL: Text = Text {
@@ -73,7 +59,7 @@ const FILTER: Text = Text {
     },
 };
 
-const fn some_text(expects: &'static str, example: &'static str) -> Text {
+pub(super) const fn some_text(expects: &'static str, example: &'static str) -> Text {
     Text { expects, example, check: |text| !text.is_empty() && !text.contains('\0') }
 }
 
@@ -102,41 +88,6 @@ words! {
         Text = "text",
         /// For machines: one JSON object per line.
         Json = "json",
-    }
-
-    /// What the value of a mapped key looks like.
-    ValueFormat {
-        /// A JSON object with one member per column.
-        Json = "json",
-        /// The text of one column.
-        Text = "text",
-        later "hash",
-        later "list",
-    }
-
-    /// What a write of a mapped key does to the database.
-    WritePolicy {
-        /// Nothing: the mapping is read-only and writes are refused.
-        None = "none",
-        /// Answered at once, written to the database in batches.
-        Behind = "behind",
-        later "through",
-    }
-
-    /// How a written row enters its table.
-    WriteMode {
-        /// It replaces the row of the same id.
-        Upsert = "upsert",
-        /// It is added; the newest row of an id is the one that is read.
-        Append = "append",
-    }
-
-    /// Whether loaded values are stored in Redis.
-    CachePolicy {
-        /// They are.
-        On = "on",
-        /// They are loaded once per burst of readers, and never stored.
-        Off = "off",
     }
 }
 
@@ -296,34 +247,6 @@ settings! {
         directory: String = ".dsproxy".to_owned(), DIRECTORY;
         /// Redis nodes of the embedded cluster.
         shards: usize = 3, Count(3..=16);
-    }
-
-    /// A family of keys that stand for rows of a table. A key that matches no mapping is plain Redis.
-    MappingConfig in "mapping" {
-        /// Name of the mapping, in metrics and messages. Each is used once.
-        name: String = String::new(), Required(NAME);
-        /// Template of its keys. Each `{placeholder}` is the column of that name.
-        key: String = String::new(), Required(KEY);
-        /// Table of its rows. Needed unless `load` is given.
-        table: Option<String> = None, Optional(TABLE);
-        /// Postgres types of the key's placeholders, in their order; one text when there is one placeholder.
-        id: Vec<String> = Vec::new(), Required(List(TYPE));
-        /// What the value looks like: `json` (an object with one member per column) or `text` (one column).
-        format: ValueFormat = ValueFormat::Json, choice::<ValueFormat>();
-        /// The column that is the value, for `format = "text"`.
-        column: Option<String> = None, Optional(COLUMN);
-        /// The column by which the newest row of an id is found, for `mode = "append"`.
-        order_by: Option<String> = None, Optional(Text { example: "ts", ..COLUMN });
-        /// Custom SQL that loads rows by a list of ids in `$1`, instead of the one made from `table`.
-        load: Option<String> = None, Optional(LOAD);
-        /// How long a loaded value stays in Redis.
-        ttl: Duration = secs(300), duration_or("no expiry", ms(1)..=hours(24 * 365));
-        /// What a write does to the database: `none` (writes are refused) or `behind` (written in batches).
-        write: WritePolicy = WritePolicy::None, choice::<WritePolicy>();
-        /// How a written row enters the table: `upsert` (replaces the row of its id) or `append` (is added).
-        mode: WriteMode = WriteMode::Upsert, choice::<WriteMode>();
-        /// Whether loaded values are stored in Redis.
-        cache: CachePolicy = CachePolicy::On, choice::<CachePolicy>();
     }
 }
 

@@ -65,7 +65,8 @@ impl Row {
     fn parse_with<S: AsRef<str>>(check: Check<'_>, ids: &[S], body: &[u8]) -> Result<Self, ValueError> {
         let body = std::str::from_utf8(body).map_err(|_| check.document("it is not valid UTF-8"))?;
         let columns = match check.bound.mapping.format {
-            Format::Json => check.object(ids, body)?,
+            Format::Json | Format::Hash => check.object(ids, body)?,
+            Format::List => return Err(check.document("a list cannot be written")),
             Format::Text => check.text(body)?,
         };
         check.finish(ids, columns)
@@ -247,7 +248,7 @@ fn is_uuid_like(text: &str) -> bool {
 }
 
 /// The fields of a JSON object in their order; refuses a name that comes twice.
-fn parse_object(body: &str) -> Result<Vec<(String, &RawValue)>, String> {
+pub(super) fn parse_object(body: &str) -> Result<Vec<(String, &RawValue)>, String> {
     struct Fields;
     impl<'de> Visitor<'de> for Fields {
         type Value = Vec<(String, &'de RawValue)>;

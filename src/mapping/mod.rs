@@ -3,11 +3,14 @@
 //! Must not know: Postgres' protocol, Redis' protocol, threads, time. Everything here is pure.
 //!
 //! `template` turns keys into id values and back, `set` finds the mapping of a key on the hot path, `schema` describes a
-//! table, `bind` holds a mapping against its table, `document` turns a client's value into a row, `value` checks one
+//! table, `bind` holds a mapping against its table, `check` finds contradictions in what
+//! is declared, `document` turns a client's value into a row, `fields` a loaded row into the fields of a hash, `value` checks one
 //! column's value, `order` compares the values of an `order_by` column.
 
 mod bind;
+mod check;
 mod document;
+mod fields;
 mod order;
 mod overlap;
 mod schema;
@@ -21,8 +24,9 @@ mod tests;
 
 pub use bind::{BindError, Bound, bind};
 pub use document::{Columns, Row, ValueError};
+pub use fields::fields_of;
 pub use order::OrderKey;
 pub use schema::{Column, ColumnType, Table};
-pub use set::{Mapping, MappingError, MappingId, MappingSet, RESERVED_PREFIX};
-pub use spec::{Format, MappingSpec, StoreMode, WriteMode};
+pub use set::{Dependent, Mapping, MappingError, MappingId, MappingSet, RESERVED_PREFIX};
+pub use spec::{BadKey, Durability, FillPolicy, Format, MappingSpec, StoreMode, WriteMode};
 pub use template::{IdType, MAX_PLACEHOLDERS, Match, Template, TemplateError};

@@ -142,7 +142,10 @@ impl<'t> Automaton<'t> {
     fn enter(&self, state: State) -> Option<State> {
         match state {
             State::Prefix(n) if n == self.template.prefix.len() => {
-                Some(State::In { p: 0, kmp: 0, text: Text::Empty })
+                match self.template.placeholders.is_empty() {
+                    true => Some(State::End),
+                    false => Some(State::In { p: 0, kmp: 0, text: Text::Empty }),
+                }
             }
             other => Some(other),
         }

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::overlap;
-use super::spec::{Format, MappingSpec, StoreMode, WriteMode};
+use super::check;
+use super::spec::{BadKey, Durability, FillPolicy, Format, MappingSpec, StoreMode, WriteMode};
 use super::template::{Match, Template, TemplateError};
 
 /// Dense index of a mapping, in the order of declaration.
@@ -59,6 +59,31 @@ pub struct Mapping {
     pub mode: StoreMode,
     /// Whether loaded values are stored in the cache.
     pub cache: bool,
+    /// Of a list: the mapping whose objects it lists.
+    pub of: Option<MappingId>,
+    /// Members of the value, each with its SQL expression; empty = all columns.
+    pub columns: Vec<(String, String)>,
+    /// What a key is whose placeholders do not fit their types.
+    pub on_bad_key: BadKey,
+    /// Longest key in bytes.
+    pub max_key: usize,
+    /// The writes that make the values stale.
+    pub invalidate_on: Option<Dependent>,
+    /// The column that tells the newer of two writes.
+    pub version: Option<String>,
+    /// What has to survive before a write is acknowledged.
+    pub durability: Durability,
+    /// How values are filled.
+    pub fill: FillPolicy,
+}
+
+/// Writes that make the values of a mapping stale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependent {
+    /// The mapping that is written.
+    pub mapping: MappingId,
+    /// The placeholder whose value, in the column of its name, tells which values become stale; `None` = all.
+    pub by: Option<String>,
 }
 
 /// All mappings.
@@ -68,11 +93,13 @@ pub struct MappingSet {
     /// Per first byte of a key: where its candidates stand in `candidates`, as (start, end).
     first: Box<[(u16, u16); 256]>,
     candidates: Vec<MappingId>,
+    /// Whether there are keys that are mistakes.
+    strict: bool,
 }
 
 impl Default for MappingSet {
     fn default() -> Self {
-        Self { mappings: Vec::new(), first: Box::new([(0, 0); 256]), candidates: Vec::new() }
+        Self { mappings: Vec::new(), first: Box::new([(0, 0); 256]), candidates: Vec::new(), strict: false }
     }
 }
 
@@ -81,6 +108,7 @@ impl MappingSet {
     pub fn new(specs: Vec<MappingSpec>) -> Result<Self, Vec<MappingError>> {
         let mut errors = Vec::new();
         let mut mappings: Vec<Mapping> = Vec::new();
+        let mut references = Vec::new();
         for (index, spec) in specs.into_iter().enumerate() {
             let mut refuse =
                 |message: String| errors.push(MappingError { mapping: spec.name.clone(), message });
@@ -91,15 +119,17 @@ impl MappingSet {
             if mappings.iter().any(|m| m.name == spec.name) {
                 refuse("is declared twice; give each mapping its own name".into());
             }
-            contradictions(&spec).into_iter().for_each(&mut refuse);
+            check::contradictions(&spec).into_iter().for_each(&mut refuse);
             match parse_template(&spec) {
                 Ok(template) => {
+                    references.push((spec.of.clone(), spec.invalidate_on.clone()));
                     mappings.push(Mapping::from_spec(mappings.len() as MappingId, spec, template))
                 }
                 Err(message) => refuse(message),
             }
         }
-        errors.extend(overlaps(&mappings));
+        errors.extend(check::overlaps(&mappings));
+        errors.extend(check::references(&mut mappings, &references));
         if errors.is_empty() { Ok(Self::index(mappings)) } else { Err(errors) }
     }
 
@@ -111,7 +141,8 @@ impl MappingSet {
             candidates.extend(mappings.iter().filter(|m| m.may_start_with(byte as u8)).map(|m| m.id));
             *range = (start, candidates.len() as u16);
         }
-        Self { mappings, first, candidates }
+        let strict = mappings.iter().any(|m| m.on_bad_key == BadKey::Error);
+        Self { mappings, first, candidates, strict }
     }
 
     /// The mapping of `key` and the id values in it; `None` for plain Redis keys. Allocates nothing.
@@ -133,10 +164,21 @@ impl MappingSet {
     fn search<'k>(&self, start: u16, end: u16, key: &'k [u8]) -> Option<(MappingId, Match<'k>)> {
         // The ranges were built with the candidates: in bounds.
         let candidates = self.candidates.get(usize::from(start)..usize::from(end))?;
-        let (id, found) = candidates
-            .iter()
-            .find_map(|id| Some((*id, self.mappings[usize::from(*id)].template.find(key)?)))?;
+        let (id, found) = candidates.iter().find_map(|id| {
+            let mapping = self.mappings.get(usize::from(*id))?;
+            Some((*id, mapping.template.find(key).filter(|_| key.len() <= mapping.max_key)?))
+        })?;
         (!key.starts_with(RESERVED_PREFIX.as_bytes())).then_some((id, found))
+    }
+
+    /// The mapping that `key` would belong to, were its placeholders of their types (or the key shorter), where that is
+    /// a mistake (`on_bad_key = "error"`). Ask only for keys that `find` does not find.
+    #[inline]
+    pub fn misfit(&self, key: &[u8]) -> Option<&Mapping> {
+        if !self.strict || key.starts_with(RESERVED_PREFIX.as_bytes()) {
+            return None;
+        }
+        self.mappings.iter().find(|m| m.on_bad_key == BadKey::Error && m.template.resembles(key))
     }
 
     /// The mapping with this index.
@@ -180,6 +222,14 @@ impl Mapping {
             write: spec.write,
             mode: spec.mode,
             cache: spec.cache,
+            of: None,
+            columns: spec.columns,
+            on_bad_key: spec.on_bad_key,
+            max_key: spec.max_key,
+            invalidate_on: None,
+            version: spec.version,
+            durability: spec.durability,
+            fill: spec.fill,
         }
     }
 
@@ -187,8 +237,8 @@ impl Mapping {
         match self.template.prefix.as_bytes().first() {
             Some(first) => *first == byte,
             None => {
-                let ty = self.template.placeholders[0].ty;
-                !ty.is_integer() || byte == b'-' || byte.is_ascii_digit()
+                let first = self.template.placeholders.first();
+                first.is_some_and(|p| !p.ty.is_integer() || byte == b'-' || byte.is_ascii_digit())
             }
         }
     }
@@ -196,6 +246,7 @@ impl Mapping {
 
 fn parse_template(spec: &MappingSpec) -> Result<Template, String> {
     let template = Template::parse(&spec.key, &spec.id)
+        .and_then(|template| template.bounded(&spec.max))
         .map_err(|error: TemplateError| format!("the key template \"{}\" {error}", spec.key))?;
     if template.prefix.starts_with(RESERVED_PREFIX) {
         return Err(format!(
@@ -205,59 +256,6 @@ fn parse_template(spec: &MappingSpec) -> Result<Template, String> {
         ));
     }
     Ok(template)
-}
-
-/// Settings of one mapping that do not go together.
-fn contradictions(spec: &MappingSpec) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut refuse = |wrong: bool, message: &str| wrong.then(|| found.push(message.to_owned()));
-    let writes = spec.write != WriteMode::None;
-    let append = spec.mode == StoreMode::Append;
-    refuse(spec.name.trim().is_empty(), "needs a name");
-    refuse(
-        spec.table.is_none() && spec.load.is_none(),
-        "names no table; set `table`, or `load` with own SQL",
-    );
-    refuse(
-        spec.table.is_none() && spec.load.is_some() && writes,
-        "writes but names no table; set `table`, or write = \"none\"",
-    );
-    refuse(
-        spec.format == Format::Text && spec.column.is_none(),
-        "format = \"text\" shows one column; name it with `column`",
-    );
-    refuse(
-        spec.format == Format::Json && spec.column.is_some(),
-        "`column` goes with format = \"text\"; remove it, or change the format",
-    );
-    refuse(
-        append && spec.order_by.is_none(),
-        "mode = \"append\" keeps many rows per key; say with `order_by` which column tells the newest",
-    );
-    refuse(
-        writes && !append && spec.order_by.is_some(),
-        "`order_by` picks the newest of many rows, mode = \"upsert\" keeps one; remove `order_by`, or use mode = \"append\"",
-    );
-    found
-}
-
-fn overlaps(mappings: &[Mapping]) -> Vec<MappingError> {
-    let mut errors = Vec::new();
-    for (i, a) in mappings.iter().enumerate() {
-        for b in &mappings[i + 1..] {
-            if let Some(key) = overlap::common_key(&a.template, &b.template) {
-                let message = format!(
-                    "the key template \"{}\" can match the same key as \"{}\" of mapping \"{}\", for example \
-                     \"{key}\"; make the templates differ in a literal",
-                    b.template.source(),
-                    a.template.source(),
-                    a.name
-                );
-                errors.push(MappingError { mapping: b.name.clone(), message });
-            }
-        }
-    }
-    errors
 }
 
 #[cfg(test)]
@@ -320,7 +318,65 @@ mod tests {
         assert!(messages.iter().any(|m| m.contains("order_by")));
     }
 
+    #[test]
+    fn bounds_and_lengths_are_part_of_the_key() {
+        let mut page =
+            MappingSpec::new("page", "user:{user_id}:posts:{offset}:{limit}", "t", "bigint, int, int");
+        page.max = vec![("offset".into(), 1000), ("limit".into(), 50)];
+        page.on_bad_key = BadKey::Error;
+        let mut slug = MappingSpec::new("slug", "slug:{slug}", "t", "text");
+        slug.max_key = 16;
+        let mut all = MappingSpec::new("all", "posts:all", "t", "");
+        all.load = Some("select 1".into());
+        let set = MappingSet::new(vec![page, slug, all]).unwrap();
+        let id = |key: &str| set.find_id(key.as_bytes());
+        assert_eq!(id("user:1:posts:0:50"), Some(0));
+        assert_eq!((id("posts:all"), id("posts:al"), id("posts:all:x")), (Some(2), None, None));
+        assert_eq!((id("slug:12345678901"), id("slug:123456789012")), (Some(1), None));
+        let misfit = |key: &str| set.misfit(key.as_bytes()).map(|m| m.name.clone());
+        for bad in ["0:51", "1001:1", "-1:5", "x:5", "0:", "0:5:5", "18446744073709551616:1"] {
+            let key = format!("user:1:posts:{bad}");
+            assert_eq!((id(&key), misfit(&key).as_deref()), (None, Some("page")), "{key}");
+        }
+        for plain in ["slug:123456789012", "user:1", "user:1:posts:0", "other", "", "dsproxy:x"] {
+            assert_eq!((id(plain), misfit(plain)), (None, None), "{plain}");
+        }
+    }
+
+    #[test]
+    fn names_of_other_mappings_are_resolved() {
+        let list = |of: Option<&str>, on: Option<(&str, Option<&str>)>| {
+            let post = MappingSpec::new("post", "post:{id}", "t", "bigint");
+            let mut list = MappingSpec::new("l", "l:{user_id}", "t", "bigint");
+            (list.format, list.table, list.load) = (Format::List, None, Some("select 1 as id".into()));
+            list.of = of.map(str::to_owned);
+            list.invalidate_on = on.map(|(name, by)| (name.to_owned(), by.map(str::to_owned)));
+            MappingSet::new(vec![list, post])
+        };
+        let set = list(Some("post"), Some(("post", Some("user_id")))).unwrap();
+        assert_eq!(set.get(0).unwrap().of, Some(1));
+        let on = Dependent { mapping: 1, by: Some("user_id".into()) };
+        assert_eq!(set.get(0).unwrap().invalidate_on, Some(on));
+        let error = |of, on| list(of, on).unwrap_err()[0].message.clone();
+        assert!(error(Some("posts"), None).contains("no mapping"));
+        assert!(error(Some("l"), None).contains("not \"json\""));
+        assert!(error(None, Some(("x", None))).contains("no mapping"));
+        assert!(error(None, Some(("post", Some("author")))).contains("no placeholder"));
+    }
+
     proptest! {
+        #[test]
+        fn any_bytes_are_a_key_that_builds_itself_or_no_key(
+            key in prop::collection::vec(any::<u8>(), 0..24), prefixed: bool,
+        ) {
+            let key = if prefixed { [b"p:".as_slice(), &key].concat() } else { key };
+            let set = set(&[("p:{a}:{b}", "text,bigint"), ("{n}", "int"), ("q{u}", "uuid")]).unwrap();
+            if let Some((id, found)) = set.find(&key) {
+                let built = set.get(id).and_then(|m| m.template.build(found.ids()));
+                prop_assert_eq!(built.map(String::into_bytes), Some(key));
+            }
+        }
+
         #[test]
         fn an_accepted_set_never_has_two_answers(
             keys in prop::collection::vec(("[ab]{0,2}\\{x\\}(:[ab]?(\\{y\\}b?)?)?", 0..3usize), 2..4),

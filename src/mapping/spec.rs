@@ -11,6 +11,10 @@ pub enum Format {
     Json,
     /// The text of one column.
     Text,
+    /// A Redis hash: one field per column that is not NULL.
+    Hash,
+    /// Rows in their order: a JSON array of the ids of another mapping (`of`), or of the rows themselves.
+    List,
 }
 
 /// What a write of a mapped key does to the database.
@@ -31,8 +35,61 @@ pub enum StoreMode {
     Append,
 }
 
+/// What a key is that looks like one of a mapping but cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadKey {
+    /// Plain Redis.
+    Nil,
+    /// A mistake that the client is told.
+    Error,
+}
+
+/// What has to survive before a write is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A crash of the proxy.
+    Journal,
+    /// Nothing.
+    Memory,
+    /// It is in the database.
+    Database,
+}
+
+/// How long values, and what is known of them, live in the cache, and how they are loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FillPolicy {
+    /// How long it is remembered that there is no row; zero = not at all.
+    pub negative_ttl: Duration,
+    /// Part of the time to live that is varied at random; `None` = as for all mappings.
+    pub ttl_jitter: Option<f64>,
+    /// XFetch's beta; zero = a value is loaded anew only when it is gone.
+    pub refresh_ahead: f64,
+    /// How long after its time to live a value may still be served while it is loaded anew; zero = not at all.
+    pub stale: Duration,
+    /// How long one proxy may load a key before another may; `None` = longer than the statement timeout.
+    pub lease: Option<Duration>,
+    /// How long a client waits for a load; `None` = as for all mappings.
+    pub timeout: Option<Duration>,
+    /// Keys per query at most; `None` = as for all mappings.
+    pub max_batch: Option<usize>,
+}
+
+impl Default for FillPolicy {
+    fn default() -> Self {
+        Self {
+            negative_ttl: Duration::from_secs(10),
+            ttl_jitter: None,
+            refresh_ahead: 0.0,
+            stale: Duration::ZERO,
+            lease: None,
+            timeout: None,
+            max_batch: None,
+        }
+    }
+}
+
 /// One `[[mapping]]` as declared.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MappingSpec {
     /// Unique name, used in metrics and messages.
     pub name: String,
@@ -58,6 +115,24 @@ pub struct MappingSpec {
     pub mode: StoreMode,
     /// `false`: load with single flight but never store in the cache.
     pub cache: bool,
+    /// Of a list: the mapping whose objects it lists.
+    pub of: Option<String>,
+    /// The members of the value: name and SQL expression over the table's columns. Empty: all columns.
+    pub columns: Vec<(String, String)>,
+    /// The largest number that a placeholder may be, by its name.
+    pub max: Vec<(String, u64)>,
+    /// What a key is whose placeholders do not fit their types.
+    pub on_bad_key: BadKey,
+    /// Longest key in bytes.
+    pub max_key: usize,
+    /// The mapping whose writes make the values stale, and the placeholder that tells which of them.
+    pub invalidate_on: Option<(String, Option<String>)>,
+    /// The column that tells the newer of two writes.
+    pub version: Option<String>,
+    /// What has to survive before a write is acknowledged.
+    pub durability: Durability,
+    /// How values are filled.
+    pub fill: FillPolicy,
 }
 
 impl MappingSpec {
@@ -76,6 +151,15 @@ impl MappingSpec {
             write: WriteMode::None,
             mode: StoreMode::Upsert,
             cache: true,
+            of: None,
+            columns: Vec::new(),
+            max: Vec::new(),
+            on_bad_key: BadKey::Nil,
+            max_key: 1024,
+            invalidate_on: None,
+            version: None,
+            durability: Durability::Journal,
+            fill: FillPolicy::default(),
         }
     }
 }

@@ -126,9 +126,15 @@ pub enum TemplateError {
         "is ambiguous: {{{0}}} and {{{1}}} touch, so a key can be split in more than one way; put a literal between them"
     )]
     Touching(String, String),
-    /// No placeholder, or too many.
-    #[error("must have 1 to {MAX_PLACEHOLDERS} placeholders, it has {0}")]
+    /// Too many placeholders.
+    #[error("must have at most {MAX_PLACEHOLDERS} placeholders, it has {0}")]
     Count(usize),
+    /// Nothing at all.
+    #[error("is empty")]
+    Empty,
+    /// `max` of something else than a number of the key.
+    #[error("has no placeholder {{{0}}} of a number type, which `max` names")]
+    Max(String),
     /// The id type list does not fit.
     #[error("has {placeholders} placeholders but `id` names {types} types; name one for all, or one each")]
     Types {
@@ -146,8 +152,21 @@ pub enum TemplateError {
 pub(super) struct Placeholder {
     pub(super) name: String,
     pub(super) ty: IdType,
+    /// The largest number that it may be; it is not negative then.
+    pub(super) max: Option<u64>,
     /// The literal that ends it; empty only for the last one of a template that ends with a placeholder.
     pub(super) until: String,
+}
+
+impl Placeholder {
+    /// Whether `text` is one of its values in its canonical form.
+    fn accepts<'k>(&self, text: &'k [u8]) -> Option<&'k str> {
+        let text = self.ty.accepts(text)?;
+        match self.max {
+            Some(most) => text.parse().is_ok_and(|number: u64| number <= most).then_some(text),
+            None => Some(text),
+        }
+    }
 }
 
 /// A parsed key template.
@@ -177,7 +196,10 @@ impl Template {
     pub fn parse(source: &str, types: &str) -> Result<Self, TemplateError> {
         let (prefix, mut names) = split(source)?;
         let count = names.len();
-        if count == 0 || count > MAX_PLACEHOLDERS {
+        if source.is_empty() {
+            return Err(TemplateError::Empty);
+        }
+        if count > MAX_PLACEHOLDERS {
             return Err(TemplateError::Count(count));
         }
         let types = parse_types(types, count)?;
@@ -187,9 +209,21 @@ impl Template {
         if let Some(i) = (1..count).find(|i| names[..*i].iter().any(|(name, _)| *name == names[*i].0)) {
             return Err(TemplateError::Duplicate(names[i].0.clone()));
         }
-        let placeholders =
-            names.drain(..).zip(types).map(|((name, until), ty)| Placeholder { name, ty, until }).collect();
+        let placeholders = names
+            .drain(..)
+            .zip(types)
+            .map(|((name, until), ty)| Placeholder { name, ty, max: None, until })
+            .collect();
         Ok(Self { source: source.to_owned(), prefix, placeholders })
+    }
+
+    /// The same, with the largest numbers that placeholders may be.
+    pub fn bounded(mut self, limits: &[(String, u64)]) -> Result<Self, TemplateError> {
+        for (name, most) in limits {
+            let placeholder = self.placeholders.iter_mut().find(|p| p.name == *name && p.ty.is_integer());
+            placeholder.ok_or_else(|| TemplateError::Max(name.clone()))?.max = Some(*most);
+        }
+        Ok(self)
     }
 
     /// The template as written.
@@ -216,10 +250,24 @@ impl Template {
                     (&rest[..end], &rest[end + until.len()..])
                 }
             };
-            *value = placeholder.ty.accepts(text)?;
+            *value = placeholder.accepts(text)?;
             rest = after;
         }
         rest.is_empty().then_some(found)
+    }
+
+    /// Whether `key` has the literals of this template, whatever stands in the places of its placeholders.
+    pub fn resembles(&self, key: &[u8]) -> bool {
+        let Some(mut rest) = key.strip_prefix(self.prefix.as_bytes()) else { return false };
+        for placeholder in &self.placeholders {
+            let until = placeholder.until.as_bytes();
+            rest = match memchr::memmem::find(rest, until) {
+                _ if until.is_empty() => &[],
+                Some(end) => &rest[end + until.len()..],
+                None => return false,
+            };
+        }
+        rest.is_empty()
     }
 
     /// Builds the key of `ids`; `None` if no key of this template stands for them (wrong count or form, or a text that
@@ -265,12 +313,15 @@ fn split(source: &str) -> Result<(String, Vec<(String, String)>), TemplateError>
 }
 
 fn parse_types(types: &str, placeholders: usize) -> Result<Vec<IdType>, TemplateError> {
+    if placeholders == 0 && types.trim().is_empty() {
+        return Ok(Vec::new());
+    }
     let parsed: Result<Vec<_>, _> = types
         .split(',')
         .map(|name| IdType::parse(name).ok_or_else(|| TemplateError::UnknownType(name.trim().to_owned())))
         .collect();
     match parsed? {
-        one if one.len() == 1 => Ok(vec![one[0]; placeholders]),
+        one if one.len() == 1 && placeholders > 0 => Ok(vec![one[0]; placeholders]),
         each if each.len() == placeholders => Ok(each),
         other => Err(TemplateError::Types { placeholders, types: other.len() }),
     }
@@ -328,7 +379,7 @@ mod tests {
         assert!(error("a}b{c}", "int").contains("unbalanced"));
         assert!(error("{a}{b}", "int").contains("ambiguous"));
         assert!(error("{a}:{a}", "int").contains("twice"));
-        assert!(error("plain", "int").contains("1 to 8"));
+        assert!(error("plain", "int").contains("0 placeholders") && error("", "").contains("empty"));
         assert!(error("{a}:{b}:{c}", "int,int").contains("3 placeholders"));
         assert!(error("{a}", "float").contains("unknown id type \"float\""));
         assert!(error("{1a}", "int").contains("not a column name"));
