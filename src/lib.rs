@@ -10,9 +10,10 @@
 //! core         one thread's data path, without I/O: clients in order, plans, upstream replies, mapped keys
 //! cache        read-through: single flight, batched loads, fills       writeback  queues, overlay, batches
 //! cluster      topology, what was sent to a node, gateway              source     Postgres, migrations
+//! journal      records on the disk before anybody is told of them
 //! sidecar      the scripts beside mapped keys, as requests and replies (pure)
 //! mapping      keys <-> rows (pure)                                    command    the command table (pure)
-//! resp         codec      slot   CRC16 -> slot      config, health, metrics       leaf helpers
+//! resp         codec      slot   CRC16 -> slot      config, health, metrics, failpoint   leaf helpers
 //! ```
 //!
 //! # The path of a GET hit
@@ -53,8 +54,10 @@ pub mod command;
 pub mod config;
 pub mod core;
 pub mod embedded;
+pub mod failpoint;
 pub mod health;
 pub mod http;
+pub mod journal;
 pub mod mapping;
 pub mod metrics;
 pub mod resp;

@@ -65,6 +65,11 @@ enum Verb {
         #[command(subcommand)]
         step: app::MigrateStep,
     },
+    /// Look into the journal of acknowledged writes
+    Journal {
+        #[command(subcommand)]
+        step: app::JournalStep,
+    },
     /// The process that owns the servers of a test run
     #[command(name = "keep-stack", hide = true)]
     KeepStack {
@@ -82,6 +87,7 @@ fn main() -> ExitCode {
         Some(Verb::Dev { file, migrations }) => dev(&file, &migrations),
         Some(Verb::Check { file }) => check(&file),
         Some(Verb::Migrate { file, migrations, step }) => migrate(&file, &migrations, step),
+        Some(Verb::Journal { step }) => app::journal(&step, &mut std::io::stdout().lock()).map_err(text),
         Some(Verb::KeepStack { args }) => {
             keeper::run(&args).map_err(|message| format!("keep-stack: {message}"))
         }

@@ -14,10 +14,10 @@ const FLOORS: &[&[&str]] = &[
     &["core"],
     &["cache"],
     &["writeback"],
-    &["cluster", "source"],
+    &["cluster", "source", "journal"],
     &["sidecar"],
     &["mapping", "command"],
-    &["slot", "config", "metrics", "health", "task"],
+    &["slot", "config", "metrics", "health", "task", "failpoint"],
     &["resp"],
 ];
 

@@ -6,11 +6,13 @@ mod check;
 mod data;
 mod dev;
 mod facade;
+mod journal;
 mod server;
 mod specs;
 
 pub use check::{MigrateFailure, MigrateStep, check, migrate};
 pub use dev::{DevError, dev};
+pub use journal::{JournalFailure, JournalStep, journal};
 pub use server::{Addresses, Server};
 
 use crate::cluster::DiscoveryError;

@@ -34,8 +34,8 @@ pub use problem::{ConfigErrors, Place, Problem};
 pub use reference::{json_schema, proxy_toml, reference_page};
 pub use secret::Secret;
 pub use settings::{
-    DatabaseConfig, DevConfig, HttpConfig, LimitsConfig, LogConfig, LogFormat, ReadThroughConfig,
-    ServerConfig, UpstreamConfig, UpstreamMode, WriteBehindConfig,
+    DatabaseConfig, DevConfig, HttpConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat,
+    ReadThroughConfig, ServerConfig, UpstreamConfig, UpstreamMode, WriteBehindConfig,
 };
 
 /// One table of the file, with its settings.
@@ -83,6 +83,7 @@ config! {
     database: DatabaseConfig,
     read_through: ReadThroughConfig,
     write_behind: WriteBehindConfig,
+    journal: JournalConfig,
     log: LogConfig,
     dev: DevConfig,
 }

@@ -232,6 +232,24 @@ settings! {
         shutdown_timeout: Duration = secs(30), duration(ms(0)..=hours(1));
     }
 
+    /// The log on the disk that acknowledged writes are in until the database has them.
+    JournalConfig in "journal" {
+        /// Directory of the journal, for one proxy alone. Acknowledged writes survive as long as it does.
+        data_dir: String = "dsproxy-data".to_owned(), DIRECTORY;
+        /// Size of one file of the journal, reserved when it is begun.
+        segment_size: usize = 64 * MB, Size(64 * KB..=4 * GB);
+        /// Bytes that may wait for the database; further writes are refused. On the disk it is up to two files more.
+        max_bytes: usize = GB, Size(MB..=1024 * GB);
+        /// How long a write may wait for the database before further ones are refused.
+        max_age: Duration = ms(0), duration_or("never", secs(1)..=hours(24 * 365));
+        /// Part of the limits at which writes begin to be slowed down.
+        high_water: f64 = 0.75, Fraction(0.0..=1.0);
+        /// Writes that may wait for the disk; further ones are refused.
+        inbox: usize = 65_536, Count(16..=10_000_000);
+        /// Bytes that may wait for the disk; further writes are refused.
+        inbox_bytes: usize = 64 * MB, Size(64 * KB..=4 * GB);
+    }
+
     /// What the proxy says about itself.
     LogConfig in "log" {
         /// Lines for people, or JSON for machines.

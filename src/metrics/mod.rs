@@ -7,6 +7,7 @@
 
 mod cell;
 mod http;
+mod journal;
 mod mapping;
 mod process;
 mod queue;
@@ -22,6 +23,7 @@ use prometheus::{
 };
 
 pub use http::HttpMetrics;
+pub use journal::{JournalCollector, JournalDepth, JournalMetrics};
 pub use mapping::{MappingMetrics, QueryKind};
 pub use process::Usage;
 pub use queue::{QueueCollector, QueueDepth};
@@ -45,6 +47,8 @@ pub struct Metrics {
     database: DatabaseFamilies,
     /// HTTP requests and connections.
     pub http: HttpMetrics,
+    /// The journal.
+    pub journal: JournalMetrics,
 }
 
 impl Default for Metrics {
@@ -83,6 +87,7 @@ impl Metrics {
         Ok(Self {
             database: DatabaseFamilies::build(&registry)?,
             http: HttpMetrics::build(&registry)?,
+            journal: JournalMetrics::build(&registry)?,
             registry,
         })
     }
