@@ -13,7 +13,7 @@
 //! journal      records on the disk before anybody is told of them
 //! sidecar      the scripts beside mapped keys, as requests and replies (pure)
 //! mapping      keys <-> rows (pure)                                    command    the command table (pure)
-//! resp         codec      slot   CRC16 -> slot      config, health, metrics, failpoint   leaf helpers
+//! resp         codec      slot   CRC16 -> slot      clock  versions      config, health, metrics, failpoint   leaf helpers
 //! ```
 //!
 //! # The path of a GET hit
@@ -43,12 +43,14 @@
 //!
 //! 1. [`core`] `mapped/write.rs`: the options (`set_options.rs`) and the value are checked, this against its table
 //!    ([`mapping`] `document.rs`), then the row is queued.
-//! 2. [`writeback`] `queue.rs`: the row waits; `overlay.rs` shows it to readers until it is in the database.
+//! 2. [`writeback`] `lane.rs`: the row gets its version ([`clock`]) and waits; `overlay.rs` shows it to readers until it
+//!    is in the database.
 //! 3. [`core`] `run.rs`: the SET goes to the slot's owner with the mapping's time to live; its reply is the client's.
 //! 4. [`writeback`] `batcher.rs`: at 50 rows, or 2 s after the first, a batch goes to [`source`] `apply.rs`.
 
 pub mod app;
 pub mod cache;
+pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod config;

@@ -17,7 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["cluster", "source", "journal"],
     &["sidecar"],
     &["mapping", "command"],
-    &["slot", "config", "metrics", "health", "task", "failpoint"],
+    &["slot", "clock", "config", "metrics", "health", "task", "failpoint"],
     &["resp"],
 ];
 

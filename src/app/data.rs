@@ -15,7 +15,7 @@ use crate::metrics::worker::MappingLabels;
 use crate::metrics::{MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth};
 use crate::resp::push_command;
 use crate::source::{Postgres, PostgresOptions, Source, SourceError};
-use crate::writeback::{Observer as WriteObserver, WriteBehind, WriteBehindOptions};
+use crate::writeback::{MappingOptions, Observer as WriteObserver, WriteBehind, WriteBehindOptions};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,7 +179,16 @@ fn write_options(config: &Config) -> WriteBehindOptions {
         max_bytes: queue.queue_bytes,
         retry_first: queue.retry_min,
         retry_most: queue.retry_max,
+        by_mapping: config
+            .mappings
+            .iter()
+            .map(|mapping| (mapping.name.clone(), own_options(mapping)))
+            .collect(),
     }
+}
+
+fn own_options(mapping: &crate::config::MappingConfig) -> MappingOptions {
+    MappingOptions { batch_rows: mapping.batch_rows, batch_interval: mapping.batch_interval }
 }
 
 fn read_options(config: &Config) -> ReadThroughOptions {

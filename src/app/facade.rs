@@ -101,7 +101,9 @@ impl Shared {
 
 fn refused(error: WriteError) -> ApiError {
     match error {
-        WriteError::Full { .. } | WriteError::Closed => ApiError::Unavailable(error.to_string()),
+        WriteError::Full { .. } | WriteError::Closed | WriteError::Outrun => {
+            ApiError::Unavailable(error.to_string())
+        }
         WriteError::ReadOnly => ApiError::Unprocessable(error.to_string()),
     }
 }

@@ -109,6 +109,10 @@ settings! {
         write: WritePolicy = WritePolicy::None, choice::<WritePolicy>();
         /// How a written row enters the table: `upsert` (replaces the row of its id) or `append` (is added).
         mode: WriteMode = WriteMode::Upsert, choice::<WriteMode>();
+        /// Waiting rows of this mapping that start a flush. Unset: `write_behind.batch_rows`.
+        batch_rows: Option<usize> = None, Optional(Count(1..=100_000));
+        /// Longest time that a row of this mapping waits before a flush is started. Unset: `write_behind.batch_interval`.
+        batch_interval: Option<Duration> = None, Optional(duration(ms(1)..=hours(1)));
         /// Whether loaded values are stored in Redis.
         cache: CachePolicy = CachePolicy::On, choice::<CachePolicy>();
         /// Of `format = "list"`: the mapping whose objects it lists. The entry then holds their ids only, and each object is

@@ -2,32 +2,45 @@
 //!
 //! Must not know: where writes come from.
 //!
-//! One batch of a mapping is under way at a time, so writes of a key keep their order. A failure that may pass is retried
-//! for ever; a row that the database refuses is found by halving the batch, and its neighbours are applied.
+//! One batch of a lane is under way at a time, so writes of a key keep their order. Few writes leave together, whatever
+//! their lanes; under a backlog each lane has a batch of its own, and they leave at the same time. A failure that may pass
+//! is retried for ever; a row that the database refuses is found by halving the batch, and its neighbours are applied.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::Shared;
-use super::queue::{Due, Entry, Queue};
+use super::handle::Shared;
+use super::lane::Entry;
+use super::queue::{Due, Queue};
 use crate::mapping::MappingId;
 use crate::source::{Backoff, Change, SourceError};
 
 /// Runs until the proxy closes and nothing waits.
 pub(super) async fn run(shared: Arc<Shared>, mapping: MappingId) {
     let Some(queue) = shared.queue(mapping) else { return };
-    while due(&shared, queue).await {
-        let batch = queue.batch(shared.options.max_batch_rows.max(1));
-        flush(&shared, mapping, queue, &batch).await;
+    while due(queue).await {
+        let batches = queue.batches(shared.options.max_batch_rows.max(1));
+        // Tasks of their own, so that they use several cores; they end with this one.
+        let mut flushes = JoinSet::new();
+        for batch in batches {
+            let shared = shared.clone();
+            flushes.spawn(async move {
+                if let Some(queue) = shared.queue(mapping) {
+                    flush(&shared, mapping, queue, &batch).await;
+                }
+            });
+        }
+        flushes.join_all().await;
     }
 }
 
 /// Waits for the next batch; `false` when there will be none.
-async fn due(shared: &Shared, queue: &Queue) -> bool {
+async fn due(queue: &Queue) -> bool {
     loop {
-        match queue.due(shared.options.batch_rows, shared.options.batch_interval) {
+        match queue.due() {
             Due::Now => return true,
             Due::Never => return false,
             Due::Idle => queue.woken().await,
@@ -45,7 +58,8 @@ async fn flush(shared: &Shared, mapping: MappingId, queue: &Queue, batch: &[Arc<
     let mut pieces = vec![batch];
     while let Some(piece) = pieces.pop() {
         let settle = || {
-            let contended = queue.settle(piece, &shared.budget);
+            let committed = queue.settle(piece, &shared.budget);
+            let contended: Vec<_> = committed.into_iter().filter(|c| c.doubtful).map(|c| c.key).collect();
             if !contended.is_empty() {
                 shared.observer.contended(mapping, contended);
             }
@@ -84,7 +98,7 @@ fn reject(shared: &Shared, mapping: MappingId, entry: &Entry, refusal: &SourceEr
 
 /// One transaction, until it is committed. An error means: this piece as it is will never be.
 async fn apply(shared: &Shared, mapping: MappingId, piece: &[Arc<Entry>]) -> Result<(), SourceError> {
-    let changes: Vec<&Change> = piece.iter().map(|entry| &entry.change).collect();
+    let changes: Vec<&Change> = piece.iter().filter(|e| e.counts()).map(|entry| &entry.change).collect();
     let mut backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
     loop {
         let started = Instant::now();

@@ -2,25 +2,31 @@
 //!
 //! Must not know: Redis, clients, which command caused a write.
 //!
-//! A write is queued per mapping, in order, and stays visible through `pending` until its commit: a reader never sees
-//! the older row meanwhile. The queue is memory only; a journal will stand before `Queue::push` and acknowledge there.
+//! A write gets its version and is queued in the lane of its key (`lane.rs`), where it stays visible through `pending` until
+//! its commit: a reader never sees the older row meanwhile. The lanes of a mapping (`queue.rs`) are flushed by its batcher
+//! (`batcher.rs`). How writes stand in a journal is in `record.rs`, how they come back from there in `replay.rs`.
 
 mod batcher;
+mod handle;
+mod lane;
 mod overlay;
 mod queue;
+pub mod record;
+mod replay;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use crate::mapping::{MappingId, Row, WriteMode};
 use crate::source::{Source, SourceError};
-use queue::{Arrival, Budget, Queue};
+use queue::Queue;
 
+pub use handle::WriteBehind;
+pub use lane::Committed;
 pub use overlay::Pending;
+pub use replay::{RestoreError, Restored, record_of, withdrawn};
 
 /// Triggers and limits of write-behind.
 #[derive(Debug, Clone)]
@@ -39,6 +45,17 @@ pub struct WriteBehindOptions {
     pub retry_first: Duration,
     /// Longest wait after a failure that may pass.
     pub retry_most: Duration,
+    /// What single mappings have of their own, by name.
+    pub by_mapping: HashMap<String, MappingOptions>,
+}
+
+/// Settings of one mapping; what it does not have is as for all.
+#[derive(Debug, Clone, Default)]
+pub struct MappingOptions {
+    /// So many waiting rows are flushed at once.
+    pub batch_rows: Option<usize>,
+    /// A row waits at most this long before it is flushed.
+    pub batch_interval: Option<Duration>,
 }
 
 impl Default for WriteBehindOptions {
@@ -51,6 +68,7 @@ impl Default for WriteBehindOptions {
             max_bytes: 512 << 20,
             retry_first: Duration::from_millis(50),
             retry_most: Duration::from_secs(5),
+            by_mapping: HashMap::new(),
         }
     }
 }
@@ -71,6 +89,9 @@ pub enum WriteError {
     /// The proxy shuts down.
     #[error("BUSY the proxy is shutting down and takes no more writes")]
     Closed,
+    /// Another write of the key came before one that counts only if none did.
+    #[error("ERR another write of this key came first")]
+    Outrun,
     /// The mapping takes no writes.
     #[error("ERR this mapping is read-only (write = \"none\")")]
     ReadOnly,
@@ -91,6 +112,30 @@ pub enum Write {
         /// Id values of the key.
         ids: Box<[Box<str>]>,
     },
+}
+
+/// One write of a unit.
+#[derive(Debug, Clone)]
+pub struct KeyWrite {
+    /// Mapping of the key.
+    pub mapping: MappingId,
+    /// The key.
+    pub key: Bytes,
+    /// What happens to it.
+    pub write: Write,
+    /// It counts only if no write newer than this version was queued; its outcome is said with [`WriteBehind::decide`].
+    pub base: Option<u64>,
+    /// The caller brings it to the cache, and says with [`WriteBehind::resolve`] what became of it there.
+    pub applies: bool,
+}
+
+/// What became of a write in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InCache {
+    /// The cache holds it, or a newer one.
+    Stored,
+    /// That is not known: the cache may hold something older.
+    Unknown,
 }
 
 /// Told about every flush. Called on the back runtime; must not block.
@@ -119,134 +164,21 @@ pub struct Depth {
     pub oldest: Option<Duration>,
 }
 
-/// The write-behind queues. Cheap to clone.
-#[derive(Clone)]
-pub struct WriteBehind {
-    shared: Arc<Shared>,
-    tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    /// Who writes through this handle.
-    writer: u16,
-}
-
-struct Shared {
-    source: Arc<Source>,
-    options: WriteBehindOptions,
-    observer: Arc<dyn Observer>,
-    /// By mapping; `None` for mappings that take no writes.
-    queues: Vec<Option<Queue>>,
-    budget: Budget,
-}
-
-impl WriteBehind {
-    /// Starts one batcher per writable mapping on `runtime`. End them with `shutdown`.
-    pub fn start(
-        source: Arc<Source>,
-        options: WriteBehindOptions,
-        observer: Arc<dyn Observer>,
-        runtime: &Handle,
-    ) -> Self {
-        let writable = |id| source.bound(id).filter(|b| b.mapping.write == WriteMode::Behind).cloned();
-        let queues = source.mappings().iter().map(|m| writable(m.id).map(Queue::new)).collect();
-        let budget = Budget::new(options.max_rows, options.max_bytes);
-        let shared = Arc::new(Shared { source, options, observer, queues, budget });
-        let ids = (0..shared.queues.len()).filter(|at| shared.queues[*at].is_some());
-        let tasks = ids.map(|id| runtime.spawn(batcher::run(shared.clone(), id as MappingId))).collect();
-        Self { shared, tasks: Arc::new(Mutex::new(tasks)), writer: u16::MAX }
-    }
-
-    /// A handle for one of several writers, each of which changes the cache in the order of its own writes.
-    pub fn for_writer(&self, writer: u16) -> Self {
-        Self { writer, ..self.clone() }
-    }
-
-    /// Queues a write. Never blocks and may be called from any thread; when it returns Ok, `pending` shows the write.
-    ///
-    /// Writes of one key reach the database in the order of these calls.
-    pub fn enqueue(&self, mapping: MappingId, key: Bytes, write: Write) -> Result<(), WriteError> {
-        let queue = self.shared.queue(mapping).ok_or(WriteError::ReadOnly)?;
-        self.shared.push([(queue, Arrival::new(key, write, self.writer))])
-    }
-
-    /// Queues the writes of one command in their order: all of them, or none when one is refused.
-    pub fn enqueue_all(
-        &self,
-        writes: impl IntoIterator<Item = (MappingId, Bytes, Write)>,
-    ) -> Result<(), WriteError> {
-        let arrival = |(mapping, key, write)| {
-            let queue = self.shared.queue(mapping).ok_or(WriteError::ReadOnly)?;
-            Ok((queue, Arrival::new(key, write, self.writer)))
-        };
-        self.shared.push(writes.into_iter().map(arrival).collect::<Result<Vec<_>, WriteError>>()?)
-    }
-
-    /// Whether the cache took a write of `key` is not known: its entry goes once nothing of the key waits.
-    pub fn doubt(&self, mapping: MappingId, key: &[u8]) {
-        if let Some(queue) = self.shared.queue(mapping)
-            && !queue.doubt(key)
-        {
-            self.shared.observer.contended(mapping, vec![Bytes::copy_from_slice(key)]);
+impl Depth {
+    /// Both together.
+    fn and(self, other: Self) -> Self {
+        Self {
+            rows: self.rows + other.rows,
+            bytes: self.bytes + other.bytes,
+            oldest: self.oldest.max(other.oldest),
         }
-    }
-
-    /// What readers of `key` must see while a write of it waits; `None` when nothing does.
-    pub fn pending(&self, mapping: MappingId, key: &[u8]) -> Option<Pending> {
-        self.shared.queue(mapping)?.pending(key)
-    }
-
-    /// Flushes what was queued before this call and waits until all of it is committed or rejected.
-    pub async fn flush_now(&self) {
-        let waits: Vec<_> = self.shared.queues.iter().flatten().map(Queue::request_flush).collect();
-        for wait in waits {
-            wait.await;
-        }
-    }
-
-    /// What waits in one mapping's queue.
-    pub fn depth(&self, mapping: MappingId) -> Depth {
-        self.shared.queue(mapping).map(|queue| queue.depth(Instant::now())).unwrap_or_default()
-    }
-
-    /// Takes no more writes, flushes what waits, and stops. Answers what could not be written within `deadline`, which
-    /// is lost when the process ends.
-    pub async fn shutdown(&self, deadline: Duration) -> Depth {
-        self.shared.queues.iter().flatten().for_each(Queue::close);
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        let until = tokio::time::Instant::now() + deadline;
-        for mut task in tasks {
-            if tokio::time::timeout_at(until, &mut task).await.is_err() {
-                task.abort();
-                let _ = task.await;
-            }
-        }
-        let depths = self.shared.queues.iter().flatten().map(|queue| queue.depth(Instant::now()));
-        depths.fold(Depth::default(), |sum, d| Depth {
-            rows: sum.rows + d.rows,
-            bytes: sum.bytes + d.bytes,
-            oldest: sum.oldest.max(d.oldest),
-        })
     }
 }
 
-impl Shared {
-    fn push<'s>(
-        &'s self,
-        arrivals: impl IntoIterator<Item = (&'s Queue, Arrival)> + AsRef<[(&'s Queue, Arrival)]>,
-    ) -> Result<(), WriteError> {
-        let sizes = || arrivals.as_ref().iter().map(|(_, arrival)| arrival.size);
-        let (mut rows, mut bytes) = (sizes().count(), sizes().sum());
-        self.budget.take(rows, bytes)?;
-        for (queue, arrival) in arrivals {
-            let size = arrival.size;
-            if let Err(closed) = queue.push(arrival, self.options.batch_rows) {
-                self.budget.give_back(rows, bytes);
-                return Err(closed);
-            }
-            (rows, bytes) = (rows - 1, bytes - size);
-        }
-        Ok(())
-    }
-
-    fn queue(&self, mapping: MappingId) -> Option<&Queue> {
-        self.queues.get(usize::from(mapping))?.as_ref()
-    }
+/// The queue of a mapping that takes writes.
+fn queue_of(source: &Source, options: &WriteBehindOptions, mapping: MappingId) -> Option<Queue> {
+    let bound = source.bound(mapping).filter(|bound| bound.mapping.write == WriteMode::Behind)?;
+    let own = options.by_mapping.get(&bound.mapping.name).cloned().unwrap_or_default();
+    let rows = own.batch_rows.unwrap_or(options.batch_rows);
+    Some(Queue::new(bound.clone(), rows, own.batch_interval.unwrap_or(options.batch_interval)))
 }

@@ -1,21 +1,18 @@
-//! The waiting writes of one mapping, in order, and what readers see of them.
+//! The waiting writes of one mapping: its lanes, when the next batch is due, who waits for a flush.
 //!
 //! Must not know: the database.
 
-use std::collections::VecDeque;
-use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 
-use super::overlay::{Overlay, Pending};
-use super::{Depth, Write, WriteError};
+use super::lane::{Arrival, Committed, Entry, Lane, Stamp};
+use super::overlay::Pending;
+use super::record::{LANES, lane_of};
+use super::{Depth, WriteError};
 use crate::mapping::Bound;
-use crate::source::Change;
 
 /// Room for waiting rows, shared by all queues.
 pub(super) struct Budget {
@@ -41,41 +38,22 @@ impl Budget {
         Err(WriteError::Full { rows, bytes })
     }
 
+    /// Takes room whether there is any or not: what was promised before has its place.
+    pub(super) fn take_anyway(&self, count: usize, size: usize) {
+        self.rows.fetch_add(count, Ordering::Relaxed);
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+    }
+
     pub(super) fn give_back(&self, rows: usize, size: usize) {
         self.rows.fetch_sub(rows, Ordering::Relaxed);
         self.bytes.fetch_sub(size, Ordering::Relaxed);
     }
-}
 
-/// One waiting write.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: Bytes,
-    pub(super) change: Change,
-    seq: u64,
-    at: Instant,
-    size: usize,
-}
-
-/// A write that is about to be queued.
-pub(super) struct Arrival {
-    key: Bytes,
-    change: Change,
-    /// What readers see until its commit; `None` for a deletion.
-    value: Option<Bytes>,
-    writer: u16,
-    /// Approximate bytes.
-    pub(super) size: usize,
-}
-
-impl Arrival {
-    pub(super) fn new(key: Bytes, write: Write, writer: u16) -> Self {
-        let (change, value) = match write {
-            Write::Put { row, value } => (Change::Put(row), Some(value)),
-            Write::Delete { ids } => (Change::Delete(ids), None),
-        };
-        let size = OVERHEAD + key.len() + change.size() + value.as_ref().map_or(0, Bytes::len);
-        Self { key, change, value, writer, size }
+    /// The fuller of rows and bytes, from 0 to 1.
+    pub(super) fn fill(&self) -> f64 {
+        let share =
+            |used: &AtomicUsize, most: usize| used.load(Ordering::Relaxed) as f64 / most.max(1) as f64;
+        share(&self.rows, self.max_rows).max(share(&self.bytes, self.max_bytes))
     }
 }
 
@@ -90,138 +68,135 @@ pub(super) enum Due {
     Never,
 }
 
-#[derive(Default)]
-struct Inner {
-    /// Oldest first. A batch stays here until it is settled, so a batcher that dies loses nothing.
-    waiting: VecDeque<Arc<Entry>>,
-    overlays: FxHashMap<Bytes, Overlay>,
-    bytes: usize,
-    last_seq: u64,
-    /// Flush everything up to here without waiting for a trigger.
-    flush_to: u64,
-    /// Takes no more writes; flushes what waits.
-    closed: bool,
-}
-
 pub(super) struct Queue {
-    bound: Arc<Bound>,
-    inner: Mutex<Inner>,
+    pub(super) bound: Arc<Bound>,
+    lanes: [Mutex<Lane>; LANES],
+    rows: AtomicUsize,
+    /// Flush everything up to this version without waiting for a trigger.
+    flush_to: AtomicU64,
     wake: Notify,
-    settled: watch::Sender<u64>,
+    /// Changes whenever writes were settled.
+    settled: watch::Sender<()>,
+    /// Waiting rows that start a flush.
+    pub(super) batch_rows: usize,
+    /// Longest wait before a flush is started.
+    pub(super) batch_interval: Duration,
 }
-
-/// Map entry, Arc and bookkeeping of one write, bytes (approximate).
-const OVERHEAD: usize = 256;
 
 impl Queue {
-    pub(super) fn new(bound: Arc<Bound>) -> Self {
-        Self { bound, inner: Mutex::default(), wake: Notify::new(), settled: watch::Sender::new(0) }
+    pub(super) fn new(bound: Arc<Bound>, batch_rows: usize, batch_interval: Duration) -> Self {
+        Self {
+            bound,
+            lanes: Default::default(),
+            rows: AtomicUsize::new(0),
+            flush_to: AtomicU64::new(0),
+            wake: Notify::new(),
+            settled: watch::Sender::new(()),
+            batch_rows: batch_rows.max(1),
+            batch_interval,
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The lane of `key`.
+    pub(super) fn lane(&self, key: &[u8]) -> MutexGuard<'_, Lane> {
+        // `lane_of` answers below LANES, and that is how many there are.
+        self.lanes[lane_of(key)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a write at the end, for which there is room in the budget.
-    pub(super) fn push(&self, arrival: Arrival, batch_rows: usize) -> Result<(), WriteError> {
-        let Arrival { key, change, value, writer, size } = arrival;
-        let order = match &change {
-            Change::Put(row) if self.bound.is_append() => row.order_key(&self.bound),
-            _ => None,
-        };
-        let mut inner = self.lock();
-        // Under the lock: after the batcher has seen an empty closed queue, nothing may follow.
-        if inner.closed {
-            return Err(WriteError::Closed);
-        }
-        inner.last_seq += 1;
-        let seq = inner.last_seq;
-        let overlay = inner.overlays.entry(key.clone()).or_default();
-        overlay.written_by(writer);
-        match value {
-            Some(value) if self.bound.is_append() => overlay.append(seq, order, value),
-            Some(value) => overlay.replace(seq, value),
-            None => overlay.delete(seq),
-        }
-        inner.bytes += size;
-        inner.waiting.push_back(Arc::new(Entry { key, change, seq, at: Instant::now(), size }));
-        let waiting = inner.waiting.len();
-        drop(inner);
+    fn locked(&self) -> impl Iterator<Item = MutexGuard<'_, Lane>> {
+        self.lanes.iter().map(|lane| lane.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a write at the end of its lane, for which there is room in the budget; its version.
+    pub(super) fn push(&self, arrival: Arrival, stamp: Stamp<'_>) -> Result<u64, WriteError> {
+        let mut lane = self.lane(&arrival.key);
+        let version = lane.push(&self.bound, arrival, stamp)?;
+        drop(lane);
+        let waiting = self.rows.fetch_add(1, Ordering::AcqRel) + 1;
         // The batcher needs to hear of the first row (to set its clock) and of a full batch; of others it need not.
-        if waiting == 1 || waiting == batch_rows {
+        if waiting == 1 || waiting == self.batch_rows {
             self.wake.notify_one();
         }
-        Ok(())
+        Ok(version)
     }
 
     pub(super) fn pending(&self, key: &[u8]) -> Option<Pending> {
-        self.lock().overlays.get(key).map(|overlay| overlay.pending(self.bound.is_append()))
+        self.lane(key).overlays.get(key)?.pending(self.bound.is_append())
     }
 
-    /// When the next batch is due, given the triggers.
-    pub(super) fn due(&self, batch_rows: usize, interval: Duration) -> Due {
-        let inner = self.lock();
-        match inner.waiting.front() {
-            None if inner.closed => Due::Never,
+    /// When the next batch is due.
+    pub(super) fn due(&self) -> Due {
+        let flush_to = self.flush_to.load(Ordering::Acquire);
+        let (mut oldest, mut closed, mut hurry) = (None, true, false);
+        let mut rows = 0;
+        for lane in self.locked() {
+            closed &= lane.closed;
+            rows += lane.waiting.len();
+            // Behind an undecided write the lane waits until it is decided, which wakes the batcher.
+            let Some(first) = lane.batch(1).next() else { continue };
+            hurry |= first.version <= flush_to;
+            oldest = Some(oldest.map_or(first.at, |oldest: Instant| oldest.min(first.at)));
+        }
+        match oldest {
+            None if closed && rows == 0 => Due::Never,
             None => Due::Idle,
-            Some(first)
-                if inner.closed || first.seq <= inner.flush_to || inner.waiting.len() >= batch_rows =>
-            {
-                Due::Now
-            }
-            Some(first) if first.at.elapsed() >= interval => Due::Now,
-            Some(first) => Due::At(first.at + interval),
+            Some(_) if closed || hurry || rows >= self.batch_rows => Due::Now,
+            Some(at) if at.elapsed() >= self.batch_interval => Due::Now,
+            Some(at) => Due::At(at + self.batch_interval),
         }
     }
 
-    /// Has the cached entry of `key` dropped with its last waiting write; false when none waits.
+    /// Has the cached entry of `key` put right with its last waiting write; false when none waits.
     pub(super) fn doubt(&self, key: &[u8]) -> bool {
-        let mut inner = self.lock();
-        let overlay = inner.overlays.get_mut(key);
-        overlay.map(Overlay::doubt).is_some()
+        self.lane(key).overlays.get_mut(key).map(|overlay| overlay.doubt()).is_some()
     }
 
-    /// The oldest writes. They stay queued until they are settled.
-    pub(super) fn batch(&self, most: usize) -> Vec<Arc<Entry>> {
-        self.lock().waiting.iter().take(most).cloned().collect()
-    }
-
-    /// The oldest `entries` are in the database, or were rejected. Answers the keys for which nothing waits any more and
-    /// that had several writers.
-    pub(super) fn settle(&self, entries: &[Arc<Entry>], budget: &Budget) -> Vec<Bytes> {
-        let mut contended = Vec::new();
-        let Some(last) = entries.last().map(|entry| entry.seq) else { return contended };
-        let mut inner = self.lock();
-        for entry in entries {
-            inner.waiting.pop_front();
-            inner.bytes -= entry.size;
-            budget.give_back(1, entry.size);
-            if inner.overlays.get_mut(&entry.key).is_some_and(|overlay| overlay.settle(last)) {
-                let settled = inner.overlays.remove(&entry.key);
-                contended.extend(settled.filter(Overlay::is_contended).map(|_| entry.key.clone()));
-            }
-        }
-        drop(inner);
-        self.settled.send_replace(last);
-        contended
-    }
-
-    /// Asks for a flush of everything queued so far; the future ends when it is settled.
-    pub(super) fn request_flush(&self) -> impl Future<Output = ()> {
-        let mut inner = self.lock();
-        let target = inner.last_seq;
-        inner.flush_to = target;
-        drop(inner);
+    /// The race of a conditional write is decided.
+    pub(super) fn decide(&self, key: &[u8], version: u64, won: bool) {
+        self.lane(key).decide(key, version, won);
         self.wake.notify_one();
+    }
+
+    /// The next batches, which may be flushed at the same time: one of all lanes together while that is small enough,
+    /// otherwise one per lane. The writes stay queued until they are settled.
+    pub(super) fn batches(&self, most: usize) -> Vec<Vec<Arc<Entry>>> {
+        let batches: Vec<Vec<_>> = self.locked().map(|lane| lane.batch(most).collect()).collect();
+        if batches.iter().map(Vec::len).sum::<usize>() > most {
+            return batches.into_iter().filter(|batch| !batch.is_empty()).collect();
+        }
+        let mut all: Vec<_> = batches.into_iter().flatten().collect();
+        all.sort_unstable_by_key(|entry| entry.version);
+        vec![all]
+    }
+
+    /// The oldest `entries` of their lanes are in the database, or were rejected. Answers the keys for which nothing
+    /// waits any more.
+    pub(super) fn settle(&self, entries: &[Arc<Entry>], budget: &Budget) -> Vec<Committed> {
+        let mut committed = Vec::new();
+        for entry in entries {
+            committed.extend(self.lane(&entry.key).settle(entry));
+            budget.give_back(1, entry.size);
+        }
+        self.rows.fetch_sub(entries.len(), Ordering::AcqRel);
+        self.settled.send_replace(());
+        committed
+    }
+
+    /// Asks for a flush of everything up to `version`; the future ends when it is settled.
+    pub(super) async fn flush_to(&self, version: u64) {
         let mut settled = self.settled.subscribe();
-        async move {
-            let _ = settled.wait_for(|seq| *seq >= target).await;
+        self.flush_to.fetch_max(version, Ordering::AcqRel);
+        self.wake.notify_one();
+        while self.locked().any(|lane| lane.waiting.front().is_some_and(|first| first.version <= version)) {
+            if settled.changed().await.is_err() {
+                return;
+            }
         }
     }
 
     /// Takes no more writes; what waits is flushed at once.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        self.locked().for_each(|mut lane| lane.closed = true);
         self.wake.notify_one();
     }
 
@@ -231,8 +206,18 @@ impl Queue {
     }
 
     pub(super) fn depth(&self, now: Instant) -> Depth {
-        let inner = self.lock();
-        let oldest = inner.waiting.front().map(|first| now.saturating_duration_since(first.at));
-        Depth { rows: inner.waiting.len(), bytes: inner.bytes, oldest }
+        let depths = self.locked().map(|lane| {
+            let oldest = lane.waiting.front().map(|first| now.saturating_duration_since(first.at));
+            Depth { rows: lane.waiting.len(), bytes: lane.bytes, oldest }
+        });
+        depths.fold(Depth::default(), Depth::and)
+    }
+
+    /// The oldest record of the journal that is still needed.
+    pub(super) fn oldest_sequence(&self) -> Option<u64> {
+        let oldest = |lane: MutexGuard<'_, Lane>| {
+            lane.waiting.iter().map(|entry| entry.sequence).find(|sequence| *sequence > 0)
+        };
+        self.locked().filter_map(oldest).min()
     }
 }

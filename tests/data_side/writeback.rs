@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dsproxy::mapping::{MappingId, MappingSpec, OrderKey, Row, StoreMode, WriteMode};
 use dsproxy::source::{Source, SourceError};
-use dsproxy::writeback::{Observer, Pending, Write, WriteBehind, WriteBehindOptions, WriteError};
+use dsproxy::writeback::{
+    KeyWrite, MappingOptions, Observer, Pending, Write, WriteBehind, WriteBehindOptions, WriteError, record,
+    record_of,
+};
 use tokio::runtime::Handle;
 
 use crate::pg::{Pg, until};
@@ -257,4 +260,107 @@ async fn the_newest_waiting_row_of_an_append_mapping_is_seen_with_its_order() {
     );
     writes.flush_now().await;
     assert_eq!((writes.pending(0, b"l:a"), pg.one("select count(*) from l").await), (None, "2".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_journaled_comes_back_in_order_and_what_was_withdrawn_does_not() {
+    let pg = Pg::start();
+    pg.execute(USERS).await;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
+    let bound = source.bound(0).unwrap();
+    let write = |n: u32, body: Option<&str>, base: Option<u64>| {
+        let (key, ids) = (Bytes::from(format!("u:{n}")), [n.to_string()]);
+        let write = match body {
+            None => Write::Delete { ids: ids.iter().map(|id| Box::from(&**id)).collect() },
+            Some(body) => Write::Put {
+                row: Row::parse(bound, &ids, body.as_bytes()).unwrap(),
+                value: Bytes::copy_from_slice(body.as_bytes()),
+            },
+        };
+        KeyWrite { mapping: 0, key, write, base, applies: false }
+    };
+    let unit = |version: u64, writes: &[KeyWrite]| {
+        let records: Vec<_> = writes.iter().map(|write| record_of(bound, write)).collect();
+        let mut payload = record::encode(&records);
+        record::set_version(&mut payload, version);
+        Bytes::from(payload)
+    };
+    let first = unit(100, &[write(1, Some(r#"{"age":1}"#), None), write(2, Some(r#"{"age":2}"#), None)]);
+    let second = unit(200, &[write(1, None, None)]);
+    let third = unit(300, &[write(3, Some(r#"{"age":3}"#), Some(250))]);
+    let lost = unit(400, &[write(2, Some(r#"{"age":22}"#), Some(101))]);
+    let (writes, _) = start(&source, never());
+    let gone = std::collections::HashSet::from([400]);
+    let all = |sequence, payload: &Bytes| writes.restore(sequence, payload, &gone, |_, _, _| true).unwrap();
+    assert_eq!(all(1, &first).len(), 2);
+    // The lane of this key has it already.
+    assert!(writes.restore(3, &second, &gone, |mapping, _, at| mapping == "u" && at > 3).unwrap().is_empty());
+    assert_eq!(all(3, &second)[0].value, None);
+    let conditional = all(4, &third);
+    assert_eq!((conditional[0].version, conditional[0].base), (300, Some(250)));
+    assert!(all(5, &lost).is_empty());
+    assert_eq!(writes.pending(0, b"u:1"), Some(Pending::Deleted));
+    assert_eq!(writes.pending(0, b"u:3"), None, "not decided yet");
+    assert_eq!((writes.oldest_sequence(), writes.clock().last() > 400), (Some(1), true));
+    writes.decide(0, b"u:3", 300, true);
+    assert!(matches!(writes.pending(0, b"u:3"), Some(Pending::Value(_))));
+    writes.flush_now().await;
+    assert_eq!(pg.one("select string_agg(id || '=' || age, ',' order by id) from u").await, "2=2,3=3");
+    assert_eq!((writes.oldest_sequence(), writes.depth(0).rows), (None, 0));
+    let misfit =
+        record::encode(&[record::Record { mapping: "v".into(), ..record_of(bound, &write(1, None, None)) }]);
+    let error = writes.restore(9, &Bytes::from(misfit), &gone, |_, _, _| true).unwrap_err().to_string();
+    assert!(error.contains("'u:1' in mapping 'v', which is not configured"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_lost_its_race_is_never_flushed() {
+    let pg = Pg::start();
+    pg.execute(USERS).await;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
+    let (writes, _) = start(&source, never());
+    let put = |age: u32, base: Option<u64>| {
+        let (body, ids) = (format!(r#"{{"age":{age}}}"#), ["1"]);
+        let row = Row::parse(source.bound(0).unwrap(), &ids, body.as_bytes()).unwrap();
+        let write = Write::Put { row, value: Bytes::from(body) };
+        writes.submit(vec![KeyWrite {
+            mapping: 0,
+            key: Bytes::from_static(b"u:1"),
+            write,
+            base,
+            applies: false,
+        }])
+    };
+    let first = put(1, None).unwrap()[0];
+    assert_eq!(put(2, Some(first - 1)), Err(WriteError::Outrun));
+    let second = put(3, Some(first)).unwrap()[0];
+    assert!(second > first);
+    let flush = tokio::spawn({
+        let writes = writes.clone();
+        async move { writes.flush_now().await }
+    });
+    // What came before it is flushed; the undecided one, and what comes behind it, waits.
+    until("the first is flushed", async || writes.depth(0).rows == 1).await;
+    assert_eq!(pg.one("select age from u").await, "1");
+    assert!(!flush.is_finished());
+    writes.decide(0, b"u:1", second, false);
+    flush.await.unwrap();
+    assert_eq!((pg.one("select age from u").await, writes.pending(0, b"u:1")), ("1".into(), None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mapping_may_have_triggers_of_its_own() {
+    let pg = Pg::start();
+    pg.execute(USERS).await;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
+    let own = MappingOptions { batch_rows: Some(3), ..Default::default() };
+    let (writes, seen) =
+        start(&source, WriteBehindOptions { by_mapping: [("u".to_owned(), own)].into(), ..never() });
+    for n in 0..2 {
+        set(&writes, &source, &format!("u:{n}"), "{}").unwrap();
+    }
+    assert_eq!(writes.depth(0).rows, 2);
+    set(&writes, &source, "u:2", "{}").unwrap();
+    until("three rows are flushed", async || writes.depth(0).rows == 0).await;
+    assert_eq!(seen.flushes.load(Ordering::Relaxed), 1, "lanes leave together while there is little");
 }

@@ -11,7 +11,7 @@ use crate::command::Command;
 use crate::mapping::{Bound, Row, StoreMode, WriteMode};
 use crate::resp::{Args, RequestLimits, RequestScanner, push_command};
 use crate::slot;
-use crate::writeback::Write;
+use crate::writeback::{KeyWrite, Write};
 use bytes::Bytes;
 
 /// What becomes of the cached entry of a key that is written.
@@ -104,8 +104,14 @@ impl Core {
     fn commit(&self, prepared: Vec<Prepared>) -> Result<(), String> {
         let Some(data) = &self.data else { return Ok(()) };
         let keys: Vec<_> = prepared.iter().map(|write| (write.mapping, write.key.clone())).collect();
-        let writes = prepared.into_iter().map(|Prepared { mapping, key, write }| (mapping, key, write));
-        data.writes.enqueue_all(writes).map_err(|error| error.to_string())?;
+        let unit = prepared.into_iter().map(|Prepared { mapping, key, write }| KeyWrite {
+            mapping,
+            key,
+            write,
+            base: None,
+            applies: false,
+        });
+        data.writes.submit(unit.collect()).map_err(|error| error.to_string())?;
         keys.iter().for_each(|(mapping, key)| data.reads.note_write(*mapping, key));
         Ok(())
     }

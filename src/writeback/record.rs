@@ -1,0 +1,297 @@
+//! How a unit of writes stands in the journal: a compact binary form with a format version.
+//!
+//! Must not know: files, tables. Mappings and columns are named, not numbered: a configuration or a table may have changed
+//! by the time it is read again.
+//!
+//! ```text
+//! format u8 | first version u64 | count | write ...            numbers: LEB128 unless a width is given (little endian)
+//! write:  kind u8 | mapping | key | value | columns            texts: length, then bytes
+//! kind:   1 put, 2 append, 3 delete, 4 withdrawn (its key is empty, its value the withdrawn version); + 16: base u64 follows
+//! column: name | 0 (null), or length + 1 and text
+//! ```
+//!
+//! Which lane a key belongs to is part of the format: [`lane_of`].
+
+use bytes::Bytes;
+
+/// The first byte of every payload.
+const FORMAT: u8 = 1;
+/// Where the version stands: it is written last, when the writer thread takes the unit.
+const VERSION: std::ops::Range<usize> = 1..9;
+/// Set in the kind of a write that counts only when its base was still the newest.
+const CONDITIONAL: u8 = 16;
+
+/// Flushers per mapping; a key always belongs to the same one.
+pub const LANES: usize = 4;
+
+/// The lane of a key within its mapping.
+pub fn lane_of(key: &[u8]) -> usize {
+    // The lowest bits of a CRC alone would put most of a run of numbers into one lane.
+    (crc32c::crc32c(key).wrapping_mul(0x9e37_79b1) >> 24) as usize % LANES
+}
+
+/// What a write does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Inserts or updates these columns; `None` is NULL.
+    Put(Vec<Named>),
+    /// Adds a row of these columns.
+    Append(Vec<Named>),
+    /// Deletes the row.
+    Delete,
+    /// The write with this version, of a read-modify-write command that lost a race, never was.
+    Withdraw(u64),
+}
+
+/// A column by name, with its text.
+pub type Named = (Box<str>, Option<Box<str>>);
+
+/// One write as it is journaled. Its version is that of its unit plus its place in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Name of the mapping.
+    pub mapping: Box<str>,
+    /// The key.
+    pub key: Bytes,
+    /// What it does.
+    pub operation: Operation,
+    /// The value as readers see it; empty for a deletion.
+    pub value: Bytes,
+    /// The version it was computed from: it counts only if nothing newer was there.
+    pub base: Option<u64>,
+}
+
+/// Why a payload cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Written by a later version of this program.
+    #[error("it has format {0}, which this version of dsproxy cannot read")]
+    Format(u8),
+    /// Not what any version writes.
+    #[error("it is damaged")]
+    Damaged,
+}
+
+/// The payload of a unit, without its version.
+pub fn encode(records: &[Record]) -> Vec<u8> {
+    let mut out =
+        Vec::with_capacity(64 + records.iter().map(|r| r.key.len() + 2 * r.value.len()).sum::<usize>());
+    out.push(FORMAT);
+    out.extend_from_slice(&0_u64.to_le_bytes());
+    number(&mut out, records.len() as u64);
+    records.iter().for_each(|record| encode_one(&mut out, record));
+    out
+}
+
+/// Gives an encoded unit its version.
+pub fn set_version(payload: &mut [u8], version: u64) {
+    if let Some(place) = payload.get_mut(VERSION) {
+        place.copy_from_slice(&version.to_le_bytes());
+    }
+}
+
+/// The version of the first write, and the writes.
+///
+/// # Errors
+/// [`RecordError`]; whatever the bytes are, it neither panics nor allocates more than their length.
+pub fn decode(payload: &Bytes) -> Result<(u64, Vec<Record>), RecordError> {
+    let mut reader = Reader { bytes: payload.clone(), at: 0 };
+    match reader.byte()? {
+        FORMAT => {}
+        other => return Err(RecordError::Format(other)),
+    }
+    let version = reader.u64()?;
+    let count = reader.number()?;
+    let mut records = Vec::new();
+    for _ in 0..count {
+        records.push(reader.record()?);
+    }
+    if reader.at == payload.len() { Ok((version, records)) } else { Err(RecordError::Damaged) }
+}
+
+fn encode_one(out: &mut Vec<u8>, record: &Record) {
+    let kind = match record.operation {
+        Operation::Put(_) => 1,
+        Operation::Append(_) => 2,
+        Operation::Delete => 3,
+        Operation::Withdraw(_) => 4,
+    };
+    out.push(kind | if record.base.is_some() { CONDITIONAL } else { 0 });
+    if let Some(base) = record.base {
+        out.extend_from_slice(&base.to_le_bytes());
+    }
+    text(out, record.mapping.as_bytes());
+    text(out, &record.key);
+    match &record.operation {
+        Operation::Withdraw(version) => text(out, &version.to_le_bytes()),
+        _ => text(out, &record.value),
+    }
+    if let Operation::Put(columns) | Operation::Append(columns) = &record.operation {
+        number(out, columns.len() as u64);
+        for (name, value) in columns {
+            text(out, name.as_bytes());
+            match value {
+                None => number(out, 0),
+                Some(value) => {
+                    number(out, value.len() as u64 + 1);
+                    out.extend_from_slice(value.as_bytes());
+                }
+            }
+        }
+    }
+}
+
+fn text(out: &mut Vec<u8>, bytes: &[u8]) {
+    number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+struct Reader {
+    bytes: Bytes,
+    at: usize,
+}
+
+impl Reader {
+    fn take(&mut self, length: u64) -> Result<Bytes, RecordError> {
+        let end = usize::try_from(length).ok().and_then(|length| self.at.checked_add(length));
+        let end = end.filter(|end| *end <= self.bytes.len()).ok_or(RecordError::Damaged)?;
+        let taken = self.bytes.slice(self.at..end);
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, RecordError> {
+        self.take(1)?.first().copied().ok_or(RecordError::Damaged)
+    }
+
+    fn u64(&mut self) -> Result<u64, RecordError> {
+        let bytes = self.take(8)?;
+        bytes.as_ref().try_into().map(u64::from_le_bytes).map_err(|_| RecordError::Damaged)
+    }
+
+    fn number(&mut self) -> Result<u64, RecordError> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(RecordError::Damaged)
+    }
+
+    fn text(&mut self) -> Result<Bytes, RecordError> {
+        let length = self.number()?;
+        self.take(length)
+    }
+
+    fn string(&mut self, length: u64) -> Result<Box<str>, RecordError> {
+        let bytes = self.take(length)?;
+        std::str::from_utf8(&bytes).map(Into::into).map_err(|_| RecordError::Damaged)
+    }
+
+    fn record(&mut self) -> Result<Record, RecordError> {
+        let kind = self.byte()?;
+        let base = if kind & CONDITIONAL == 0 { None } else { Some(self.u64()?) };
+        let length = self.number()?;
+        let mapping = self.string(length)?;
+        let (key, value) = (self.text()?, self.text()?);
+        let operation = match kind & !CONDITIONAL {
+            1 => Operation::Put(self.columns()?),
+            2 => Operation::Append(self.columns()?),
+            3 => Operation::Delete,
+            4 => {
+                let version = value.as_ref().try_into().map_err(|_| RecordError::Damaged)?;
+                let operation = Operation::Withdraw(u64::from_le_bytes(version));
+                return Ok(Record { mapping, key, operation, value: Bytes::new(), base });
+            }
+            _ => return Err(RecordError::Damaged),
+        };
+        Ok(Record { mapping, key, operation, value, base })
+    }
+
+    fn columns(&mut self) -> Result<Vec<Named>, RecordError> {
+        let mut columns = Vec::new();
+        for _ in 0..self.number()? {
+            let length = self.number()?;
+            let name = self.string(length)?;
+            let value = match self.number()? {
+                0 => None,
+                length => Some(self.string(length - 1)?),
+            };
+            columns.push((name, value));
+        }
+        Ok(columns)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test's failure is a panic")]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn record() -> impl Strategy<Value = Record> {
+        let name = || ".{0,8}".prop_map(String::into_boxed_str);
+        let columns = || vec((name(), proptest::option::of(name())), 0..4);
+        let operation = prop_oneof![
+            columns().prop_map(Operation::Put),
+            columns().prop_map(Operation::Append),
+            Just(Operation::Delete),
+            any::<u64>().prop_map(Operation::Withdraw),
+        ];
+        let bytes = || vec(any::<u8>(), 0..300).prop_map(Bytes::from);
+        (name(), bytes(), operation, bytes(), proptest::option::of(any::<u64>())).prop_map(
+            |(mapping, key, operation, value, base)| {
+                let value = if matches!(operation, Operation::Withdraw(_)) { Bytes::new() } else { value };
+                Record { mapping, key, operation, value, base }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(records in vec(record(), 0..5), version: u64) {
+            let mut payload = encode(&records);
+            set_version(&mut payload, version);
+            let payload = Bytes::from(payload);
+            prop_assert_eq!(decode(&payload), Ok((version, records)));
+            for cut in 0..payload.len() {
+                prop_assert!(decode(&payload.slice(..cut)).is_err());
+            }
+        }
+
+        #[test]
+        fn garbage_is_an_error_and_no_panic(mut bytes in vec(any::<u8>(), 0..200), known: bool) {
+            if let (Some(first), true) = (bytes.first_mut(), known) {
+                *first = FORMAT;
+            }
+            let _ = decode(&Bytes::from(bytes));
+        }
+    }
+
+    #[test]
+    fn a_format_from_the_future_is_named() {
+        assert_eq!(decode(&Bytes::from_static(&[2, 0])), Err(RecordError::Format(2)));
+        assert_eq!(decode(&Bytes::new()), Err(RecordError::Damaged));
+    }
+
+    #[test]
+    fn lanes_never_change() {
+        // A journal that was written with other lanes would be replayed against the wrong offsets.
+        assert_eq!(
+            ["user:1", "user:2", "user:3", "user:4", ""].map(|key| lane_of(key.as_bytes())),
+            [0, 3, 3, 3, 0]
+        );
+    }
+}

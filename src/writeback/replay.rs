@@ -1,0 +1,166 @@
+//! Brings the writes of an earlier process back from the journal.
+//!
+//! Must not know: files, Redis.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::handle::WriteBehind;
+use super::lane::{Arrival, Stamp};
+use super::record::{Named, Operation, Record, RecordError, decode};
+use super::{KeyWrite, Write};
+use crate::mapping::{Bound, MappingId, Match, Row};
+
+/// A write that is queued again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Its mapping.
+    pub mapping: MappingId,
+    /// Its key.
+    pub key: Bytes,
+    /// Its version.
+    pub version: u64,
+    /// The value as readers see it; `None` for a deletion.
+    pub value: Option<Bytes>,
+    /// It counts only if nothing newer than this version was there, which is to be decided with [`WriteBehind::decide`].
+    pub base: Option<u64>,
+}
+
+/// Why a journaled write cannot be queued.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// It cannot be read.
+    #[error("a record of the journal cannot be read: {0}")]
+    Record(#[from] RecordError),
+    /// The configuration has changed since.
+    #[error(
+        "the journal holds a write of key '{key}' in mapping '{mapping}', {what}; bring the mapping back until everything is \
+         written to the database"
+    )]
+    Misfit {
+        /// The mapping as it was named.
+        mapping: Box<str>,
+        /// The key.
+        key: String,
+        /// What does not fit.
+        what: String,
+    },
+}
+
+impl WriteBehind {
+    /// Queues the writes of a record that an earlier process journaled: those of them for which `is_wanted` (mapping, lane,
+    /// sequence) says so. Records come in their order, before anything else is written. `withdrawn` collects the versions
+    /// that later records take back: read the whole journal for them first, with [`withdrawn`].
+    ///
+    /// # Errors
+    /// [`RestoreError`]: the record is not what this configuration can apply.
+    pub fn restore(
+        &self,
+        first_sequence: u64,
+        payload: &Bytes,
+        withdrawn: &HashSet<u64>,
+        is_wanted: impl Fn(&str, usize, u64) -> bool,
+    ) -> Result<Vec<Restored>, RestoreError> {
+        let (first, records) = decode(payload)?;
+        let mut restored = Vec::new();
+        self.clock().observe(first + records.len() as u64);
+        for (at, record) in records.into_iter().enumerate() {
+            let (version, sequence) = (first + at as u64, first_sequence + at as u64);
+            let lane = super::record::lane_of(&record.key);
+            let counts = !matches!(record.operation, Operation::Withdraw(_)) && !withdrawn.contains(&version);
+            if counts && is_wanted(&record.mapping, lane, sequence) {
+                restored.extend(self.restore_one(record, version, sequence)?);
+            }
+        }
+        Ok(restored)
+    }
+
+    fn restore_one(
+        &self,
+        record: Record,
+        version: u64,
+        sequence: u64,
+    ) -> Result<Option<Restored>, RestoreError> {
+        let misfit = |what: &str| RestoreError::Misfit {
+            mapping: record.mapping.clone(),
+            key: String::from_utf8_lossy(&record.key).into_owned(),
+            what: what.to_owned(),
+        };
+        let source = &self.shared.source;
+        let mapping =
+            source.mappings().by_name(&record.mapping).ok_or_else(|| misfit("which is not configured"))?.id;
+        let queue = self.shared.queue(mapping).ok_or_else(|| misfit("which takes no writes any more"))?;
+        let found = queue.bound.mapping.template.find(&record.key);
+        let found = found.ok_or_else(|| misfit("whose template has changed"))?;
+        let write = write_of(&queue.bound, &found, &record)
+            .map_err(|column| misfit(&format!("whose table has no column '{column}' any more")))?;
+        let value = match &write {
+            Write::Put { value, .. } => Some(value.clone()),
+            Write::Delete { .. } => None,
+        };
+        let (key, base) = (record.key.clone(), record.base);
+        let write = KeyWrite { mapping, key: key.clone(), write, base, applies: false };
+        let arrival = Arrival::new(write, u16::MAX);
+        let size = arrival.size;
+        if queue.push(arrival, Stamp::Journaled { version, sequence }).is_err() {
+            return Ok(None); // a conditional write that a newer one has outrun
+        }
+        self.shared.budget.take_anyway(1, size);
+        Ok(Some(Restored { mapping, key, version, value, base }))
+    }
+}
+
+/// The versions that a record takes back.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn withdrawn(payload: &Bytes) -> Result<impl Iterator<Item = u64> + use<>, RecordError> {
+    let (_, records) = decode(payload)?;
+    Ok(records.into_iter().filter_map(|record| match record.operation {
+        Operation::Withdraw(version) => Some(version),
+        _ => None,
+    }))
+}
+
+fn write_of(bound: &Bound, found: &Match<'_>, record: &Record) -> Result<Write, Box<str>> {
+    let ids: Box<[Box<str>]> = found.ids().iter().map(|id| Box::from(*id)).collect();
+    let (Operation::Put(named) | Operation::Append(named)) = &record.operation else {
+        return Ok(Write::Delete { ids });
+    };
+    let index = |(name, text): &Named| match bound.table.as_ref().and_then(|table| table.column(name)) {
+        Some(index) => Ok((index, text.clone())),
+        None => Err(name.clone()),
+    };
+    let mut columns = named.iter().map(index).collect::<Result<Vec<_>, _>>()?;
+    columns.sort_unstable_by_key(|(index, _)| *index);
+    Ok(Write::Put { row: Row { ids, columns }, value: record.value.clone() })
+}
+
+/// How a write stands in the journal.
+pub fn record_of(bound: &Bound, write: &KeyWrite) -> Record {
+    let operation = match &write.write {
+        Write::Delete { .. } => Operation::Delete,
+        Write::Put { row, .. } => {
+            let name =
+                |index: u16| bound.table.as_ref()?.columns.get(usize::from(index)).map(|c| c.name.as_str());
+            let named =
+                row.columns.iter().filter_map(|(index, text)| Some((name(*index)?.into(), text.clone())));
+            match bound.is_append() {
+                true => Operation::Append(named.collect()),
+                false => Operation::Put(named.collect()),
+            }
+        }
+    };
+    let value = match &write.write {
+        Write::Put { value, .. } => value.clone(),
+        Write::Delete { .. } => Bytes::new(),
+    };
+    Record {
+        mapping: bound.mapping.name.as_str().into(),
+        key: write.key.clone(),
+        operation,
+        value,
+        base: write.base,
+    }
+}
