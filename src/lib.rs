@@ -9,7 +9,7 @@
 //! http         metrics, health, the write/read facade                  worker     threads, sockets, the event loop
 //! core         one thread's data path, without I/O: clients in order, plans, upstream replies, mapped keys
 //! cache        read-through: single flight, batched loads, fills       writeback  queues, overlay, batches
-//! cluster      topology, what was sent to a node, gateway              source     Postgres, migrations
+//! cluster      topology, what was sent to a node, gateway              source     Postgres, SQLite, migrations
 //! journal      records on the disk before anybody is told of them
 //! sidecar      the scripts beside mapped keys, as requests and replies (pure)
 //! mapping      keys <-> rows (pure)                                    command    the command table (pure)
@@ -35,7 +35,7 @@
 //! 1. [`core`] `mapped/read.rs`: the request keeps its place in the client's order; the key goes to the read-through.
 //! 2. [`cache`] `loader.rs`: joins the flight of the key, or answers from a write that is still queued, or from a flight
 //!    that has just ended (`landed.rs`); one query per mapping loads what waits together.
-//! 3. [`source`] `load.rs`: the query.
+//! 3. [`source`] `postgres/load.rs` or `sqlite/load.rs`: the query.
 //! 4. [`cluster`] `gateway.rs`: the fill, `SET key value PX ttl NX`, runs like any command.
 //! 5. [`core`] `mapped/read.rs`: the value takes the place of the nil.
 //!
@@ -46,7 +46,8 @@
 //! 2. [`writeback`] `lane.rs`: the row gets its version ([`clock`]) and waits; `overlay.rs` shows it to readers until it
 //!    is in the database.
 //! 3. [`core`] `run.rs`: the SET goes to the slot's owner with the mapping's time to live; its reply is the client's.
-//! 4. [`writeback`] `batcher.rs`: at 50 rows, or 2 s after the first, a batch goes to [`source`] `apply.rs`.
+//! 4. [`writeback`] `batcher.rs`: at 50 rows, or 2 s after the first, a batch goes to [`source`] `change.rs`, then
+//!    `postgres/apply.rs` or `sqlite/apply.rs`.
 
 pub mod app;
 pub mod cache;

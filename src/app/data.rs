@@ -14,7 +14,7 @@ use crate::mapping::{MappingId, MappingSet, WriteMode};
 use crate::metrics::worker::MappingLabels;
 use crate::metrics::{MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth};
 use crate::resp::push_command;
-use crate::source::{Postgres, PostgresOptions, Source, SourceError};
+use crate::source::{Database, DatabaseOptions, Source, SourceError};
 use crate::writeback::{MappingOptions, Observer as WriteObserver, WriteBehind, WriteBehindOptions};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -107,7 +107,7 @@ impl Data {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(HEALTH_INTERVAL) => {}
                 }
-                let ping = source.postgres().ping().await;
+                let ping = source.ping().await;
                 if let Err(error) = &ping {
                     tracing::debug!(%error, "the database does not answer");
                 }
@@ -144,28 +144,25 @@ pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, Start
     let set = MappingSet::new(config.mappings.iter().map(spec).collect()).map_err(|errors| {
         StartErrors(errors.into_iter().map(|e| StartError::Mapping(e.to_string())).collect())
     });
-    let postgres = Postgres::connect(url.expose(), &postgres_options(config)).await;
-    let (set, postgres) = both(set, postgres.map_err(StartErrors::from))?;
-    Ok(Some(Source::open(postgres, set).await?))
+    let database = Database::connect(url.expose(), &database_options(config)).await;
+    let (set, database) = both(set, database.map_err(StartErrors::from))?;
+    Ok(Some(Source::open(database, set).await?))
 }
 
 /// Runs a script of several statements.
 pub(super) async fn run_script(config: &Config, script: &str) -> Result<(), SourceError> {
     let Some(url) = &config.database.url else { return Ok(()) };
-    Postgres::connect(url.expose(), &postgres_options(config)).await?.run_script(script).await
+    Database::connect(url.expose(), &database_options(config)).await?.run_script(script).await
 }
 
-fn postgres_options(config: &Config) -> PostgresOptions {
+fn database_options(config: &Config) -> DatabaseOptions {
     let database = &config.database;
-    // Flushes need few connections; the rest is for loads. Neither can take the other's.
-    let write_connections = (database.max_connections / 4).max(1);
-    PostgresOptions {
-        read_connections: database.max_connections.saturating_sub(write_connections).max(1),
-        write_connections,
+    DatabaseOptions {
+        max_connections: database.max_connections,
         statement_timeout: database.statement_timeout,
         connect_timeout: database.connect_timeout,
         wait_timeout: config.read_through.timeout,
-        ..PostgresOptions::default()
+        max_value_bytes: database.max_value_bytes,
     }
 }
 

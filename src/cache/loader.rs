@@ -13,7 +13,7 @@ use super::ticket::Ticket;
 use super::{Answer, FillItem, Loaded, Shared};
 use crate::cluster::Served;
 use crate::mapping::{MappingId, Match};
-use crate::source::{LoadedRow, SourceError, spread};
+use crate::source::{LoadFrom, LoadedRow, SourceError, spread};
 use crate::writeback::Pending;
 
 /// Lets `ticket` wait for keys of one mapping. What a waiting write can answer is answered at once.
@@ -115,18 +115,23 @@ async fn query(shared: &Shared, mapping: MappingId, batch: &Batch) -> Vec<Outcom
         batch.iter().map(|(key, _)| template.and_then(|t| t.find(key))).collect();
     let keys: Vec<Match<'_>> = found.iter().flatten().copied().collect();
     let limit = shared.options.timeout;
-    let result = match tokio::time::timeout(limit, shared.source.load(mapping, &keys)).await {
-        Ok(result) => result,
-        Err(_) => {
-            Err(SourceError::Unavailable { message: format!("no answer within {limit:?}"), code: None })
-        }
-    };
+    let result =
+        match tokio::time::timeout(limit, shared.source.load(mapping, &keys, LoadFrom::Primary)).await {
+            Ok(result) => result,
+            Err(_) => {
+                Err(SourceError::Unavailable { message: format!("no answer within {limit:?}"), code: None })
+            }
+        };
     shared.observer.queried(mapping, keys.len(), started.elapsed(), result.as_ref().err());
     match result {
         Ok(rows) => {
             let mut rows = rows.into_iter();
             let stranger = || Err("ERR the key does not belong to its mapping".to_owned());
-            found.iter().map(|found| found.map_or_else(stranger, |_| Ok(rows.next().flatten()))).collect()
+            let mut next = || match rows.next() {
+                Some(row) => row.map_err(|error| format!("ERR {error}")),
+                None => Ok(None),
+            };
+            found.iter().map(|found| found.map_or_else(stranger, |_| next())).collect()
         }
         Err(error) => {
             let name = shared.source.mappings().get(mapping).map_or("?", |m| &m.name);

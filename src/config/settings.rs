@@ -37,10 +37,13 @@ const USERNAME: Text = some_text("the user's name", "dsproxy");
 const PASSWORD: Text = some_text("the password", "change-me");
 const DIRECTORY: Text = some_text("a directory", ".dsproxy");
 
-const POSTGRES_URL: Text = Text {
-    expects: "postgres://user:password@host:port/database (special characters of user and password percent-encoded)",
+const DATABASE_URL: Text = Text {
+    expects: "postgres://user:password@host:port/database (special characters of user and password percent-encoded), or sqlite:path/to/file.db",
     example: "postgres://postgres@127.0.0.1:5432/postgres",
     check: |text| {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            return !path.trim_start_matches('/').is_empty() && !path.contains([':', '\0']);
+        }
         (text.starts_with("postgres://") || text.starts_with("postgresql://"))
             && text.parse::<tokio_postgres::Config>().is_ok_and(|config| !config.get_hosts().is_empty())
     },
@@ -188,14 +191,19 @@ settings! {
 
     /// The database behind the mappings.
     DatabaseConfig in "database" {
-        /// Where Postgres is. Needed as soon as there is a mapping. Also set by `DATABASE_URL`.
-        url: Option<Secret> = None, Optional(Hidden(POSTGRES_URL));
-        /// Open connections at most.
+        /// Where the database is: Postgres (`postgres://..`) or a SQLite file (`sqlite:path/file.db`). Needed as soon as
+        /// there is a mapping. Also set by `DATABASE_URL`.
+        url: Option<Secret> = None, Optional(Hidden(DATABASE_URL));
+        /// Open connections at most. A quarter of them is for flushes, a quarter for statements of routes, the rest for
+        /// loads (each has one at least), so that none can starve the others.
         max_connections: usize = 16, Count(1..=1000);
         /// How long connecting may take.
         connect_timeout: Duration = secs(3), duration(ms(10)..=secs(60));
         /// How long one statement may take before the database is told to cancel it.
         statement_timeout: Duration = secs(2), duration(ms(10)..=hours(1));
+        /// Longest value that is loaded for a key (a longer one is an error, and is not cached), and most bytes that one
+        /// statement of a route answers.
+        max_value_bytes: usize = 64 * MB, Size(KB..=512 * MB);
     }
 
     /// Filling the cache from the database on a miss.

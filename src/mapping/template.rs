@@ -66,7 +66,8 @@ impl IdType {
         }
     }
 
-    pub(super) fn is_integer(self) -> bool {
+    /// Whether it is one of the integers.
+    pub fn is_integer(self) -> bool {
         matches!(self, Self::SmallInt | Self::Int | Self::BigInt)
     }
 }

@@ -35,6 +35,9 @@ pub enum SourceError {
         /// SQLSTATE.
         code: String,
     },
+    /// A value or an answer is larger than `database.max_value_bytes`.
+    #[error("{0}")]
+    TooLarge(String),
 }
 
 impl SourceError {
@@ -48,7 +51,18 @@ impl SourceError {
         match self {
             Self::Unavailable { code, .. } => code.as_deref(),
             Self::BadData { code, .. } | Self::Schema { code, .. } => Some(code),
+            Self::TooLarge(_) => Some("54000"),
         }
+    }
+
+    /// The statement does not fit: `code` is a SQLSTATE.
+    pub(super) fn schema(code: &str, message: impl Into<String>) -> Self {
+        Self::Schema { message: message.into(), code: code.into() }
+    }
+
+    /// The row or parameter does not fit: `code` is a SQLSTATE.
+    pub(super) fn bad_data(code: &str, message: impl Into<String>) -> Self {
+        Self::BadData { message: message.into(), code: code.into(), column: None, constraint: None }
     }
 
     /// A failure on our side of the connection.

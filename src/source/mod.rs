@@ -1,40 +1,42 @@
-//! Postgres as the source behind the mappings: describing tables, loading rows, applying batches of writes.
+//! The databases behind the mappings: describing tables, loading rows, applying batches of writes, running statements.
 //!
 //! Must not know: caches, queues, clients.
+//!
+//! [`Source`] is a thin front. What a database must be able to do stands in `backend.rs`; `postgres/` and `sqlite/` do
+//! it. What both share: `change.rs` (the steps of a transaction), `named.rs` and `statement.rs` (parameters of own SQL),
+//! `error.rs`, `backoff.rs`, and the migrations.
 
-mod apply;
+mod backend;
 mod backoff;
-mod describe;
+mod change;
+mod database;
 mod error;
-mod load;
 pub mod migrate;
-mod params;
+mod named;
 mod postgres;
-mod sql;
+mod sqlite;
+mod statement;
 
 use std::sync::Arc;
 
-use crate::mapping::{Bound, MappingId, MappingSet};
+use backend::Backend;
 
-pub use apply::Change;
+use crate::mapping::{Bound, MappingId, MappingSet, Match};
+
+pub use backend::{LoadFrom, LoadedKey, LoadedRow, PoolState};
 pub use backoff::{Backoff, spread};
+pub use change::Change;
+pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::SourceError;
-pub use load::LoadedRow;
 pub use postgres::{Postgres, PostgresOptions};
+pub use sqlite::{Sqlite, SqliteOptions};
+pub use statement::{Param, Rows, Statement, StatementError};
 
 /// The mappings of a proxy, held against a database: what rows are loaded from and written to.
 #[derive(Debug)]
 pub struct Source {
-    postgres: Postgres,
+    backend: Box<dyn Backend>,
     set: MappingSet,
-    plans: Vec<Plan>,
-}
-
-/// How one mapping is loaded and written.
-#[derive(Debug)]
-struct Plan {
-    bound: Arc<Bound>,
-    load: load::LoadPlan,
 }
 
 /// Why a source cannot be opened.
@@ -50,21 +52,12 @@ pub enum OpenError {
 
 impl Source {
     /// Holds every mapping of `set` against the database. All mistakes are reported together.
-    pub async fn open(postgres: Postgres, set: MappingSet) -> Result<Self, OpenError> {
-        let mut plans = Vec::with_capacity(set.len());
-        let mut misfits = Vec::new();
-        for mapping in set.iter() {
-            match describe::plan(&postgres, mapping).await? {
-                Ok(plan) => plans.push(plan),
-                Err(problems) => misfits.extend(problems.iter().map(ToString::to_string)),
-            }
-        }
-        if misfits.is_empty() { Ok(Self { postgres, set, plans }) } else { Err(OpenError::Misfits(misfits)) }
-    }
-
-    /// The connections.
-    pub fn postgres(&self) -> &Postgres {
-        &self.postgres
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(database: impl Into<Database>, set: MappingSet) -> Result<Self, OpenError> {
+        let backend = database.into().bind(&set).await?;
+        Ok(Self { backend, set })
     }
 
     /// The mappings.
@@ -74,13 +67,64 @@ impl Source {
 
     /// A mapping with its table.
     pub fn bound(&self, mapping: MappingId) -> Option<&Arc<Bound>> {
-        self.plans.get(usize::from(mapping)).map(|plan| &plan.bound)
+        self.backend.bound(mapping)
     }
 
-    fn plan(&self, mapping: MappingId) -> Result<&Plan, SourceError> {
-        self.plans.get(usize::from(mapping)).ok_or_else(|| SourceError::Schema {
-            message: format!("there is no mapping number {mapping}"),
-            code: "42704".into(),
-        })
+    /// The rows of `keys` (id values as the mapping's template reads them), in their order. One statement. Dropping the
+    /// future cancels it at the database.
+    ///
+    /// # Errors
+    /// [`SourceError`], when nothing is known of any key; a key whose row cannot be given out has an error of its own.
+    pub async fn load(
+        &self,
+        mapping: MappingId,
+        keys: &[Match<'_>],
+        from: LoadFrom,
+    ) -> Result<Vec<LoadedKey>, SourceError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.backend.load(mapping, keys, from).await
+    }
+
+    /// Applies `changes` in their order, in one transaction: all of them or none. Dropping the future rolls back, unless
+    /// the commit was already on its way.
+    ///
+    /// # Errors
+    /// [`SourceError`]; nothing was applied then, but for a connection that was lost during the commit.
+    pub async fn apply(&self, mapping: MappingId, changes: &[&Change]) -> Result<(), SourceError> {
+        self.backend.apply(mapping, changes).await
+    }
+
+    /// Runs one statement in a transaction of its own and gives its rows: `SELECT`, or `INSERT`, `UPDATE`, `DELETE` with
+    /// or without `RETURNING`. `params` stand for the parameters by position (see [`Statement::names`]), each converted
+    /// to the type that the database expects there.
+    ///
+    /// # Errors
+    /// [`SourceError::BadData`] also for a parameter that does not fit.
+    pub async fn statement(&self, statement: &Statement, params: &[Param<'_>]) -> Result<Rows, SourceError> {
+        if params.len() != statement.parameters() {
+            let (given, wanted) = (params.len(), statement.parameters());
+            return Err(SourceError::schema("08P01", format!("{given} parameters given, {wanted} wanted")));
+        }
+        self.backend.statement(statement, params).await
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn ping(&self) -> Result<(), SourceError> {
+        self.backend.ping().await
+    }
+
+    /// The pools of connections, as they are now.
+    pub fn pools(&self) -> Vec<PoolState> {
+        self.backend.pools()
+    }
+
+    /// Closes every connection; calls fail from now on.
+    pub fn close(&self) {
+        self.backend.close();
     }
 }

@@ -4,6 +4,8 @@
 mod cache;
 mod pg;
 mod source;
+mod sqlite;
+mod statement;
 #[path = "../support/mod.rs"]
 mod support;
 mod writeback;

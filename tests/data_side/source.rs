@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use dsproxy::mapping::{Format, MappingSet, MappingSpec, Row, StoreMode, WriteMode};
 use dsproxy::source::migrate::{MigrateError, Migrations, Migrator};
-use dsproxy::source::{Change, Postgres, PostgresOptions, Source, SourceError};
+use dsproxy::source::{Change, LoadFrom, Postgres, PostgresOptions, Source, SourceError};
 
 use crate::pg::Pg;
 
@@ -30,8 +30,8 @@ async fn apply(source: &Source, changes: &[(u16, Change)]) -> Result<(), SourceE
 async fn load(source: &Source, keys: &[&str]) -> Vec<Option<String>> {
     let found: Vec<_> = keys.iter().map(|k| source.mappings().find(k.as_bytes()).unwrap()).collect();
     let matches: Vec<_> = found.iter().map(|(_, m)| *m).collect();
-    let rows = source.load(found[0].0, &matches).await.unwrap();
-    rows.into_iter().map(|r| r.map(|r| String::from_utf8(r.value.to_vec()).unwrap())).collect()
+    let rows = source.load(found[0].0, &matches, LoadFrom::Primary).await.unwrap();
+    rows.into_iter().map(|r| r.unwrap().map(|r| String::from_utf8(r.value.to_vec()).unwrap())).collect()
 }
 
 #[tokio::test]
@@ -85,8 +85,13 @@ async fn loads_by_position_for_every_shape_of_id() {
     let mut own_uuid = MappingSpec::new("ownu", "ownu:{u}", "x", "uuid");
     (own_uuid.table, own_uuid.load) =
         (None, Some("select u, v from \"Odd Name\" where u = any($1) ;\n".into()));
+    // Named parameters: the statement runs per key, inside of one.
+    let mut page = MappingSpec::new("page", "page:{from}:{limit}", "x", "bigint, int");
+    let sql = "select json_agg(id) as ids from (select id from users where id >= $from order by id limit $limit + 1) x -- '$no'";
+    (page.table, page.load) = (None, Some(sql.into()));
     let source = pg
         .source(vec![
+            page,
             MappingSpec::new("user", "user:{id}", "users", "bigint"),
             text(MappingSpec::new("pair", "pair:{a}:{b}", "pairs", "int, varchar(10)"), "v"),
             MappingSpec::new("odd", "odd:{u}", "public.Odd Name", "uuid"),
@@ -115,6 +120,11 @@ async fn loads_by_position_for_every_shape_of_id() {
         [Some("only".into()), Some("newest".into()), None]
     );
     assert_eq!(load(&source, &["own:2", "own:0"]).await, [Some(r#"{"id":2,"shout":"U2"}"#.into()), None]);
+    assert_eq!(
+        load(&source, &["page:5:2", "page:999:7", "page:5:2"]).await,
+        [r#"{"ids":[5, 6, 7]}"#, r#"{"ids":[999, 1000]}"#, r#"{"ids":[5, 6, 7]}"#]
+            .map(|s| Some(s.to_owned()))
+    );
     // SQL in a key stays text.
     assert_eq!(load(&source, &["log:'; drop table log; --"]).await, [None]);
 }
@@ -205,7 +215,7 @@ async fn a_slow_statement_ends_in_time_and_at_the_server() {
     let source = Source::open(postgres, MappingSet::new(vec![spec.clone()]).unwrap()).await.unwrap();
     let (id, found) = source.mappings().find(b"slow:1").unwrap();
     let started = Instant::now();
-    let error = source.load(id, &[found]).await.unwrap_err();
+    let error = source.load(id, &[found], LoadFrom::Primary).await.unwrap_err();
     assert!(
         error.is_retryable() && error.code() == Some("57014") && started.elapsed() < Duration::from_secs(2),
         "{error}"
@@ -213,7 +223,11 @@ async fn a_slow_statement_ends_in_time_and_at_the_server() {
     // Dropped by the caller: the server stops too.
     let source = pg.source(vec![spec]).await;
     let (id, found) = source.mappings().find(b"slow:1").unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(300), source.load(id, &[found])).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), source.load(id, &[found], LoadFrom::Primary))
+            .await
+            .is_err()
+    );
     crate::pg::until("the statement is cancelled", async || {
         pg.one("select count(*) from pg_stat_activity where datname = current_database() and state = 'active' and query like '%pg_sleep(60)%' and pid <> pg_backend_pid()").await == "0"
     })

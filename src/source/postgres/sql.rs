@@ -4,7 +4,8 @@
 
 use std::fmt::Write;
 
-use crate::mapping::{Bound, Column, Format, Table};
+use crate::mapping::{Bound, Column, Format, IdType, Mapping, Table};
+use crate::source::named::{Piece, pieces};
 
 /// `name` as a quoted identifier.
 pub(super) fn ident(name: &str) -> String {
@@ -72,6 +73,65 @@ pub(super) fn custom_load(bound: &Bound, own: &str) -> String {
         bound.mapping.order_by.as_ref().map_or("null::text".into(), |c| format!("q.{}::text", ident(c)));
     // The line break ends a comment on the last line of the own SQL.
     format!("select {value}, {order}, {ids} from ({}\n) q", trim(own))
+}
+
+/// Name of the list of keys in a `load` with named parameters: unlikely to be a name in own SQL.
+const KEYS: &str = "dsproxy_keys";
+
+/// An own `load` statement with named parameters, run once per key inside of one statement. `$n` is the text array of the
+/// n-th placeholder; answers (position from 1, value as text, order value as text).
+pub(super) fn named_load(bound: &Bound, own: &str) -> String {
+    let value = match (&bound.mapping.format, &bound.mapping.column) {
+        (Format::Text, Some(column)) => format!("q.{}::text", ident(column)),
+        _ => "row_to_json(q)::text".to_owned(),
+    };
+    let order =
+        bound.mapping.order_by.as_ref().map_or("null::text".into(), |c| format!("q.{}::text", ident(c)));
+    format!("select {KEYS}.n, {value}, {order} from {}", per_key(&bound.mapping, own))
+}
+
+/// All columns of an own `load` statement with named parameters, for looking at their names.
+pub(super) fn named_columns(mapping: &Mapping, own: &str) -> String {
+    format!("select q.* from {}", per_key(mapping, own))
+}
+
+fn per_key(mapping: &Mapping, own: &str) -> String {
+    let ids: Vec<(&str, IdType)> = mapping.template.placeholders().collect();
+    let own: String = pieces(trim(own))
+        .into_iter()
+        .map(|piece| match piece {
+            Piece::Sql(sql) => sql.to_owned(),
+            Piece::Number(number) => format!("${number}"),
+            // A name without a placeholder is refused before: `describe.rs`.
+            Piece::Name(name) => match ids.iter().position(|(id, _)| *id == name) {
+                Some(at) => format!("{KEYS}.k{at}"),
+                None => format!("${name}"),
+            },
+        })
+        .collect();
+    let keys = match ids.as_slice() {
+        [] => format!("(select 1::bigint as n) {KEYS}"),
+        ids => {
+            let arrays = list(ids.iter().enumerate(), |(i, (_, ty))| {
+                format!("${}::text[]::{}[]", i + 1, id_cast(*ty))
+            });
+            let names = list(0..ids.len(), |i| format!("k{i}"));
+            format!("unnest({arrays}) with ordinality as {KEYS}({names}, n)")
+        }
+    };
+    // The line break ends a comment on the last line of the own SQL.
+    format!("{keys} cross join lateral ({own}\n) q")
+}
+
+/// The type of a placeholder in SQL. A varchar has no length here: keys are checked before.
+fn id_cast(ty: IdType) -> &'static str {
+    match ty {
+        IdType::SmallInt => "smallint",
+        IdType::Int => "integer",
+        IdType::BigInt => "bigint",
+        IdType::Text | IdType::Varchar(_) => "text",
+        IdType::Uuid => "uuid",
+    }
 }
 
 /// Own SQL without the semicolon that would end a subselect.

@@ -4,12 +4,15 @@
 
 use std::future::Future;
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::{Config, NoTls};
 
-use super::error::SourceError;
+use crate::source::backend::PoolState;
+use crate::source::error::SourceError;
 
 /// Limits of the pools and of each statement.
 #[derive(Debug, Clone)]
@@ -18,12 +21,16 @@ pub struct PostgresOptions {
     pub read_connections: usize,
     /// Connections for writing; a pool of their own, so that loads and flushes cannot starve each other (1..).
     pub write_connections: usize,
+    /// Connections for statements of routes; a pool of their own for the same reason (1..).
+    pub statement_connections: usize,
     /// Longest time a statement may run: enforced by the server, and by us a little later.
     pub statement_timeout: Duration,
     /// Longest time to connect.
     pub connect_timeout: Duration,
     /// Longest time to wait for a free connection.
     pub wait_timeout: Duration,
+    /// Longest value of a key, and most bytes that one statement answers.
+    pub max_value_bytes: usize,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
 }
@@ -33,9 +40,11 @@ impl Default for PostgresOptions {
         Self {
             read_connections: 8,
             write_connections: 4,
+            statement_connections: 4,
             statement_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),
             wait_timeout: Duration::from_secs(5),
+            max_value_bytes: 64 << 20,
             application_name: "dsproxy".into(),
         }
     }
@@ -44,17 +53,16 @@ impl Default for PostgresOptions {
 /// A Postgres database. Cheap to clone: clones share the pools.
 #[derive(Clone)]
 pub struct Postgres {
-    read: Pool,
-    write: Pool,
+    loads: Arc<Lane>,
+    writes: Arc<Lane>,
+    statements: Arc<Lane>,
     deadline: Duration,
+    max_value_bytes: usize,
 }
 
 impl std::fmt::Debug for Postgres {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Postgres")
-            .field("read", &self.read.status())
-            .field("write", &self.write.status())
-            .finish()
+        f.debug_struct("Postgres").field("pools", &self.pools()).finish_non_exhaustive()
     }
 }
 
@@ -62,11 +70,14 @@ impl Postgres {
     /// Prepares the pools without connecting yet. `url` is a `postgres://` URL or a key=value string.
     pub fn new(url: &str, options: &PostgresOptions) -> Result<Self, SourceError> {
         let config = session(url, options)?;
+        let lane = |name, size| Ok::<_, SourceError>(Arc::new(Lane::new(name, &config, size, options)?));
         Ok(Self {
-            read: pool(&config, options.read_connections, options)?,
-            write: pool(&config, options.write_connections, options)?,
+            loads: lane("load", options.read_connections)?,
+            writes: lane("write", options.write_connections)?,
+            statements: lane("statement", options.statement_connections)?,
             // Later than the server's own timeout: its error is the better one, ours is for a server that is gone.
             deadline: options.statement_timeout + Duration::from_millis(500),
+            max_value_bytes: options.max_value_bytes,
         })
     }
 
@@ -89,26 +100,31 @@ impl Postgres {
         self.bounded(client, async |client| Ok(client.batch_execute("").await?)).await
     }
 
-    /// Connections (in use, open) of the read pool and of the write pool.
-    pub fn connections(&self) -> [(usize, usize); 2] {
-        [&self.read, &self.write].map(|pool| {
-            let status = pool.status();
-            (status.size.saturating_sub(status.available), status.size)
-        })
+    /// The pools, as they are now.
+    pub fn pools(&self) -> Vec<PoolState> {
+        [&self.loads, &self.writes, &self.statements].map(|lane| lane.state()).into()
     }
 
-    /// Closes both pools; calls fail from now on.
+    /// Closes the pools; calls fail from now on.
     pub fn close(&self) {
-        self.read.close();
-        self.write.close();
+        [&self.loads, &self.writes, &self.statements].into_iter().for_each(|lane| lane.pool.close());
+    }
+
+    /// Longest value of a key, and most bytes that one statement answers.
+    pub(super) fn max_value_bytes(&self) -> usize {
+        self.max_value_bytes
     }
 
     pub(super) async fn reader(&self) -> Result<Object, SourceError> {
-        Ok(self.read.get().await?)
+        self.loads.get().await
     }
 
     pub(super) async fn writer(&self) -> Result<Object, SourceError> {
-        Ok(self.write.get().await?)
+        self.writes.get().await
+    }
+
+    pub(super) async fn for_statement(&self) -> Result<Object, SourceError> {
+        self.statements.get().await
     }
 
     /// Runs `work` within the deadline. When it is over, or when this future is dropped, the statement is cancelled at
@@ -130,6 +146,51 @@ impl Postgres {
                 drop(guard);
                 Err(SourceError::unavailable(format!("no answer within {:?}", self.deadline)))
             }
+        }
+    }
+}
+
+/// The connections of one kind of work.
+struct Lane {
+    name: &'static str,
+    pool: Pool,
+    waited_us: AtomicU64,
+    served: AtomicU64,
+}
+
+impl Lane {
+    fn new(
+        name: &'static str,
+        config: &Config,
+        size: usize,
+        options: &PostgresOptions,
+    ) -> Result<Self, SourceError> {
+        Ok(Self {
+            name,
+            pool: pool(config, size, options)?,
+            waited_us: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+        })
+    }
+
+    async fn get(&self) -> Result<Object, SourceError> {
+        let asked = Instant::now();
+        let got = self.pool.get().await;
+        self.waited_us.fetch_add(asked.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.served.fetch_add(1, Ordering::Relaxed);
+        Ok(got?)
+    }
+
+    fn state(&self) -> PoolState {
+        let status = self.pool.status();
+        PoolState {
+            name: self.name,
+            size: status.size,
+            max: status.max_size,
+            in_use: status.size.saturating_sub(status.available),
+            waiting: status.waiting,
+            waited: Duration::from_micros(self.waited_us.load(Ordering::Relaxed)),
+            served: self.served.load(Ordering::Relaxed),
         }
     }
 }

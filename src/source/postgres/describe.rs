@@ -3,19 +3,16 @@
 //! Must not know: what the mapping will be used for.
 
 use deadpool_postgres::Object;
+use tokio_postgres::Statement;
 use tokio_postgres::types::Kind;
 
-use super::error::SourceError;
 use super::load::LoadPlan;
-use super::postgres::Postgres;
+use super::pool::Postgres;
 use super::{Plan, params, sql};
 use crate::mapping::{BindError, Bound, Column, ColumnType, Mapping, Table, WriteMode, bind};
-
-type Misfits = Vec<BindError>;
-
-fn misfit(mapping: &Mapping, message: String) -> BindError {
-    BindError { mapping: mapping.name.clone(), message }
-}
+use crate::source::backend::{Misfits, misfit};
+use crate::source::error::SourceError;
+use crate::source::named;
 
 /// How `mapping` is loaded and written, or everything that is wrong with it.
 pub(super) async fn plan(
@@ -44,7 +41,7 @@ pub(super) async fn plan(
                 None
             }
         },
-        None => bound.as_ref().and_then(|b| Some(LoadPlan::Generated(sql::load(b, b.table.as_ref()?)))),
+        None => bound.as_ref().and_then(|b| Some(LoadPlan::ByPosition(sql::load(b, b.table.as_ref()?)))),
     };
     Ok(match (bound, load) {
         (Some(bound), Some(load)) if problems.is_empty() => Ok(Plan { bound: bound.into(), load }),
@@ -245,9 +242,50 @@ async fn own_load(
     bound: Option<&Bound>,
     own: &str,
 ) -> Result<Result<LoadPlan, Misfits>, SourceError> {
+    match named::check_load(mapping, own) {
+        Err(message) => Ok(Err(vec![misfit(mapping, message)])),
+        Ok(named::LoadParameters::Arrays) => load_by_ids(postgres, mapping, bound, own).await,
+        Ok(named::LoadParameters::Names) => load_by_name(postgres, mapping, bound, own).await,
+    }
+}
+
+async fn load_by_name(
+    postgres: &Postgres,
+    mapping: &Mapping,
+    bound: Option<&Bound>,
+    own: &str,
+) -> Result<Result<LoadPlan, Misfits>, SourceError> {
+    let columns = match prepare(postgres, &sql::named_columns(mapping, own)).await {
+        Ok(statement) => statement,
+        Err(error) if error.is_retryable() => return Err(error),
+        Err(error) => return Ok(Err(vec![misfit(mapping, format!("`load` is not understood: {error}"))])),
+    };
+    let names: Vec<&str> = columns.columns().iter().map(|c| c.name()).collect();
+    let wanted = mapping.column.as_deref().into_iter().chain(mapping.order_by.as_deref());
+    let missing: Misfits = wanted
+        .filter(|name| !names.contains(name))
+        .map(|name| misfit(mapping, named::missing_column(name, &names)))
+        .collect();
+    if !missing.is_empty() {
+        return Ok(Err(missing));
+    }
+    let fallback = Bound::without_table(mapping.clone());
+    Ok(Ok(LoadPlan::ByPosition(sql::named_load(bound.unwrap_or(&fallback), own))))
+}
+
+async fn prepare(postgres: &Postgres, sql: &str) -> Result<Statement, SourceError> {
     let client = postgres.reader().await?;
-    let prepared = postgres.bounded(client, async |client| Ok(client.prepare(sql::trim(own)).await?)).await;
-    let statement = match prepared {
+    postgres.bounded(client, async |client| Ok(client.prepare(sql).await?)).await
+}
+
+/// A `load` with one array of ids per placeholder.
+async fn load_by_ids(
+    postgres: &Postgres,
+    mapping: &Mapping,
+    bound: Option<&Bound>,
+    own: &str,
+) -> Result<Result<LoadPlan, Misfits>, SourceError> {
+    let statement = match prepare(postgres, sql::trim(own)).await {
         Ok(statement) => statement,
         Err(error) if error.is_retryable() => return Err(error),
         Err(error) => return Ok(Err(vec![misfit(mapping, format!("`load` is not understood: {error}"))])),
@@ -258,7 +296,7 @@ async fn own_load(
         let found = statement.params().len();
         problems.push(format!(
             "`load` has {found} parameters, the key has {} placeholders; write one array per placeholder, such as \
-             `where id = any($1)`",
+             `where id = any($1)`, or name them, such as `where id = $id`",
             ids.len()
         ));
     }
@@ -279,16 +317,15 @@ async fn own_load(
     let names: Vec<&str> = statement.columns().iter().map(|c| c.name()).collect();
     let wanted = ids.iter().copied().chain(mapping.column.as_deref()).chain(mapping.order_by.as_deref());
     for name in wanted.filter(|name| !names.contains(name)) {
-        problems.push(format!("`load` must return a column \"{name}\"; it returns: {}", names.join(", ")));
+        problems.push(named::missing_column(name, &names));
     }
     if !problems.is_empty() {
         return Ok(Err(problems.into_iter().map(|message| misfit(mapping, message)).collect()));
     }
     let fallback = Bound::without_table(mapping.clone());
     let sql = sql::custom_load(bound.unwrap_or(&fallback), own);
-    let client = postgres.reader().await?;
-    match postgres.bounded(client, async |client| Ok(client.prepare(&sql).await?)).await {
-        Ok(_) => Ok(Ok(LoadPlan::Own { sql, elements })),
+    match prepare(postgres, &sql).await {
+        Ok(_) => Ok(Ok(LoadPlan::ByIds { sql, elements })),
         Err(error) if error.is_retryable() => Err(error),
         Err(error) => Ok(Err(vec![misfit(
             mapping,

@@ -1,0 +1,126 @@
+//! What a database must be able to do to stand behind mappings.
+//!
+//! Must not know: any particular database.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::change::Change;
+use super::error::SourceError;
+use super::statement::{Param, Rows, Statement};
+use crate::mapping::{BindError, Bound, Mapping, MappingId, Match, OrderKey};
+
+/// A boxed future of a backend. One allocation per query is nothing against the query.
+pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A row as readers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedRow {
+    /// The value of the key.
+    pub value: Bytes,
+    /// Its place among the rows of its id, where the mapping has an `order_by`.
+    pub order: Option<OrderKey>,
+}
+
+/// What was found for one key: its row, no row, or a row that cannot be given out (its neighbours can).
+pub type LoadedKey = Result<Option<LoadedRow>, SourceError>;
+
+/// Of several rows with one id the newest counts; without an order, the first.
+pub(super) fn newest(slot: &mut LoadedKey, candidate: LoadedKey) {
+    let order = |key: &LoadedKey| key.as_ref().ok().and_then(|row| row.as_ref()).and_then(|row| row.order);
+    if matches!(slot, Ok(None)) || (matches!(candidate, Ok(Some(_))) && order(&candidate) > order(slot)) {
+        *slot = candidate;
+    }
+}
+
+/// A value that is larger than the limit. Its neighbours are given out.
+pub(super) fn too_large(mapping: &Mapping, bytes: usize, limit: usize) -> SourceError {
+    SourceError::TooLarge(format!(
+        "the value has {bytes} bytes, at most {limit} are read for mapping '{}' (database.max_value_bytes)",
+        mapping.name
+    ))
+}
+
+/// Where rows may be loaded from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoadFrom {
+    /// The primary: every commit that was acknowledged before the call is seen.
+    #[default]
+    Primary,
+    /// A read replica, when one is known to lag less than its limit; else the primary. Only for keys that were neither
+    /// written nor invalidated within that limit.
+    Replica,
+}
+
+/// A pool of connections, as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolState {
+    /// What it is for: `load`, `write`, `statement`.
+    pub name: &'static str,
+    /// Open connections.
+    pub size: usize,
+    /// Open connections at most.
+    pub max: usize,
+    /// Connections that run something.
+    pub in_use: usize,
+    /// Callers that wait for a connection.
+    pub waiting: usize,
+    /// Sum of the time that callers have waited since the start.
+    pub waited: Duration,
+    /// Callers that have been given a connection since the start.
+    pub served: u64,
+}
+
+/// Mistakes between a mapping and its database.
+pub(super) type Misfits = Vec<BindError>;
+
+pub(super) fn misfit(mapping: &Mapping, message: String) -> BindError {
+    BindError { mapping: mapping.name.clone(), message }
+}
+
+/// A database with the mappings that were held against it. Each of the three kinds of work (loads, writes, statements)
+/// has connections of its own: none can starve another.
+///
+/// Every call ends within the statement timeout, plus the time to get a connection, which is limited as well. Dropping
+/// a future stops the work at the database.
+pub(super) trait Backend: Send + Sync + fmt::Debug {
+    /// A mapping with its table.
+    fn bound(&self, mapping: MappingId) -> Option<&Arc<Bound>>;
+
+    /// The rows of `keys`, in their order, by one statement.
+    fn load<'a>(
+        &'a self,
+        mapping: MappingId,
+        keys: &'a [Match<'a>],
+        from: LoadFrom,
+    ) -> BoxFuture<'a, Result<Vec<LoadedKey>, SourceError>>;
+
+    /// Applies `changes` in their order, in one transaction that is begun and committed inside of the call: all of them
+    /// or none. Dropping the future rolls back, unless the commit was already on its way.
+    fn apply<'a>(
+        &'a self,
+        mapping: MappingId,
+        changes: &'a [&'a Change],
+    ) -> BoxFuture<'a, Result<(), SourceError>>;
+
+    /// Runs one statement in a transaction of its own.
+    fn statement<'a>(
+        &'a self,
+        statement: &'a Statement,
+        params: &'a [Param<'a>],
+    ) -> BoxFuture<'a, Result<Rows, SourceError>>;
+
+    /// Whether the database answers.
+    fn ping(&self) -> BoxFuture<'_, Result<(), SourceError>>;
+
+    /// The pools: loads, writes, statements.
+    fn pools(&self) -> Vec<PoolState>;
+
+    /// Closes every connection; calls fail from now on.
+    fn close(&self);
+}

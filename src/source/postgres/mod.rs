@@ -1,0 +1,103 @@
+//! Postgres behind the mappings.
+//!
+//! Must not know: caches, queues, clients, other databases.
+
+mod apply;
+mod describe;
+mod load;
+mod params;
+mod pool;
+mod sql;
+mod statement;
+
+use std::sync::Arc;
+
+pub use pool::{Postgres, PostgresOptions};
+
+use super::OpenError;
+use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};
+use super::change::Change;
+use super::error::SourceError;
+use super::statement::{Param, Rows, Statement};
+use crate::mapping::{Bound, MappingId, MappingSet, Match};
+
+/// How one mapping is loaded and written.
+#[derive(Debug)]
+struct Plan {
+    bound: Arc<Bound>,
+    load: load::LoadPlan,
+}
+
+/// A Postgres with the mappings that were held against it.
+#[derive(Debug)]
+pub(super) struct PostgresBackend {
+    postgres: Postgres,
+    plans: Vec<Plan>,
+}
+
+/// Holds every mapping of `set` against the database. All mistakes are reported together.
+pub(super) async fn bind(postgres: Postgres, set: &MappingSet) -> Result<PostgresBackend, OpenError> {
+    let mut plans = Vec::with_capacity(set.len());
+    let mut misfits = Vec::new();
+    for mapping in set.iter() {
+        match describe::plan(&postgres, mapping).await? {
+            Ok(plan) => plans.push(plan),
+            Err(problems) => misfits.extend(problems.iter().map(ToString::to_string)),
+        }
+    }
+    if misfits.is_empty() {
+        Ok(PostgresBackend { postgres, plans })
+    } else {
+        Err(OpenError::Misfits(misfits))
+    }
+}
+
+impl PostgresBackend {
+    fn plan(&self, mapping: MappingId) -> Result<&Plan, SourceError> {
+        let none = || SourceError::schema("42704", format!("there is no mapping number {mapping}"));
+        self.plans.get(usize::from(mapping)).ok_or_else(none)
+    }
+}
+
+impl Backend for PostgresBackend {
+    fn bound(&self, mapping: MappingId) -> Option<&Arc<Bound>> {
+        self.plans.get(usize::from(mapping)).map(|plan| &plan.bound)
+    }
+
+    fn load<'a>(
+        &'a self,
+        mapping: MappingId,
+        keys: &'a [Match<'a>],
+        _from: LoadFrom,
+    ) -> BoxFuture<'a, Result<Vec<LoadedKey>, SourceError>> {
+        Box::pin(async move { load::load(&self.postgres, self.plan(mapping)?, keys).await })
+    }
+
+    fn apply<'a>(
+        &'a self,
+        mapping: MappingId,
+        changes: &'a [&'a Change],
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(async move { apply::apply(&self.postgres, &self.plan(mapping)?.bound, changes).await })
+    }
+
+    fn statement<'a>(
+        &'a self,
+        statement: &'a Statement,
+        params: &'a [Param<'a>],
+    ) -> BoxFuture<'a, Result<Rows, SourceError>> {
+        Box::pin(statement::run(&self.postgres, statement, params))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), SourceError>> {
+        Box::pin(self.postgres.ping())
+    }
+
+    fn pools(&self) -> Vec<PoolState> {
+        self.postgres.pools()
+    }
+
+    fn close(&self) {
+        self.postgres.close();
+    }
+}
