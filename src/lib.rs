@@ -14,6 +14,7 @@
 //! sidecar      the scripts beside mapped keys, as requests and replies (pure)
 //! mapping      keys <-> rows (pure)                                    command    the command table (pure)
 //! resp         codec      slot   CRC16 -> slot      clock  versions      config, health, metrics, failpoint   leaf helpers
+//! route        HTTP routes as values: paths, parameters, shapes (pure)
 //! ```
 //!
 //! # The path of a GET hit
@@ -64,6 +65,7 @@ pub mod journal;
 pub mod mapping;
 pub mod metrics;
 pub mod resp;
+pub mod route;
 pub mod sidecar;
 pub mod slot;
 pub mod source;

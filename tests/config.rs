@@ -280,6 +280,122 @@ fn rules_that_span_settings() {
 }
 
 #[test]
+fn mistakes_of_routes_come_together_with_their_lines() {
+    let text = r#"
+[database]
+url = "postgres://me@h/app"
+[[mapping]]
+name = "user"
+key = "user:{id}:{part}"
+table = "users"
+id = "text"
+[[route]]
+name = "a"
+path = "/a/{id}"
+mapping = "user"
+[route.on.ok]
+body = '{"x": "{rwo}"}'
+[route.on.nothing]
+status = 99
+[[route]]
+name = "b"
+path = "/a/{other}"
+sql = "select $missing"
+[[route]]
+name = "b"
+path = "/a/{other}"
+mapping = "usr"
+params = { limit = { kind = "integer", default = 500, max = 100 } }
+on = { ok = { body = '{"x": "{rwo}"}' } }
+[[route]]
+name = "c"
+path = "metrics"
+[[route]]
+name = "d"
+path = "/d"
+sql = "select 1"
+on = { ok = { body = '["{token}"]' } }
+"#;
+    let found = mistakes(text, NODES);
+    let expected = [
+        "proxy.toml:15:11: route.on.nothing: no such name",
+        "proxy.toml:16:10: route.on.nothing: `status` is 99: expected a whole number from 200 to 599",
+        "proxy.toml:19:8: route \"b\": the route \"a\" answers",
+        "proxy.toml:20:7: route \"b\": sql has $missing",
+        "proxy.toml:22:8: the name \"b\" is taken",
+        "proxy.toml:23:8: route \"b\": the route \"a\" answers",
+        "proxy.toml:24:11: route \"b\": mapping names \"usr\"",
+        "proxy.toml:25:12: route \"b\": params.limit has a wrong default",
+        "proxy.toml:26:8: route \"b\": on.ok has a body that has the unknown placeholder {rwo}",
+        "proxy.toml:27:1: route \"c\": has neither",
+        "proxy.toml:29:8: route \"c\": path begins with no `/`",
+        "proxy.toml:34:8: route \"d\": on.ok shows {token}, which needs auth.jwt_secret",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
+    let fixed = text.replace("nothing]\nstatus = 99", "not_found]");
+    let found = mistakes(&fixed, NODES);
+    assert!(
+        found.iter().any(|m| m.starts_with("proxy.toml:12:11: route \"a\": mapping needs {part}")),
+        "{found:#?}"
+    );
+    assert!(found.iter().any(|m| m.starts_with("proxy.toml:13:11: route \"a\": on.ok has")), "{found:#?}");
+}
+
+#[test]
+fn the_file_names_variables() {
+    let text = r#"
+[upstream]
+nodes = "${REDIS_ADDR:-localhost:6379}"
+mode = "${MODE:-single}"
+[http]
+listen = "127.0.0.1:${HTTP_PORT:-3000}"
+max_connections = "${CONNECTIONS:-10}"
+cors_origins = ["${ORIGIN:-*}"]
+[database]
+url = "postgres://${DB_USER:-postgres}:${url:DB_PASS:-postgres}@${DB_HOST:-localhost}:${DB_PORT:-5432}/${DB_NAME:-mydb}"
+[[mapping]]
+name = "user"
+key = "${CACHE_PREFIX:-user:}{id}"
+table = "users"
+id = "text"
+ttl = "${CACHE_TTL_SECONDS:-3600}s"
+[[route]]
+name = "user"
+path = "/user"
+mapping = "user"
+params = { id = { max = "${LONGEST:-20}" } }
+"#;
+    let config = load(text, NONE).unwrap();
+    assert_eq!((config.upstream.nodes, config.http.listen.port()), (vec!["localhost:6379".to_owned()], 3000));
+    assert_eq!((config.http.max_connections, config.http.cors_origins), (10, vec!["*".to_owned()]));
+    assert_eq!(config.database.url.unwrap().expose(), "postgres://postgres:postgres@localhost:5432/mydb");
+    assert_eq!((config.mappings[0].key.as_str(), config.mappings[0].ttl.as_secs()), ("user:{id}", 3600));
+    assert_eq!(config.routes[0].params.get("id").unwrap().max, Some(20.0));
+    let environment = [
+        ("MODE", "cluster"),
+        ("REDIS_ADDR", "a:1,b:2"),
+        ("HTTP_PORT", "8080"),
+        ("CONNECTIONS", "7"),
+        ("DB_PASS", "p@ss/word"),
+        ("CACHE_TTL_SECONDS", "0"),
+    ];
+    let config = load(text, environment).unwrap();
+    assert_eq!((config.upstream.nodes.len(), config.http.max_connections), (2, 7));
+    assert_eq!(config.mappings[0].ttl, Duration::ZERO, "no expiry");
+    assert!(config.database.url.unwrap().expose().contains(":p%40ss%2Fword@"));
+    let found = mistakes(&text.replace("${DB_HOST:-localhost}", "${DB_HOST}"), [("HTTP_PORT", "many")]);
+    assert!(found[0].starts_with("proxy.toml:6:10: http.listen is \"127.0.0.1:many\""), "{found:#?}");
+    assert!(
+        found[1].starts_with("proxy.toml:10:7: database.url needs the environment variable DB_HOST"),
+        "{found:#?}"
+    );
+    assert_eq!(found.len(), 2, "{found:#?}");
+}
+
+#[test]
 fn a_refused_value_does_not_cause_further_mistakes() {
     let found = mistakes(
         "[database]\nurl = \"mysql://a\"\n[[mapping]]\nname = \"m\"\nkey = \"m:{id}\"\nid = \"text\"\ntable = \"t\"\n",

@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["sidecar"],
     &["mapping", "command"],
     &["slot", "clock", "config", "metrics", "health", "task", "failpoint"],
-    &["resp"],
+    &["resp", "route"],
 ];
 
 /// What may import less than its floor allows: modules that stand beside the house and use this only.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dsproxy::config::HttpConfig;
 use dsproxy::health::{Condition, Dependency, Health};
-use dsproxy::http::{ApiError, Facade, HttpState, WriteRequest, serve};
+use dsproxy::http::{ApiError, Facade, HttpState, Site, WriteRequest, serve};
 use dsproxy::metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,6 +63,7 @@ async fn start(config: HttpConfig) -> Server {
         metrics: Arc::new(Metrics::new()),
         health: Arc::new(Health::new()),
         facade: facade(&written),
+        site: Site::empty(),
         requests: std::sync::atomic::AtomicU64::new(0),
     });
     let address = listener.local_addr().unwrap();

@@ -36,6 +36,9 @@ pub enum StartError {
     /// Mappings do not fit each other, or their tables.
     #[error("{0}")]
     Mapping(String),
+    /// A file that the HTTP side needs.
+    #[error("{0}")]
+    Http(String),
     /// The system refuses a thread or a socket.
     #[error("the system refuses a thread or a socket: {0}")]
     System(#[from] std::io::Error),

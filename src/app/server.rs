@@ -3,13 +3,13 @@
 //! Must not know: the command line.
 
 use super::data::{self, Data};
-use super::{StartErrors, facade};
+use super::{StartError, StartErrors, facade};
 use crate::cluster::{Discovery, Gateway, Job, UpstreamOptions};
 use crate::command::{self, Command, ID_COUNT};
 use crate::config::{Config, Live, UpstreamMode};
 use crate::core::{About, Commons, CoreOptions, DataSide, Loads, Note, Process, ScriptStore, UpstreamAuth};
 use crate::health::{Condition, Dependency, Health};
-use crate::http::{self, HttpState};
+use crate::http::{self, Backend, HttpState, Site};
 use crate::metrics::Metrics;
 use crate::metrics::worker::{WorkerCollector, WorkerStats};
 use crate::resp::RequestLimits;
@@ -75,6 +75,7 @@ impl Server {
     /// Every reason why it cannot start; nothing runs then.
     pub async fn start(config: &Config) -> Result<Self, StartErrors> {
         let (resp, http) = listen(config)?;
+        let auth = http::Auth::new(&config.auth).map_err(|text| StartErrors(vec![StartError::Http(text)]))?;
         let health = Arc::new(Health::new());
         let metrics = Arc::new(Metrics::new());
         let count = config.server.worker_count();
@@ -105,7 +106,7 @@ impl Server {
             tasks: TaskTracker::new(),
             data,
         };
-        server.run_services(config, discovery, gateway, metrics, (resp, http), ends, inboxes)
+        server.run_services(config, discovery, gateway, metrics, (resp, http, auth), ends, inboxes)
     }
 
     /// Starts threads and tasks; the last thing is to accept clients.
@@ -116,7 +117,7 @@ impl Server {
         discovery: Discovery,
         gateway: Gateway,
         metrics: Arc<Metrics>,
-        (resp, http): (TcpListener, Option<TcpListener>),
+        (resp, http, auth): (TcpListener, Option<TcpListener>, http::Auth),
         ends: Vec<WorkerEnd>,
         inboxes: Vec<Inbox>,
     ) -> Result<Self, StartErrors> {
@@ -161,7 +162,8 @@ impl Server {
                 config: config.http.clone(),
                 metrics,
                 health: self.health.clone(),
-                facade: facade::facade(self.data.as_ref(), gateway),
+                facade: facade::facade(self.data.as_ref(), gateway.clone()),
+                site: site(config, self.data.as_ref(), gateway, auth),
                 requests: AtomicU64::new(0),
             };
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -244,6 +246,12 @@ impl Server {
         tracing::info!(rows_left = left, "stopped");
         left
     }
+}
+
+/// The routes of the configuration, over the data side.
+fn site(config: &Config, data: Option<&Data>, gateway: Gateway, auth: http::Auth) -> Site {
+    let source = data.map(|data| data.source.clone());
+    Site::new(crate::config::compile(config), Some(Backend::new(gateway, source)), auth)
 }
 
 /// Opens both listening sockets; both problems are reported when both have one.

@@ -10,10 +10,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::define::{Definition, Section, Setting};
 use super::environment::Environment;
+use super::expand::{Expanded, expand};
 use super::nearest::nearest;
 use super::problem::{ConfigErrors, Place, Problem};
 use super::raw::Raw;
-use super::{Config, MappingConfig, SectionTable, rules, sections};
+use super::{Config, MappingConfig, RouteConfig, SectionTable, rules, sections};
 
 /// Variables with this prefix are ours; one that names no setting is a mistake.
 const PREFIX: &str = "DSPROXY_";
@@ -56,7 +57,11 @@ impl Config {
         if let Some(path) = path {
             let file = path.display().to_string();
             match read(path, &file) {
-                Ok(text) => FileLoader { file, text: &text, found: &mut found }.load(&mut config, &sections),
+                Ok(text) => {
+                    FileLoader { file, text: &text, environment, found: &mut found }
+                        .load(&mut config, &sections);
+                    found.file = Some((path.display().to_string(), text));
+                }
                 Err(problem) => {
                     found.unparsed = true;
                     found.problems.push(problem);
@@ -83,9 +88,16 @@ pub(super) struct Findings {
     refused: BTreeSet<String>,
     /// The file was not understood as a whole, so that what seems missing may be there.
     unparsed: bool,
+    /// The file's name and text.
+    file: Option<(String, String)>,
 }
 
 impl Findings {
+    /// The place of byte `offset` of the file.
+    pub(super) fn place_at(&self, offset: usize) -> Place {
+        self.file.as_ref().map_or(Place::Nowhere, |(file, text)| Place::at(file, text, offset))
+    }
+
     /// Records a mistake.
     pub(super) fn add(&mut self, place: Place, message: impl Into<String>) {
         self.problems.push(Problem { place, message: message.into() });
@@ -123,7 +135,12 @@ impl Findings {
 
 /// The path of a setting of mapping number `index`.
 pub(super) fn mapping_path(index: usize, key: &str) -> String {
-    format!("mapping#{index}.{key}")
+    repeated_path(MappingConfig::NAME, index, key)
+}
+
+/// The path of a setting of the table `[[name]]` number `index`.
+pub(super) fn repeated_path(name: &str, index: usize, key: &str) -> String {
+    format!("{name}#{index}.{key}")
 }
 
 fn read(path: &Path, file: &str) -> Result<String, Problem> {
@@ -140,6 +157,7 @@ fn read(path: &Path, file: &str) -> Result<String, Problem> {
 struct FileLoader<'a> {
     file: String,
     text: &'a str,
+    environment: &'a Environment,
     found: &'a mut Findings,
 }
 
@@ -156,9 +174,14 @@ impl FileLoader<'_> {
             if let Some(section) = sections.iter().find(|section| section.name == name) {
                 self.section(config, section, value, sections);
             } else if name == MappingConfig::NAME {
-                self.mappings(config, value, sections);
+                config.mappings = self.repeated(value, sections);
+            } else if name == RouteConfig::NAME {
+                config.routes = self.repeated(value, sections);
             } else {
-                let known = sections.iter().map(|section| section.name).chain([MappingConfig::NAME]);
+                let known = sections
+                    .iter()
+                    .map(|section| section.name)
+                    .chain([MappingConfig::NAME, RouteConfig::NAME]);
                 let hint = match nearest(name, known) {
                     Some(near) => format!(": did you mean [{near}]?"),
                     None => belongs_elsewhere(name, sections, "this place"),
@@ -184,26 +207,30 @@ impl FileLoader<'_> {
         self.settings(config, &section.settings, table, path, all);
     }
 
-    fn mappings(&mut self, config: &mut Config, value: &Spanned<DeValue<'_>>, all: &[SectionTable]) {
+    /// The tables of a repeated section.
+    fn repeated<S: Section>(&mut self, value: &Spanned<DeValue<'_>>, all: &[SectionTable]) -> Vec<S> {
+        let (name, mut sections) = (S::NAME, Vec::new());
         let DeValue::Array(array) = value.get_ref() else {
-            let message = "mapping is written as [[mapping]], with two brackets, once per mapping";
-            return self.found.add(self.place(value.span().start), message);
+            let message = format!("{name} is written as [[{name}]], with two brackets, once per {name}");
+            self.found.add(self.place(value.span().start), message);
+            return sections;
         };
-        let settings = MappingConfig::settings();
+        let settings = S::settings();
         for (index, element) in array.iter().enumerate() {
             let place = self.place(element.span().start);
-            let mut mapping = MappingConfig::default();
+            let mut section = S::default();
             match element.get_ref() {
                 DeValue::Table(table) => {
-                    let path = |definition: &Definition| mapping_path(index, definition.key);
-                    self.settings(&mut mapping, &settings, table, path, all);
+                    let path = |definition: &Definition| repeated_path(name, index, definition.key);
+                    self.settings(&mut section, &settings, table, path, all);
                     self.required(&settings, table, &place);
                 }
-                _ => self.found.add(place.clone(), "each mapping is a table [[mapping]]"),
+                _ => self.found.add(place.clone(), format!("each {name} is a table [[{name}]]")),
             }
-            self.found.origins.insert(mapping_path(index, ""), place);
-            config.mappings.push(mapping);
+            self.found.origins.insert(repeated_path(name, index, ""), place);
+            sections.push(section);
         }
+        sections
     }
 
     fn settings<S>(
@@ -226,8 +253,22 @@ impl FileLoader<'_> {
                     .add(self.place(key.span().start), format!("[{section}] has no key `{name}`{hint}"));
                 continue;
             };
-            let (place, raw) = (self.place(value.span().start), Raw::Toml(value.get_ref()));
-            self.found.apply(target, setting, path(&setting.definition), &raw, place);
+            let (place, path) = (self.place(value.span().start), path(&setting.definition));
+            match expand(value.get_ref(), self.environment) {
+                Ok(Expanded::Same) => {
+                    self.found.apply(target, setting, path, &Raw::Toml(value.get_ref()), place);
+                }
+                Ok(Expanded::Text(text)) => {
+                    self.found.apply(target, setting, path, &Raw::Text(&text), place);
+                }
+                Ok(Expanded::Inside(value)) => {
+                    self.found.apply(target, setting, path, &Raw::Toml(&value), place);
+                }
+                Err(message) => {
+                    self.found.add(place, format!("{} {message}", setting.definition.path()));
+                    self.found.refused.insert(path);
+                }
+            }
         }
     }
 
@@ -236,8 +277,9 @@ impl FileLoader<'_> {
         for definition in definitions.filter(|definition| definition.required) {
             if !table.contains_key(definition.key) && !self.found.unparsed {
                 let (key, expects, example) = (definition.key, &definition.expects, &definition.example);
+                let section = definition.section;
                 let message =
-                    format!("this mapping has no `{key}`: expected {expects}, such as {key} = {example}");
+                    format!("this {section} has no `{key}`: expected {expects}, such as {key} = {example}");
                 self.found.add(place.clone(), message);
             }
         }
@@ -281,8 +323,8 @@ fn apply_environment(
             Some(setting) => {
                 found.apply(config, setting, setting.definition.path(), &Raw::Text(value), place);
             }
-            None if name.starts_with("DSPROXY_MAPPING_") => {
-                found.add(place, "mappings are read from the file only");
+            None if name.starts_with("DSPROXY_MAPPING_") || name.starts_with("DSPROXY_ROUTE_") => {
+                found.add(place, "mappings and routes are read from the file only");
             }
             None => {
                 let near = nearest(name, settings.keys().map(String::as_str));

@@ -10,7 +10,7 @@ use super::kind::{Count, Fraction, List, Optional, Required, Size, Text};
 use super::kind::{choice, duration, duration_or};
 use super::settings::{hours, ms, secs, some_text};
 
-const NAME: Text = Text {
+pub(super) const NAME: Text = Text {
     expects: "a name of letters, digits, `_` and `-`, at most 64 long",
     example: "user",
     check: |text| {

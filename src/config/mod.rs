@@ -3,20 +3,24 @@
 //! Must not know: what any of it is used for.
 //!
 //! `settings` defines every key once, in the types of `kind`; `define` turns a definition into a struct field and a row
-//! of the table. `mapping` those of a `[[mapping]]`; `inline` has the types that are small tables. `load` reads the file and the environment by that table and collects every mistake; `rules` checks
+//! of the table. `mapping` has those of a `[[mapping]]`, `route` those of a `[[route]]`, which `compile` takes apart; `inline` has the types that are small tables. `load` reads the file and the environment by that table and collects every mistake; `rules` checks
 //! what spans several keys; `reference` writes the documents.
 
+mod compile;
 mod define;
 mod environment;
+mod expand;
 mod inline;
 mod kind;
 mod live;
 mod load;
 mod mapping;
 mod nearest;
+mod nested;
 mod problem;
 mod raw;
 mod reference;
+mod route;
 mod rules;
 mod secret;
 mod settings;
@@ -24,14 +28,20 @@ mod units;
 
 use define::{Section, Setting};
 
+pub use compile::{Action, Compiled, Invalidation, Outcome, compile};
 pub use define::Definition;
 pub use environment::Environment;
 pub use inline::{Dependency, WarmUp};
 pub use kind::Words;
 pub use live::{Live, NEVER};
 pub use mapping::{BadKey, CachePolicy, Durability, MappingConfig, ValueFormat, WriteMode, WritePolicy};
+pub use nested::Nested;
 pub use problem::{ConfigErrors, Place, Problem};
 pub use reference::{json_schema, proxy_toml, reference_page};
+pub use route::{
+    AuthConfig, OUTCOMES, OutcomeConfig, ParamConfig, ParamFrom, ParamKind, RouteAuth, RouteConfig,
+    RouteMethod,
+};
 pub use secret::Secret;
 pub use settings::{
     DatabaseConfig, DevConfig, HttpConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat,
@@ -66,9 +76,11 @@ macro_rules! config {
             )+
             /// `[[mapping]]`, in the order of the file.
             pub mappings: Vec<MappingConfig>,
+            /// `[[route]]`, in the order of the file.
+            pub routes: Vec<RouteConfig>,
         }
 
-        /// Every table of the file but the repeated `[[mapping]]`.
+        /// Every table of the file but the repeated ones.
         fn sections() -> Vec<SectionTable> {
             vec![$( table(|config| &mut config.$field) ),+]
         }
@@ -78,6 +90,7 @@ macro_rules! config {
 config! {
     server: ServerConfig,
     http: HttpConfig,
+    auth: AuthConfig,
     upstream: UpstreamConfig,
     limits: LimitsConfig,
     database: DatabaseConfig,

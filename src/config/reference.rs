@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::define::{Definition, Section};
 use super::load::ALIASES;
-use super::{MappingConfig, SectionTable, sections};
+use super::{MappingConfig, OutcomeConfig, ParamConfig, RouteConfig, SectionTable, sections};
 
 /// What the shipped file sets although it has no default, so that it loads as it is.
 const SHIPPED: [(&str, &str); 2] = [
@@ -20,10 +20,6 @@ const TOML_HEAD: &str = "\
 # Each one can be overridden by an environment variable, DSPROXY_<SECTION>_<KEY>: DSPROXY_SERVER_LISTEN=0.0.0.0:6380.
 # Also understood: DATABASE_URL, REDIS_NODES (comma separated), PROXY_ADDR, HTTP_ADDR.
 # `dsproxy check` tells what is wrong with this file. Made from src/config/settings.rs, as docs/configuration.md is.
-";
-
-const MAPPING_HEAD: &str = "\
-# The keys of a [[mapping]] (commented out: they belong under one of the headers below):
 ";
 
 const SAMPLE_MAPPINGS: &str = r#"
@@ -69,6 +65,8 @@ file against [`proxy.schema.json`](proxy.schema.json).
 
 - Every setting of a section can be overridden by the variable named with it; a list is written comma separated, and an
   empty variable counts as not set. A variable that starts with `DSPROXY_` and names no setting is a mistake.
+- A text of the file may name variables: `${NAME}`, `${NAME:-default}`, and `${url:NAME:-default}` for a part of a URL. The
+  value is read by the setting's own type afterwards; `$${` is a plain `${`.
 - Durations have a unit: `500ms`, `2s`, `5m`, `1h`, `1d`, or `0`.
 - Sizes count in powers of 1024: `64kb`, `512mb`, `1gb`; a plain number is bytes.
 - Passwords, and the URL of the database, are never printed.
@@ -88,10 +86,18 @@ pub fn reference_page() -> String {
         page.push_str(&format!("\n## `[{}]`\n\n{}\n", section.name, paragraph(section.doc)));
         definitions(&section).for_each(|definition| page.push_str(&entry(definition, true)));
     }
-    page.push_str(&format!("\n## `[[mapping]]`\n\n{}\n", paragraph(MappingConfig::DOC)));
-    MappingConfig::settings().iter().for_each(|setting| page.push_str(&entry(&setting.definition, false)));
+    repeated::<MappingConfig>("[[mapping]]", &mut page);
+    repeated::<RouteConfig>("[[route]]", &mut page);
+    repeated::<ParamConfig>("[route.params.NAME]", &mut page);
+    repeated::<OutcomeConfig>("[route.on.OUTCOME]", &mut page);
     page.push_str(PAGE_TAIL);
     page
+}
+
+/// The entry of a section that does not stand once, under `header`.
+fn repeated<S: Section>(header: &str, page: &mut String) {
+    page.push_str(&format!("\n## `{header}`\n\n{}\n", paragraph(S::DOC)));
+    S::settings().iter().for_each(|setting| page.push_str(&entry(&setting.definition, false)));
 }
 
 /// The JSON schema (draft 2020-12) of the file.
@@ -100,9 +106,8 @@ pub fn json_schema() -> String {
         .iter()
         .map(|section| (section.name.to_owned(), object(section.doc, definitions(section))))
         .collect();
-    let settings = MappingConfig::settings();
-    let mapping = object(MappingConfig::DOC, settings.iter().map(|setting| &setting.definition));
-    properties.insert(MappingConfig::NAME.to_owned(), json!({"type": "array", "items": mapping}));
+    properties.insert(MappingConfig::NAME.to_owned(), array_of::<MappingConfig>());
+    properties.insert(RouteConfig::NAME.to_owned(), array_of::<RouteConfig>());
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "proxy.toml of dsproxy",
@@ -111,6 +116,12 @@ pub fn json_schema() -> String {
         "properties": properties,
     });
     format!("{schema:#}\n")
+}
+
+fn array_of<S: Section>() -> Json {
+    let settings = S::settings();
+    let items = object(S::DOC, settings.iter().map(|setting| &setting.definition));
+    json!({"type": "array", "items": items})
 }
 
 /// The shipped `proxy.toml`.
@@ -129,22 +140,29 @@ pub fn proxy_toml() -> String {
             });
         }
     }
-    file.push_str(&format!("\n{}#\n{MAPPING_HEAD}#\n", comment(MappingConfig::DOC)));
-    for setting in MappingConfig::settings() {
+    file.push_str(&commented::<MappingConfig>("[[mapping]]"));
+    file.push_str(&commented::<RouteConfig>("[[route]]"));
+    file.push_str(SAMPLE_MAPPINGS);
+    file
+}
+
+/// The keys of a repeated section as comments: they belong under a header of their own.
+fn commented<S: Section>(header: &str) -> String {
+    let mut text = format!(
+        "\n{}#\n# The keys of a {header} (commented out: they belong under a header):\n#\n",
+        comment(S::DOC)
+    );
+    for setting in S::settings() {
         let definition = &setting.definition;
         let (note, value) = match (definition.required, definition.default.as_str()) {
             (true, _) => (" Required.", &definition.example),
             (false, "") => ("", &definition.example),
             (false, _) => (" Default:", &definition.default),
         };
-        file.push_str(&format!(
-            "#   {}{note}\n#     {} = {value}\n",
-            paragraph(definition.doc),
-            definition.key
-        ));
+        let (doc, key) = (paragraph(definition.doc), definition.key);
+        text.push_str(&format!("#   {doc}{note}\n#     {key} = {value}\n"));
     }
-    file.push_str(SAMPLE_MAPPINGS);
-    file
+    text
 }
 
 fn definitions(section: &SectionTable) -> impl Iterator<Item = &Definition> {
@@ -173,7 +191,7 @@ fn entry(definition: &Definition, overridable: bool) -> String {
     format!("\n### `{}`\n\n{doc}{secret}\n\n{default}{variable}\n\nTakes {expects}.\n", definition.key)
 }
 
-fn object<'a>(doc: &str, definitions: impl Iterator<Item = &'a Definition>) -> Json {
+pub(super) fn object<'a>(doc: &str, definitions: impl Iterator<Item = &'a Definition>) -> Json {
     let (mut properties, mut required) = (Map::new(), Vec::new());
     for definition in definitions {
         let mut schema = definition.schema.clone();

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use super::load::{Findings, mapping_path};
+use super::load::{Findings, mapping_path, repeated_path};
 use super::problem::Place;
-use super::{Config, MappingConfig, UpstreamMode, ValueFormat, WriteMode, WritePolicy};
+use super::{Config, MappingConfig, RouteConfig, UpstreamMode, ValueFormat, WriteMode, WritePolicy, compile};
 
 /// Who provides Redis and Postgres.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -190,6 +190,62 @@ pub(super) fn check(config: &Config, servers: Servers, found: &mut Findings) {
     }
     check_unique(config, "name", |mapping| &mapping.name, found);
     check_unique(config, "key", |mapping| &mapping.key, found);
+    check_routes(config, found);
+}
+
+fn check_routes(config: &Config, found: &mut Findings) {
+    for (index, route) in config.routes.iter().enumerate() {
+        let at = |found: &Findings, key: &str| {
+            let origin = found.origin(&repeated_path("route", index, key));
+            origin
+                .or_else(|| found.origin(&repeated_path("route", index, "")))
+                .unwrap_or(&Place::Nowhere)
+                .clone()
+        };
+        for (offset, message) in route.params.mistakes().iter().chain(route.on.mistakes()) {
+            found.add(found.place_at(*offset), message.clone());
+        }
+        // What was refused would only have consequences.
+        let refused = |key: &str| found.is_refused(&repeated_path("route", index, key));
+        let inside = !route.params.mistakes().is_empty() || !route.on.mistakes().is_empty();
+        if inside || ["path", "method", "mapping", "sql", "params", "on", "auth"].into_iter().any(refused) {
+            continue;
+        }
+        for mistake in compile::mistakes(route, config) {
+            let entry = mistake.entry.as_deref();
+            let offset = entry.and_then(|entry| match mistake.key {
+                "params" => route.params.offset(entry),
+                _ => route.on.offset(entry),
+            });
+            let place = offset.map_or_else(|| at(found, mistake.key), |offset| found.place_at(offset));
+            let what = [mistake.key, entry.unwrap_or_default()].join(".");
+            let what = what.trim_matches('.').to_owned();
+            let space = if what.is_empty() { "" } else { " " };
+            found.add(place, format!("route \"{}\": {what}{space}{}", route.name, mistake.message));
+        }
+        check_earlier_routes(config, index, route, at(found, "name"), at(found, "path"), found);
+    }
+}
+
+/// Two routes must not share a name, nor answer the same requests.
+fn check_earlier_routes(
+    config: &Config,
+    index: usize,
+    route: &RouteConfig,
+    name: Place,
+    path: Place,
+    found: &mut Findings,
+) {
+    let Some(earlier) = config.routes.get(..index) else { return };
+    if !route.name.is_empty() && earlier.iter().any(|other| other.name == route.name) {
+        found.add(name, format!("the name \"{}\" is taken by an earlier route: choose another", route.name));
+    }
+    if let Some(other) = earlier.iter().find(|other| compile::clash(other, route)) {
+        found.add(
+            path,
+            format!("route \"{}\": the route \"{}\" answers these requests already", route.name, other.name),
+        );
+    }
 }
 
 fn check_mapping(index: usize, mapping: &MappingConfig, found: &mut Findings) {

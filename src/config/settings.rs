@@ -12,7 +12,7 @@ use super::secret::Secret;
 
 const KB: usize = 1 << 10;
 const MB: usize = 1 << 20;
-const GB: usize = 1 << 30;
+pub(super) const GB: usize = 1 << 30;
 
 pub(super) const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -33,9 +33,15 @@ fn local(port: u16) -> SocketAddr {
 const NODE: Text =
     Text { expects: "host:port, such as 10.0.0.1:7000", example: "127.0.0.1:7000", check: is_node };
 
-const USERNAME: Text = some_text("the user's name", "dsproxy");
+pub(super) const USERNAME: Text = some_text("the user's name", "dsproxy");
 const PASSWORD: Text = some_text("the password", "change-me");
 const DIRECTORY: Text = some_text("a directory", ".dsproxy");
+
+const ORIGIN: Text = Text {
+    expects: "an origin such as https://app.example, or *",
+    example: "https://app.example",
+    check: |text| text == "*" || (text.contains("://") && !text.ends_with('/') && !text.contains(' ')),
+};
 
 const DATABASE_URL: Text = Text {
     expects: "postgres://user:password@host:port/database (special characters of user and password percent-encoded), or sqlite:path/to/file.db",
@@ -135,6 +141,10 @@ settings! {
         request_timeout: Duration = secs(5), duration(ms(10)..=hours(1));
         /// Open HTTP connections at most; further ones wait to be accepted.
         max_connections: usize = 1024, Count(1..=100_000);
+        /// Origins whose pages may use the routes (CORS); `*` is any. Empty: none.
+        cors_origins: Vec<String> = Vec::new(), List(ORIGIN);
+        /// Answers of at least this size are compressed for clients that accept gzip; 0 means none are.
+        compress_min: usize = KB, Size(0..=GB);
     }
 
     /// The Redis behind the proxy.

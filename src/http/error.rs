@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
@@ -19,6 +21,12 @@ pub enum ApiError {
     /// The client's fault: the value cannot be stored as asked (422).
     #[error("{0}")]
     Unprocessable(String),
+    /// The client shows no token that is accepted (401).
+    #[error("{0}")]
+    Unauthorized(String),
+    /// What the client writes contradicts what there is (409).
+    #[error("{0}")]
+    Conflict(String),
     /// There is no such thing (404).
     #[error("{0}")]
     NotFound(String),
@@ -48,6 +56,8 @@ impl ApiError {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Conflict(_) => StatusCode::CONFLICT,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -55,6 +65,17 @@ impl ApiError {
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The outcome of a route that this is, as `[route.on]` names it.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) | Self::Unprocessable(_) | Self::TooLarge(_) | Self::Slow(_) => "invalid",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::NotFound(_) | Self::MethodNotAllowed(_) => "not_found",
+            Self::Conflict(_) => "conflict",
+            Self::Unavailable(_) | Self::Timeout(_) | Self::Internal(_) => "error",
         }
     }
 
@@ -72,7 +93,16 @@ impl ApiError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        self.add_headers(headers);
+        response
+    }
+
+    /// The headers that say more about it.
+    pub(super) fn add_headers(&self, headers: &mut HeaderMap) {
         match self {
+            Self::Unauthorized(_) => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
             Self::MethodNotAllowed(methods) => {
                 if let Ok(methods) = HeaderValue::from_str(methods) {
                     headers.insert(ALLOW, methods);
@@ -83,6 +113,5 @@ impl ApiError {
             }
             _ => {}
         }
-        response
     }
 }

@@ -3,13 +3,22 @@
 //! Must not know: where a write goes, where a read comes from: [`Facade`] holds what does.
 //!
 //! `server` accepts and drains connections, `router` finds the route of a request, `routes` has the handlers, `error`
-//! turns failures into answers.
+//! turns failures into answers. The routes of the configuration: `site` holds them, `endpoint` runs one, `input` reads its
+//! parameters, `backend` reaches its data, `answer` shapes what it answers, `auth` knows who asks.
 
+mod answer;
+mod auth;
+mod backend;
+mod compress;
+mod cors;
+mod endpoint;
 mod error;
+mod input;
 mod query;
 mod router;
 mod routes;
 mod server;
+mod site;
 mod stall;
 
 use std::pin::Pin;
@@ -23,8 +32,11 @@ use crate::config::HttpConfig;
 use crate::health::Health;
 use crate::metrics::Metrics;
 
+pub use auth::Auth;
+pub use backend::Backend;
 pub use error::ApiError;
 pub use server::serve;
+pub use site::Site;
 
 /// A future that is handed over as a value.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -39,6 +51,8 @@ pub struct HttpState {
     pub health: Arc<Health>,
     /// What `/write` and `/read` do.
     pub facade: Facade,
+    /// The routes of the configuration.
+    pub site: Site,
     /// Requests so far that came without an id of their own.
     pub requests: AtomicU64,
 }

@@ -4,17 +4,30 @@
 
 use super::error::ApiError;
 
+/// All pairs of `query`, decoded.
+pub fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, ApiError> {
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    let decoded = pairs.map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((decode(key)?, decode(value)?))
+    });
+    decoded.collect()
+}
+
+/// Decodes a segment of a path, where `+` is a plus.
+pub fn decode_path(segment: &str) -> Result<String, ApiError> {
+    decode(&segment.replace('+', "%2B"))
+}
+
 /// The value of the one parameter `name` of `query`. Anything else in the query is refused: an ignored parameter hides a
 /// typing mistake.
 pub fn only_parameter(query: Option<&str>, name: &str) -> Result<String, ApiError> {
     let mut found = None;
-    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let key = decode(key)?;
+    for (key, value) in pairs(query)? {
         if key != name {
             return Err(ApiError::Malformed(format!("unknown parameter {key:?}: expected `{name}`")));
         }
-        if found.replace(decode(value)?).is_some() {
+        if found.replace(value).is_some() {
             return Err(ApiError::Malformed(format!("the parameter `{name}` is given twice")));
         }
     }
@@ -49,7 +62,7 @@ fn decode(text: &str) -> Result<String, ApiError> {
             byte => byte,
         });
     }
-    String::from_utf8(decoded).map_err(|_| ApiError::Malformed("the query is not UTF-8".to_owned()))
+    String::from_utf8(decoded).map_err(|_| ApiError::Malformed("the URL is not UTF-8".to_owned()))
 }
 
 #[cfg(test)]

@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
-use hyper::header::HeaderValue;
+use hyper::header::{ACCEPT_ENCODING, HeaderValue};
 use hyper::{Method, Request, Response};
 use tokio::time::timeout;
 
-use super::HttpState;
+use super::endpoint::{self, Visit};
 use super::error::ApiError;
 use super::routes::{Answer, Call, ROUTES, Route};
+use super::site::Found;
+use super::{HttpState, compress, cors};
 
 /// Bytes of a body read beyond the limit so that the answer reaches its client, and the time that this may take.
 const DISCARDED_BYTES: usize = 16 << 20;
@@ -28,7 +30,10 @@ const REQUEST_ID: &str = "x-request-id";
 /// The `route` label of requests that match none.
 const UNMATCHED: &str = "unmatched";
 
-/// Answers one request. Every failure becomes an answer here.
+/// The `route` label of requests that ask what may be asked (CORS).
+const PREFLIGHT: &str = "preflight";
+
+/// Answers one request. Every failure becomes an answer here, or in `endpoint` for the routes of the configuration.
 pub async fn respond<B>(state: Arc<HttpState>, request: Request<B>) -> Response<Full<Bytes>>
 where
     B: Body<Data = Bytes>,
@@ -36,22 +41,84 @@ where
 {
     let start = Instant::now();
     let id = request_id(&state, &request);
-    let found = find(request.method(), request.uri().path());
-    let (label, answer) = match found {
-        Ok(route) => (route.path, run(Arc::clone(&state), route, request).await),
-        Err((label, error)) => (label, Err(error)),
+    let headers = request.headers();
+    let origin = cors::allowed(&state.config.cors_origins, headers);
+    let gzip = compress::accepts(headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()));
+    let (label, mut response) =
+        match (origin.is_some() && cors::is_preflight(request.method(), headers), request) {
+            (true, request) => (PREFLIGHT.to_owned(), preflight(&state, request.uri().path())),
+            (false, request) => answered(&state, request, &id, start).await,
+        };
+    if let Some(origin) = origin {
+        cors::allow(response.headers_mut(), origin);
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let response = compress::compressed(response, state.config.compress_min, gzip);
+    state.metrics.http.request(&label, response.status().as_u16(), start.elapsed());
+    response
+}
+
+/// The answer, and the label of its route.
+async fn answered<B>(
+    state: &Arc<HttpState>,
+    request: Request<B>,
+    id: &str,
+    start: Instant,
+) -> (String, Response<Full<Bytes>>)
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let site = state.site.find(request.method(), request.uri().path());
+    let (label, answer) = match site {
+        Found::Route(route, path) => {
+            let label = route.path.source().to_owned();
+            let (head, body) = request.into_parts();
+            let body = match head.method {
+                Method::GET | Method::HEAD => Ok(Bytes::new()),
+                _ => whole_body(state, body).await,
+            };
+            let visit = Visit { route, path, head, id: id.to_owned(), start };
+            return (label, endpoint::run(state, visit, body).await);
+        }
+        Found::Methods(label, methods) => match find(request.method(), request.uri().path()) {
+            Ok(route) => (label, run(Arc::clone(state), route, request).await),
+            Err((_, error)) => {
+                let mut allowed = methods.join(", ");
+                if let ApiError::MethodNotAllowed(more) = error {
+                    allowed = format!("{allowed}, {more}");
+                }
+                (label, Err(ApiError::MethodNotAllowed(allowed)))
+            }
+        },
+        Found::Nothing => match find(request.method(), request.uri().path()) {
+            Ok(route) => (route.path.to_owned(), run(Arc::clone(state), route, request).await),
+            Err((label, error)) => (label.to_owned(), Err(error)),
+        },
     };
-    let mut response = answer.unwrap_or_else(|error| {
+    let response = answer.unwrap_or_else(|error| {
         if error.status().is_server_error() {
             tracing::warn!(request = id, route = label, %error, "request failed");
         }
         error.response()
     });
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
+    (label, response)
+}
+
+/// What may be asked of a path.
+fn preflight(state: &HttpState, path: &str) -> Response<Full<Bytes>> {
+    // No route has this method, so that what is found are the methods that there are.
+    let none = Method::OPTIONS;
+    let mut methods: Vec<String> = Vec::new();
+    if let Found::Methods(_, found) = state.site.find(&none, path) {
+        methods.extend(found.into_iter().map(str::to_owned));
     }
-    state.metrics.http.request(label, response.status().as_u16(), start.elapsed());
-    response
+    if let Err((_, ApiError::MethodNotAllowed(found))) = find(&none, path) {
+        methods.push(found);
+    }
+    cors::preflight(&methods.join(", "))
 }
 
 /// The id by which a request is found in the log: the caller's own where it gave a reasonable one.
@@ -96,14 +163,22 @@ where
     let limit = state.config.request_timeout;
     let (head, body) = request.into_parts();
     // A body that GET does not ask for is left unread; hyper closes the connection behind the answer.
-    let body = if route.method == Method::GET {
-        Bytes::new()
-    } else {
-        timeout(limit, read_body(body, state.config.max_body, DISCARD_TIME.min(limit / 4)))
-            .await
-            .map_err(|_| ApiError::Slow(limit))??
+    let body = match route.method {
+        Method::GET => Bytes::new(),
+        _ => whole_body(&state, body).await?,
     };
     timeout(limit, (route.handler)(Call { state, head, body })).await.map_err(|_| ApiError::Timeout(limit))?
+}
+
+/// The body, within its limits.
+async fn whole_body<B>(state: &HttpState, body: B) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limit = state.config.request_timeout;
+    let reading = read_body(body, state.config.max_body, DISCARD_TIME.min(limit / 4));
+    timeout(limit, reading).await.map_err(|_| ApiError::Slow(limit))?
 }
 
 async fn read_body<B>(body: B, limit: usize, patience: Duration) -> Result<Bytes, ApiError>

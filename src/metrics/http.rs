@@ -36,8 +36,8 @@ impl HttpMetrics {
         })
     }
 
-    /// Counts a request. `route` is one of the routes' constants, never a path that a client made up.
-    pub fn request(&self, route: &'static str, status: u16, elapsed: Duration) {
+    /// Counts a request. `route` is the path of a route as it is declared, never a path that a client made up.
+    pub fn request(&self, route: &str, status: u16, elapsed: Duration) {
         self.requests.with_label_values(&[route, status.to_string().as_str()]).inc();
         self.duration.with_label_values(&[route]).observe(elapsed.as_secs_f64());
     }

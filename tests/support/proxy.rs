@@ -116,6 +116,12 @@ impl Proxy {
         Http::try_request(self.http_port, "POST", path, body).unwrap()
     }
 
+    /// One request with further header lines, each ending in CRLF; panics without an answer.
+    #[track_caller]
+    pub fn http(&self, method: &str, path: &str, headers: &str, body: &str) -> Http {
+        Http::try_request_with(self.http_port, method, path, headers, body).unwrap()
+    }
+
     /// The value of the metric with exactly this name and labels, 0 when it is absent.
     #[track_caller]
     pub fn metric(&self, name_and_labels: &str) -> f64 {
@@ -196,11 +202,16 @@ impl Http {
 
     /// One request over a connection of its own; `None` when nobody answers.
     pub fn try_request(port: u16, method: &str, path: &str, body: &str) -> Option<Self> {
+        Self::try_request_with(port, method, path, "", body)
+    }
+
+    /// The same with further header lines, each ending in CRLF.
+    pub fn try_request_with(port: u16, method: &str, path: &str, headers: &str, body: &str) -> Option<Self> {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let length = body.len();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
         );
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = Vec::new();
@@ -214,6 +225,24 @@ impl Http {
             body.to_owned()
         };
         Some(Self { status, head: head.to_owned(), body })
+    }
+}
+
+impl Http {
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The value of a header, by its name in lower case; empty when there is none.
+    pub fn header(&self, name: &str) -> &str {
+        let pairs = self.head.lines().filter_map(|line| line.split_once(": "));
+        pairs
+            .filter(|(there, _)| there.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .next()
+            .unwrap_or("")
     }
 }
 

@@ -1,0 +1,220 @@
+//! Runs one configured route: token, parameters, key or statement, answer.
+//!
+//! Must not know: connections, how a route is found.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, IF_NONE_MATCH};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+use serde_json::{Map, Value as Json};
+use tokio::time::timeout;
+
+use super::HttpState;
+use super::answer::{self, Facts, Found};
+use super::auth::Claims;
+use super::backend::Backend;
+use super::error::ApiError;
+use super::input::{Given, Input, collect};
+use crate::config::{Action, Compiled, RouteMethod};
+use crate::route::{In, ParamValue, Placeholder, push_json_text};
+
+/// A request that has found its route.
+pub struct Visit {
+    /// The route.
+    pub route: Arc<Compiled>,
+    /// The raw values of the parameters of its path.
+    pub path: Vec<String>,
+    /// Method, URL and headers.
+    pub head: Parts,
+    /// The request's id.
+    pub id: String,
+    /// When it came.
+    pub start: Instant,
+}
+
+/// Answers it. Every failure takes the shape that the route gives it.
+pub async fn run(state: &HttpState, visit: Visit, body: Result<Bytes, ApiError>) -> Response<Full<Bytes>> {
+    let Visit { route, path, head, id, start } = visit;
+    let mut input = Input::default();
+    let source = state.site.backend.as_ref().map_or("none", Backend::source_name);
+    let outcome = match prepare(state, &route, &path, &head, body) {
+        Ok((collected, body)) => {
+            input = collected;
+            act(state, &route, &input, body).await
+        }
+        Err(error) => Err(error),
+    };
+    let facts = Facts { input: &input, start, request_id: &id, source };
+    let answered = outcome.and_then(|found| {
+        let response = answer::success(&route, &found, &facts)?;
+        Ok((response, found))
+    });
+    match answered {
+        Ok((mut response, found)) => {
+            let safe = head.method == Method::GET || head.method == Method::HEAD;
+            if safe && response.status() == StatusCode::OK {
+                let validator = answer::validator(&found.json);
+                if text(&head.headers, IF_NONE_MATCH).is_some_and(|h| answer::names_validator(h, &validator))
+                {
+                    return answer::not_modified(&validator);
+                }
+                answer::mark(&mut response, &validator);
+            }
+            response
+        }
+        Err(error) => {
+            if error.status().is_server_error() {
+                tracing::warn!(request = id, route = route.name, %error, "request failed");
+            }
+            answer::failure(&route, &error, &facts)
+        }
+    }
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Who asks, and for what. The token comes first: a stranger learns nothing about parameters.
+fn prepare(
+    state: &HttpState,
+    route: &Compiled,
+    path: &[String],
+    head: &Parts,
+    body: Result<Bytes, ApiError>,
+) -> Result<(Input, Bytes), ApiError> {
+    let claims = match route.bearer {
+        true => state.site.auth.check(text(&head.headers, AUTHORIZATION))?,
+        false => Claims::new(),
+    };
+    let body = body?;
+    let path = route.path.parameters().zip(path.iter().map(String::as_str)).collect();
+    let input = collect(&route.params, head, &Given { path, body: &body, claims: &claims })?;
+    Ok((input, body))
+}
+
+async fn act(
+    state: &HttpState,
+    route: &Arc<Compiled>,
+    input: &Input,
+    body: Bytes,
+) -> Result<Found, ApiError> {
+    let limit = route.timeout.unwrap_or(state.config.request_timeout);
+    let backend =
+        state.site.backend.clone().ok_or_else(|| ApiError::Internal("there is no database".to_owned()))?;
+    let late = |_| ApiError::Timeout(limit);
+    let mut found = if route.method == RouteMethod::Get {
+        timeout(limit, work(&backend, route, input, &body)).await.map_err(late)??
+    } else {
+        // A task of its own: a client that goes away must not leave a write half done.
+        let (route, input) = (Arc::clone(route), input.clone());
+        let writing = tokio::spawn(async move { work(&backend, &route, &input, &body).await });
+        let written = timeout(limit, writing).await.map_err(late)?;
+        written.map_err(|error| ApiError::Internal(error.to_string()))??
+    };
+    if shows(route, &Placeholder::Token) {
+        found.token = state.site.auth.sign(&subject(&found.json), Claims::new());
+    }
+    Ok(found)
+}
+
+/// Whether the usual answer shows this.
+fn shows(route: &Compiled, wanted: &Placeholder) -> bool {
+    let ok = route.outcomes.iter().find(|outcome| outcome.name == "ok");
+    let shape = ok.and_then(|outcome| outcome.shape.as_ref());
+    shape.is_some_and(|shape| shape.placeholders().any(|placeholder| placeholder == wanted))
+}
+
+/// Whom a token is for: the member `id` of the row.
+fn subject(row: &[u8]) -> String {
+    let row: Map<String, Json> = serde_json::from_slice(row).unwrap_or_default();
+    match row.get("id") {
+        Some(Json::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}
+
+async fn work(backend: &Backend, route: &Compiled, input: &Input, body: &[u8]) -> Result<Found, ApiError> {
+    match &route.action {
+        Action::Mapping { mapping, key } => {
+            let ids: Vec<String> = key
+                .iter()
+                .filter_map(|at| input.at(*at))
+                .map(|id| id.to_text().unwrap_or_default())
+                .collect();
+            let key = backend.key(mapping, &ids).ok_or_else(|| {
+                let shown = ids.join(", ");
+                ApiError::Malformed(format!("{shown:?} is no key of `{mapping}`"))
+            })?;
+            match route.method {
+                RouteMethod::Get => read(backend, route, &key).await,
+                RouteMethod::Delete => backend.delete(&key).await.map(|()| Found::default()),
+                RouteMethod::Post | RouteMethod::Put | RouteMethod::Patch => {
+                    let value = value(route, input, body)?;
+                    backend.set(&key, &value).await?;
+                    Ok(Found { json: as_json(&value), ..Found::default() })
+                }
+            }
+        }
+        Action::Statement { .. } => Err(ApiError::Internal("statements cannot be run yet".to_owned())),
+    }
+}
+
+async fn read(backend: &Backend, route: &Compiled, key: &str) -> Result<Found, ApiError> {
+    let (value, served) = backend.get(key).await?;
+    let list = lists(route);
+    match value {
+        Some(value) => Ok(Found { json: as_json(&value), list, served: Some(served), token: None }),
+        None if list => Ok(Found { json: b"[]".to_vec(), list, served: Some(served), token: None }),
+        None => Err(ApiError::NotFound("there is no such row".to_owned())),
+    }
+}
+
+/// Whether the usual answer shows several rows.
+fn lists(route: &Compiled) -> bool {
+    let ok = route.outcomes.iter().find(|outcome| outcome.name == "ok");
+    ok.and_then(|outcome| outcome.shape.as_ref()).is_some_and(|shape| shape.shows_rows())
+}
+
+/// A value as JSON: what is no JSON of its own is a JSON text.
+fn as_json(value: &[u8]) -> Vec<u8> {
+    match value.first() {
+        Some(b'{' | b'[') => value.to_vec(),
+        _ => {
+            let mut json = Vec::with_capacity(value.len() + 2);
+            push_json_text(&String::from_utf8_lossy(value), &mut json);
+            json
+        }
+    }
+}
+
+/// What is written: the body's parameters as an object; the one of a `text` mapping as it is; the whole body where the
+/// route declares none of it.
+fn value(route: &Compiled, input: &Input, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let Action::Mapping { key, .. } = &route.action else { return Ok(Vec::new()) };
+    let parts: Vec<_> =
+        route.params.iter().enumerate().filter(|(_, param)| param.place == In::Body).collect();
+    if parts.is_empty() {
+        let object: Map<String, Json> = serde_json::from_slice(body)
+            .map_err(|error| ApiError::Malformed(format!("the body is no JSON object: {error}")))?;
+        return Ok(Json::Object(object).to_string().into_bytes());
+    }
+    let given = parts.into_iter().filter(|(at, _)| !key.contains(at));
+    let mut value = vec![b'{'];
+    for (at, param) in given {
+        let Some(part) = input.at(at).filter(|part| ParamValue::is_given(part)) else { continue };
+        if value.len() > 1 {
+            value.push(b',');
+        }
+        push_json_text(&param.name, &mut value);
+        value.push(b':');
+        part.push_json(&mut value);
+    }
+    value.push(b'}');
+    Ok(value)
+}

@@ -1,0 +1,8 @@
+//! The routes of the configuration over real servers.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's failure is a panic")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod mapped;
