@@ -165,7 +165,16 @@ impl Command {
     }
 
     /// The class for these arguments: that of the subcommand for a container, and [`Class::BlockingIf`] decided.
+    #[inline]
     pub fn class_of(&self, args: &Args<'_>) -> Class {
+        match self.class {
+            Class::BlockingIf(_) => self.class_by_arguments(args),
+            class if self.subcommands.is_empty() => class,
+            _ => self.class_by_arguments(args),
+        }
+    }
+
+    fn class_by_arguments(&self, args: &Args<'_>) -> Class {
         let command = self.subcommand(args).unwrap_or(self);
         match command.class {
             Class::BlockingIf(option) if command.has_option(option, args) => Class::Blocking,

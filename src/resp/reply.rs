@@ -2,7 +2,10 @@
 //!
 //! Must not know: which command it answers. Source: RESP specification, "RESP protocol description".
 
-use super::{Scan, request::integer};
+use super::{
+    Scan,
+    request::{integer, short_number},
+};
 use bytes::Bytes;
 use redis_protocol::resp3;
 use thiserror::Error;
@@ -43,6 +46,21 @@ impl ReplyScanner {
     pub fn scan(&mut self, buf: &[u8]) -> Result<Scan, MalformedReply> {
         loop {
             let Some(kind) = buf.get(self.at) else { return Ok(Scan::Incomplete(self.at + 1)) };
+            // Short strings first: they are most of what a cache answers.
+            if *kind == b'$'
+                && let Some((length, body)) = short_number(buf, self.at + 1)
+            {
+                let end = body + length;
+                match buf.get(end..end + 2) {
+                    None => return Ok(Scan::Incomplete(end + 2)),
+                    Some(b"\r\n") => {}
+                    Some(_) => return Err(MalformedReply),
+                }
+                if let Some(end) = self.value_ended(end + 2) {
+                    return Ok(Scan::Complete(end));
+                }
+                continue;
+            }
             let rest = &buf[self.at + 1..];
             // Headers are a few digits, status lines a few letters: a byte loop beats a vectorised search.
             let newline = match rest.iter().take(32).position(|b| *b == b'\n') {
@@ -97,13 +115,22 @@ impl ReplyScanner {
                 }
                 _ => return Err(MalformedReply),
             }
-            self.open -= 1;
-            if self.open == 0 {
-                let end = self.at;
-                self.reset();
+            if let Some(end) = self.value_ended(self.at) {
                 return Ok(Scan::Complete(end));
             }
         }
+    }
+
+    /// A value ends at `at`; the end of the reply when it was the last one.
+    #[inline]
+    fn value_ended(&mut self, at: usize) -> Option<usize> {
+        self.at = at;
+        self.open -= 1;
+        if self.open > 0 {
+            return None;
+        }
+        self.reset();
+        Some(at)
     }
 }
 

@@ -159,14 +159,20 @@ impl RequestScanner {
                 Some(b'*') => {}
                 Some(_) => return self.scan_inline(buf, limits),
             }
-            let Some((count, next)) = line(buf, 1, limits, ProtocolError::CountLineTooLong)? else {
-                return Ok(Scan::Incomplete(buf.len() + 1));
+            let (count, next) = match short_number(buf, 1) {
+                Some(found) => found,
+                None => {
+                    let Some((count, next)) = line(buf, 1, limits, ProtocolError::CountLineTooLong)? else {
+                        return Ok(Scan::Incomplete(buf.len() + 1));
+                    };
+                    let count = integer(count).ok_or(ProtocolError::BadCount)?;
+                    // Redis skips `*0` and negative counts without a reply.
+                    (usize::try_from(count).unwrap_or(0), next)
+                }
             };
-            let count = integer(count).ok_or(ProtocolError::BadCount)?;
             self.started = true;
             self.at = next;
-            // Redis skips `*0` and negative counts without a reply.
-            self.remaining = usize::try_from(count).unwrap_or(0);
+            self.remaining = count;
             if self.remaining > limits.args {
                 return Err(limits.count_error());
             }
@@ -177,14 +183,18 @@ impl RequestScanner {
                 None => match buf.get(self.at) {
                     None => return Ok(Scan::Incomplete(self.at + 1)),
                     Some(b'$') => {
-                        let Some((digits, next)) =
-                            line(buf, self.at + 1, limits, ProtocolError::LengthLineTooLong)?
-                        else {
-                            return Ok(Scan::Incomplete(buf.len() + 1));
+                        let (length, next) = match short_number(buf, self.at + 1) {
+                            Some(found) => found,
+                            None => {
+                                let Some((digits, next)) =
+                                    line(buf, self.at + 1, limits, ProtocolError::LengthLineTooLong)?
+                                else {
+                                    return Ok(Scan::Incomplete(buf.len() + 1));
+                                };
+                                let length = integer(digits).and_then(|n| usize::try_from(n).ok());
+                                (length.ok_or(ProtocolError::BadLength)?, next)
+                            }
                         };
-                        let length = integer(digits)
-                            .and_then(|n| usize::try_from(n).ok())
-                            .ok_or(ProtocolError::BadLength)?;
                         if length > limits.bulk_bytes {
                             return Err(limits.length_error());
                         }
@@ -272,6 +282,26 @@ fn line<'b>(
         None if rest.len() > limits.inline_bytes => Err(too_long),
         None => Ok(None),
     }
+}
+
+/// A number of one to four digits and its CRLF at `from`, as nearly all headers have it, and the offset after them. `None`
+/// when it is anything else, which [`line`] and [`integer`] tell apart.
+#[inline]
+pub(super) fn short_number(buf: &[u8], from: usize) -> Option<(usize, usize)> {
+    let rest = buf.get(from..)?;
+    let mut value = 0;
+    for (at, byte) in rest.iter().take(5).enumerate() {
+        match byte {
+            b'0'..=b'9' if at < 4 => value = value * 10 + usize::from(byte - b'0'),
+            b'\r' if at > 0 && rest.get(at + 1) == Some(&b'\n') => {
+                // A leading zero is no number to Redis, unless it is all there is.
+                let plain = rest.first() != Some(&b'0') || at == 1;
+                return plain.then_some((value, from + at + 2));
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// A decimal integer as `string2ll` of Redis reads it: optional minus, no plus, no leading zeros, no blanks.
