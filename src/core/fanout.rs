@@ -7,6 +7,7 @@
 use super::Core;
 use super::client::{Begun, Slot};
 use super::gather::{Gather, Join};
+use super::mapped::push_random_key;
 use crate::cluster::{Entry, Owner};
 use crate::command::{Command, Merge};
 use crate::resp::Args;
@@ -27,6 +28,11 @@ impl Core {
             _ => Join::First,
         };
         let nodes = self.routes.topology().nodes().len();
+        if command.name == "randomkey" && self.hides_keys(index) {
+            let mut request = Vec::new();
+            push_random_key(&mut request);
+            return self.send_to_nodes(index, command, join, 0..nodes, &request);
+        }
         self.send_to_nodes(index, command, join, 0..nodes, args.frame());
     }
 
@@ -45,6 +51,7 @@ impl Core {
         let at = self.now;
         let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
         gather.reset(join, 0);
+        gather.hides = self.hides_keys(index);
         for _ in nodes.clone() {
             gather.add_part(std::iter::empty());
         }

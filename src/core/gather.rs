@@ -2,6 +2,7 @@
 //!
 //! Must not know: where the parts went.
 
+use super::mapped::push_visible;
 use super::pubsub::Tally;
 use super::scan::Cursor;
 use crate::command::Merge;
@@ -53,8 +54,12 @@ pub struct Gather {
     views: Vec<String>,
     sum: i64,
     error: Option<Vec<u8>>,
-    /// Keys of the command that belong to a mapping; after the parts are here, those that came back nil.
+    /// Keys of the command that belong to a mapping; after the parts are here, those that were not found.
     pub mapped: Vec<MappedKey>,
+    /// Positions of keys with a part of their own that did not count.
+    uncounted: Vec<u32>,
+    /// Whether the proxy's own keys are left out of lists of keys.
+    pub hides: bool,
     /// Numbers of subscribers.
     pub tally: Option<Tally>,
 }
@@ -84,6 +89,8 @@ impl Gather {
             sum: 0,
             error: None,
             mapped: Vec::new(),
+            uncounted: Vec::new(),
+            hides: false,
             tally: None,
         }
     }
@@ -111,6 +118,8 @@ impl Gather {
         self.sum = 0;
         self.error = None;
         self.mapped.clear();
+        self.uncounted.clear();
+        self.hides = false;
         self.tally = None;
     }
 
@@ -142,6 +151,10 @@ impl Gather {
             Join::Keys(Merge::Sum) => {
                 let digits = reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
                 self.sum += std::str::from_utf8(digits).ok()?.parse::<i64>().ok()?;
+                if digits == b"0" && !self.mapped.is_empty() {
+                    let Part { first, count } = *self.parts.get(part as usize)?;
+                    self.uncounted.extend(self.order.get(first as usize..(first + count) as usize)?);
+                }
                 Some(())
             }
             Join::Keys(Merge::Array) => self.take_elements(part, reply),
@@ -168,8 +181,15 @@ impl Gather {
     fn take_all(&mut self, reply: &[u8]) -> Option<()> {
         let end = memchr::memchr(b'\n', reply)? + 1;
         let count: i64 = std::str::from_utf8(reply.get(1..end - 2)?).ok()?.parse().ok()?;
-        self.sum += matches!(reply.first(), Some(b'*' | b'~')).then_some(count)?;
-        self.data.extend_from_slice(reply.get(end..)?);
+        let count = matches!(reply.first(), Some(b'*' | b'~')).then_some(count)?;
+        let elements = reply.get(end..)?;
+        self.sum += match self.hides {
+            true => push_visible(elements, &mut self.data)?,
+            false => {
+                self.data.extend_from_slice(elements);
+                count
+            }
+        };
         Some(())
     }
 
@@ -195,7 +215,15 @@ impl Gather {
         let next = asked.after(cursor, nodes)?;
         self.data.extend_from_slice(b"*2\r\n");
         push_bulk(&mut self.data, next.to_string().as_bytes());
-        self.data.extend_from_slice(keys);
+        if !self.hides {
+            self.data.extend_from_slice(keys);
+            return Some(());
+        }
+        let mut visible = Vec::new();
+        let elements = keys.get(memchr::memchr(b'\n', keys)? + 1..)?;
+        let count = push_visible(elements, &mut visible)?;
+        push_array_header(&mut self.data, count as usize);
+        self.data.extend_from_slice(&visible);
         Some(())
     }
 
@@ -243,15 +271,17 @@ impl Gather {
 
     /// Once all parts are here: the mappings of the mapped keys that have a value, and the keys of those that have none.
     pub fn split_mapped(&mut self) -> (Vec<u16>, Vec<(u16, Bytes)>) {
-        let (nils, hits): (Vec<_>, Vec<_>) = std::mem::take(&mut self.mapped)
-            .into_iter()
-            .partition(|mapped| crate::resp::is_nil(self.element(mapped.position)));
+        let (nils, hits): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.mapped).into_iter().partition(|mapped| match self.join {
+                Join::Keys(Merge::Sum) => self.uncounted.contains(&mapped.position),
+                _ => crate::resp::is_nil(self.element(mapped.position)),
+            });
         let missing = nils.iter().map(|mapped| (mapped.mapping, mapped.key.clone())).collect();
         self.mapped = nils;
         (hits.into_iter().map(|mapped| mapped.mapping).collect(), missing)
     }
 
-    /// Puts loaded elements in the place of the nils, in the order of [`Self::split_mapped`]. One that is an error
+    /// Puts loaded elements in the place of the nils (or counts those that are not nil), in the order of [`Self::split_mapped`]. One that is an error
     /// makes the whole command fail: a value that could not be loaded is not nil.
     pub fn fill<T>(&mut self, loaded: &[T], encode: impl Fn(&mut Vec<u8>, &T)) {
         for (mapped, value) in std::mem::take(&mut self.mapped).iter().zip(loaded) {
@@ -260,6 +290,9 @@ impl Gather {
             if self.data.get(start) == Some(&b'-') {
                 let error = self.data.split_off(start);
                 self.error.get_or_insert(error);
+            } else if self.join == Join::Keys(Merge::Sum) {
+                self.sum +=
+                    i64::from(self.data.get(start..).is_some_and(|reply| !crate::resp::is_nil(reply)));
             } else if let Some(element) = self.elements.get_mut(mapped.position as usize) {
                 *element = (start as u32, (self.data.len() - start) as u32);
             }

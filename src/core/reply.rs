@@ -3,10 +3,25 @@
 //! Must not know: how requests were routed.
 
 use super::client::Slot;
+use super::mapped::may_be_absent;
 use super::order::way_of;
 use super::{ClientKey, Core, Kind, NO_COMMAND, Route, recycle};
 use crate::cluster::{Entry, Owner};
+use crate::command;
 use crate::resp::is_nil;
+
+/// Whether a reply to a read of a mapped key may say that there is no such key.
+fn may_mean_absent(oldest: Option<&Entry>, reply: &[u8]) -> bool {
+    let Some(entry) = oldest.filter(|entry| entry.mapping != Entry::UNMAPPED) else { return false };
+    let is = |name: &[u8]| command::lookup(name).is_some_and(|command| command.id == entry.command);
+    match reply {
+        // To these an empty string is a value like any other.
+        b"$0\r\n\r\n" => !is(b"get") && !is(b"getex"),
+        // A key that does not expire says so in the same way.
+        b":-1\r\n" => is(b"bitpos"),
+        reply => may_be_absent(reply),
+    }
+}
 
 /// Codes of errors that are about the state of a node.
 const STATES: [&str; 6] = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "OOM"];
@@ -75,7 +90,9 @@ impl Core {
             self.note_slow(index);
         }
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
-        if kind == b'-' || is_nil(reply) {
+        // A value, which most replies are, is what it says.
+        let certain = kind == b'$' && !matches!(reply.get(1), Some(b'-' | b'0'));
+        if !certain && (kind == b'-' || is_nil(reply) || may_mean_absent(upstream.oldest(), reply)) {
             return self.take_special(index, reply);
         }
         if upstream.take_early(reply) {
@@ -154,7 +171,10 @@ impl Core {
             if let Some(cells) = self.node_stats.get(index) {
                 cells.latency.record(self.now.saturating_sub(oldest.at));
             }
-            if !wants_key || !self.load_missing(&oldest, &request) {
+            if !wants_key || !self.load_missing(&oldest, &request, reply) {
+                if wants_key {
+                    self.count_hit(&oldest, reply);
+                }
                 self.deliver(&oldest, reply);
             }
         }

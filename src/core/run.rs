@@ -228,6 +228,11 @@ impl Core {
         if !client.session.authenticated && !command.flags.contains(command::Flags::NO_AUTH) {
             return self.answer_error(index, Some(command), b"NOAUTH Authentication required.");
         }
+        if let Some(text) = self.refused_key(index, command, args) {
+            self.refuse_transaction(index);
+            return self.answer_error(index, Some(command), text.as_bytes());
+        }
+        let Some(client) = self.clients.get(index) else { return };
         let (subscribes, queues) = (client.subscriber.is_some(), client.transaction.is_some());
         if subscribes && self.run_as_subscriber(index, command, args) {
             return;

@@ -60,8 +60,11 @@ impl Core {
         let at = self.now;
         let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
         gather.reset(Join::Keys(merge), by_slot.len());
-        if let Split::Reads(keys) = &mut mapped {
-            gather.mapped = std::mem::take(keys);
+        match &mut mapped {
+            Split::Reads(keys) => gather.mapped = std::mem::take(keys),
+            // They tell which keys are alone, too.
+            Split::Counts(keys) => gather.mapped.clone_from(keys),
+            Split::Plain | Split::Writes(_) => {}
         }
         for group in by_slot.chunk_by(|a, b| mapped.may_share(a, b)) {
             gather.add_part(group.iter().map(|(_, position)| *position));

@@ -181,6 +181,12 @@ impl MappingSet {
         self.mappings.iter().find(|m| m.on_bad_key == BadKey::Error && m.template.resembles(key))
     }
 
+    /// Whether there are keys that are mistakes.
+    #[inline]
+    pub fn has_bad_keys(&self) -> bool {
+        self.strict
+    }
+
     /// The mapping with this index.
     pub fn get(&self, id: MappingId) -> Option<&Mapping> {
         self.mappings.get(usize::from(id))

@@ -257,6 +257,15 @@ impl Template {
         rest.is_empty().then_some(found)
     }
 
+    /// What stands in the places of the placeholders, for messages: `id: bigint, limit: int up to 50`.
+    pub fn expects(&self) -> String {
+        let one = |p: &Placeholder| {
+            let most = p.max.map(|most| format!(" from 0 to {most}")).unwrap_or_default();
+            format!("{}: {}{most}", p.name, p.ty)
+        };
+        self.placeholders.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether `key` has the literals of this template, whatever stands in the places of its placeholders.
     pub fn resembles(&self, key: &[u8]) -> bool {
         let Some(mut rest) = key.strip_prefix(self.prefix.as_bytes()) else { return false };

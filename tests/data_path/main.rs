@@ -4,6 +4,7 @@
 mod bed;
 mod outage;
 mod races;
+mod reading;
 mod reads;
 mod refusals;
 mod rest;

@@ -137,6 +137,21 @@ impl Resp {
         self.recv()
     }
 
+    /// Sends one command and waits for the bytes of its reply.
+    #[track_caller]
+    pub fn cmd_raw<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Vec<u8> {
+        self.send(args);
+        let deadline = Instant::now() + self.patience;
+        loop {
+            if let Some((_, used)) = parse(&self.buffer) {
+                return self.buffer.drain(..used).collect();
+            }
+            if let Err(lost) = self.fill(deadline) {
+                panic!("{lost}");
+            }
+        }
+    }
+
     /// Sends one command.
     #[track_caller]
     pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) {

@@ -3,7 +3,9 @@
 //! Must not know: the database; `read.rs` and `write.rs` hand over to the floors that do. A key that matches no mapping
 //! costs one look-up by its first byte.
 
+mod evaluate;
 mod read;
+mod reserved;
 mod set_options;
 mod write;
 
@@ -13,11 +15,13 @@ use super::{ClientKey, Core, Kind};
 use crate::cache::{Answer, ReadThrough};
 use crate::cluster::{Entry, Served};
 use crate::command::Command;
-use crate::mapping::{Bound, Match};
+use crate::mapping::{Bound, Format, Match, WriteMode};
 use crate::resp::Args;
 use crate::source::Source;
 use crate::writeback::WriteBehind;
 use bytes::Bytes;
+pub(in crate::core) use evaluate::may_be_absent;
+pub(in crate::core) use reserved::{push_random_key, push_visible};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use write::{Keep, push_set};
@@ -42,6 +46,8 @@ pub struct Loads {
     seq: u32,
     /// By key: the mapping and the answer.
     results: Vec<(u16, Answer)>,
+    /// The command, where it is not a plain GET.
+    ask: Option<Box<read::Ask>>,
 }
 
 /// How a split command treats its mapped keys.
@@ -51,6 +57,8 @@ pub(in crate::core) enum Split {
     Plain,
     /// Reads: these keys are looked at once all parts are here.
     Reads(Vec<MappedKey>),
+    /// Counts: these keys have parts of their own, so that it is known which of them count.
+    Counts(Vec<MappedKey>),
     /// `MSET`: per key, `Some` when it is mapped.
     Writes(Vec<Option<Keep>>),
 }
@@ -60,6 +68,7 @@ impl Split {
     pub fn may_share(&self, a: &(u16, u32), b: &(u16, u32)) -> bool {
         let alone = |position: u32| match self {
             Self::Writes(keeps) => keeps.get(position as usize).is_some_and(Option::is_some),
+            Self::Counts(keys) => keys.binary_search_by_key(&position, |key| key.position).is_ok(),
             Self::Plain | Self::Reads(_) => false,
         };
         a.0 == b.0 && !alone(a.1) && !alone(b.1)
@@ -93,6 +102,12 @@ impl Core {
                 _ => Entry::UNMAPPED,
             });
         }
+        if command.is_readonly() {
+            return self.hook_read(index, command, args);
+        }
+        if command.name == "getex" {
+            return self.hook_getex(index, command, args);
+        }
         if command.is_write() && !self.is_internal(index) {
             return self.hook_write(index, command, args);
         }
@@ -101,6 +116,40 @@ impl Core {
 
     fn is_internal(&self, index: usize) -> bool {
         self.clients.get(index).is_some_and(|client| client.kind == Kind::Internal)
+    }
+
+    /// A reading command other than GET.
+    fn hook_read(&mut self, index: usize, command: &'static Command, args: &Args<'_>) -> Hook {
+        let Some(data) = &self.data else { return Hook::Plain(Entry::UNMAPPED) };
+        let mappings = data.source.mappings();
+        let mapped = match command.first_key(args) {
+            Some(first) => mappings.find_id(args.get(first).unwrap_or_default()),
+            None => {
+                let mut keys = Vec::new();
+                let _ = command.keys(args, &mut keys);
+                keys.iter().find_map(|at| mappings.find_id(args.get(*at as usize).unwrap_or_default()))
+            }
+        };
+        Hook::Plain(mapped.filter(|_| self.reads_through(index)).unwrap_or(Entry::UNMAPPED))
+    }
+
+    /// `GETEX` reads; its options change how long the cached entry lives, which is for the mapping to say where an entry
+    /// may hold what the database has not got yet.
+    fn hook_getex(&mut self, index: usize, command: &'static Command, args: &Args<'_>) -> Hook {
+        let Some(data) = &self.data else { return Hook::Plain(Entry::UNMAPPED) };
+        let mappings = data.source.mappings();
+        let mapped = mappings.find_id(args.get(1).unwrap_or_default()).and_then(|id| mappings.get(id));
+        let Some(mapping) = mapped else { return Hook::Plain(Entry::UNMAPPED) };
+        let (id, writes) = (mapping.id, mapping.write != WriteMode::None);
+        if writes && args.len() > 2 && !self.is_internal(index) {
+            let text = format!(
+                "ERR GETEX with options would change how long an entry of mapping '{}' lives; use GET",
+                mapping.name
+            );
+            self.answer_error(index, Some(command), text.as_bytes());
+            return Hook::Done;
+        }
+        Hook::Plain(if self.reads_through(index) { id } else { Entry::UNMAPPED })
     }
 
     /// False for the proxy's own commands. For a call, its answer is a hit until something else becomes of it.
@@ -142,7 +191,7 @@ impl Core {
         if self.is_internal(index) || keys().all(|key| mappings.find_id(key).is_none()) {
             return Some(Split::Plain);
         }
-        if command.name == "mget"
+        if matches!(command.name, "mget" | "exists" | "touch")
             && let Some(client) = self.clients.get_mut(index)
         {
             client.note_served(Served::Hit);
@@ -151,15 +200,21 @@ impl Core {
         let mappings = data.source.mappings();
         let keys = || (1..args.len()).step_by(step).map(|at| args.get(at).unwrap_or_default());
         let verdict = match command.name {
-            "mget" => Ok(Split::Reads(
-                keys()
+            "mget" | "exists" | "touch" => {
+                let found: Vec<_> = keys()
                     .enumerate()
                     .filter_map(|(at, key)| {
                         let mapping = mappings.find_id(key)?;
+                        // To MGET a hash is nothing, whether it is there or not.
+                        let hash = mappings.get(mapping).is_some_and(|m| m.format == Format::Hash);
+                        if hash && command.name == "mget" {
+                            return None;
+                        }
                         Some(MappedKey { position: at as u32, mapping, key: Bytes::copy_from_slice(key) })
                     })
-                    .collect(),
-            )),
+                    .collect();
+                Ok(if command.name == "mget" { Split::Reads(found) } else { Split::Counts(found) })
+            }
             "mset" => self.write_many(args),
             "del" | "unlink" => self.delete_many(keys()).map(|()| Split::Plain),
             _ => Ok(Split::Plain),

@@ -1,15 +1,41 @@
-//! Reads of mapped keys: what a nil means.
+//! Reads of mapped keys: what an answer means that says "there is nothing".
 //!
 //! Must not know: the database, how a row is loaded.
+//!
+//! A read goes to the cluster as it came. Only when the reply may mean that the key is absent is the row loaded, and the
+//! command evaluated on it (`evaluate.rs`), or asked again where only a node can answer.
 
 use super::super::client::Slot;
 use super::super::{ClientKey, Core, Kind, Route, recycle};
 use super::Loads;
+use super::evaluate::{Verdict, WRONG_TYPE, evaluate};
 use crate::cache::{Answer, Loaded, Miss};
-use crate::cluster::{Entry, Owner};
-use crate::resp::{Args, RequestLimits, RequestScanner, push_bulk, push_error, push_nil};
+use crate::cluster::{Entry, Owner, Served};
+use crate::command::{self, Command};
+use crate::resp::{Args, RequestLimits, RequestScanner, push_bulk, push_error, push_integer, push_nil};
+use crate::slot;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
+
+/// A command other than GET that waits for the rows of its keys.
+#[derive(Debug)]
+pub(super) struct Ask {
+    command: &'static Command,
+    request: Vec<u8>,
+    /// What the cluster has said, which is right when there is no row.
+    reply: Vec<u8>,
+    slot: u16,
+    /// Whether the cluster stores the rows, so that it can be asked again.
+    stored: bool,
+}
+
+/// How a waiting command is answered.
+enum Reply {
+    /// By what is in the buffer.
+    Said,
+    /// By a node, now that the row is there.
+    Again(Box<Ask>),
+}
 
 impl Core {
     /// Counts a read of a mapped key that the cluster answered.
@@ -21,20 +47,33 @@ impl Core {
         }
     }
 
-    /// A GET of a mapped key came back nil: loads it. False when it is answered as it came.
-    pub(in crate::core) fn load_missing(&mut self, entry: &Entry, request: &[u8]) -> bool {
+    /// A read of a mapped key was answered as if there were no such key: loads it. False when it is answered as it came.
+    pub(in crate::core) fn load_missing(&mut self, entry: &Entry, request: &[u8], reply: &[u8]) -> bool {
         let Owner::Client { index, serial, seq, .. } = entry.owner else { return false };
         let mut scanner = RequestScanner::default();
         if scanner.scan(request, &RequestLimits::default()).is_err() {
             return false;
         }
-        let Some(key) = Args::new(request, scanner.spans()).get(1).map(Bytes::copy_from_slice) else {
-            return false;
-        };
-        self.load(ClientKey { index, serial }, seq, entry.at, vec![(entry.mapping, key)])
+        let args = Args::new(request, scanner.spans());
+        let (Ok(command), Some(data)) = (command::resolve(&args), &self.data) else { return false };
+        let mappings = data.source.mappings();
+        if command.name == "get" {
+            let Some(key) = args.get(1).map(Bytes::copy_from_slice) else { return false };
+            return self.load(ClientKey { index, serial }, seq, entry.at, vec![(entry.mapping, key)], None);
+        }
+        let mut at = Vec::new();
+        let _ = command.keys(&args, &mut at);
+        let named = || at.iter().filter_map(|at| args.get(*at as usize));
+        let mapped: Vec<_> =
+            named().filter_map(|key| Some((mappings.find_id(key)?, Bytes::copy_from_slice(key)))).collect();
+        let Some((_, first)) = mapped.first() else { return false };
+        let stored = mapped.iter().all(|(mapping, _)| mappings.get(*mapping).is_some_and(|m| m.cache));
+        let slot = slot::slot(first);
+        let ask = Ask { command, request: request.to_vec(), reply: reply.to_vec(), slot, stored };
+        self.load(ClientKey { index, serial }, seq, entry.at, mapped, Some(Box::new(ask)))
     }
 
-    /// All parts of a split command are here: loads the mapped keys among its nils. False when there are none.
+    /// All parts of a split command are here: loads the mapped keys that it did not find. False when there are none.
     pub(in crate::core) fn load_missing_parts(&mut self, key: ClientKey, seq: u32) -> bool {
         let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
             return false;
@@ -50,11 +89,18 @@ impl Core {
                 cells.hits.add(1);
             }
         }
-        !missing.is_empty() && self.load(key, seq, asked, missing)
+        !missing.is_empty() && self.load(key, seq, asked, missing, None)
     }
 
     /// `asked`: when the cluster was asked for them, in microseconds of the core's clock.
-    fn load(&mut self, client: ClientKey, seq: u32, asked: u64, keys: Vec<(u16, Bytes)>) -> bool {
+    fn load(
+        &mut self,
+        client: ClientKey,
+        seq: u32,
+        asked: u64,
+        keys: Vec<(u16, Bytes)>,
+        ask: Option<Box<Ask>>,
+    ) -> bool {
         let Some(data) = &self.data else { return false };
         for (mapping, _) in &keys {
             if let Some(cells) = self.stats.mappings.get(usize::from(*mapping)) {
@@ -71,7 +117,7 @@ impl Core {
             // The receiver is gone only when the worker has stopped: then nobody waits.
             reply: Box::new(move |answers| {
                 let results = mappings.into_iter().zip(answers).collect();
-                let _ = loads.send(Loads { client, seq, results });
+                let _ = loads.send(Loads { client, seq, results, ask });
             }),
         });
         true
@@ -88,7 +134,7 @@ impl Core {
 
     /// A load has ended: answers the client that waits for it.
     pub fn loaded(&mut self, loads: Loads) {
-        let Loads { client: key, seq, results } = loads;
+        let Loads { client: key, seq, results, ask } = loads;
         self.count_served(&results);
         let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
             return;
@@ -98,32 +144,103 @@ impl Core {
         }
         let protocol = client.session.protocol;
         let mut reply = self.spare.pop().unwrap_or_default();
-        match client.slot_mut(seq) {
-            Some(Slot::Waiting(_)) => {
+        match (client.slot_mut(seq), ask) {
+            (Some(Slot::Waiting(_)), None) => {
                 if let Some((_, answer)) = results.first() {
                     push_loaded(&mut reply, &answer.loaded, protocol);
                 }
             }
-            Some(Slot::Gathering(_, gather)) => {
-                gather.fill(&results, |out, (_, answer)| push_loaded(out, &answer.loaded, protocol));
+            (Some(Slot::Waiting(_)), Some(ask)) => {
+                if let Reply::Again(ask) = ask.answer(&results, protocol, &mut reply) {
+                    recycle(reply, &mut self.spare);
+                    return self.reread(key, seq, &ask);
+                }
+            }
+            (Some(Slot::Gathering(_, gather)), _) => {
+                gather.fill(&results, |out, (_, answer)| push_element(out, &answer.loaded, protocol));
                 gather.finish(&mut reply, protocol);
             }
-            Some(Slot::Ready(_)) | None => return,
+            (Some(Slot::Ready(_)) | None, _) => return,
         }
         self.complete(key.index as usize, seq, &reply, Route::Load);
         recycle(reply, &mut self.spare);
     }
+
+    /// The rows of a command are in the cluster now: sends it once more, and takes its reply as it comes.
+    fn reread(&mut self, client: ClientKey, seq: u32, ask: &Ask) {
+        let entry = Entry {
+            owner: Owner::Client { index: client.index, serial: client.serial, seq, part: 0 },
+            len: 0,
+            at: self.now,
+            command: ask.command.id,
+            mapping: Entry::UNMAPPED,
+            readonly: ask.command.is_readonly(),
+            attempts: 0,
+            more: 0,
+        };
+        self.send(ask.slot, entry, &ask.request);
+    }
 }
 
-/// What Redis says of a command on a value of another kind.
-const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+impl Ask {
+    /// Answers from what was loaded for its keys.
+    fn answer(self: Box<Self>, results: &[(u16, Answer)], protocol: u8, out: &mut Vec<u8>) -> Reply {
+        let failed = results.iter().find_map(|(_, answer)| match &answer.loaded {
+            Loaded::Failed(text) => Some(text),
+            _ => None,
+        });
+        if let Some(text) = failed {
+            push_error(out, text);
+            return Reply::Said;
+        }
+        let (true, Some((_, first))) =
+            (results.iter().any(|(_, answer)| answer.loaded != Loaded::Absent), results.first())
+        else {
+            out.extend_from_slice(&self.reply);
+            return Reply::Said;
+        };
+        let in_cluster = self.stored && !matches!(first.served, Served::Dirty | Served::Bypass);
+        let mut scanner = RequestScanner::default();
+        if results.len() == 1 && scanner.scan(&self.request, &RequestLimits::default()).is_ok() {
+            let args = Args::new(&self.request, scanner.spans());
+            // What changes the entry, or tells something of it that is not its value, is for the node.
+            let of_entry = self.command.is_write() && args.len() > 2;
+            let name = self.command.name;
+            if !(of_entry && in_cluster)
+                && evaluate(name, &args, &first.loaded, protocol, out) == Verdict::Said
+            {
+                return Reply::Said;
+            }
+            if !in_cluster && matches!(name, "ttl" | "pttl" | "expiretime" | "pexpiretime") {
+                // It is there for as long as its row is.
+                push_integer(out, -1);
+                return Reply::Said;
+            }
+        }
+        match self.stored {
+            true => Reply::Again(self),
+            false => {
+                out.extend_from_slice(&self.reply);
+                Reply::Said
+            }
+        }
+    }
+}
 
-/// One loaded value as a reply.
+/// One loaded value as the reply to a GET.
 fn push_loaded(out: &mut Vec<u8>, result: &Loaded, protocol: u8) {
     match result {
         Loaded::Value(value) => push_bulk(out, value),
         Loaded::Hash(_) => push_error(out, WRONG_TYPE),
         Loaded::Absent => push_nil(out, protocol),
         Loaded::Failed(text) => push_error(out, text),
+    }
+}
+
+/// One loaded value as an element of the reply to an MGET, for which a hash is nothing.
+fn push_element(out: &mut Vec<u8>, result: &Loaded, protocol: u8) {
+    match result {
+        Loaded::Hash(_) => push_nil(out, protocol),
+        other => push_loaded(out, other, protocol),
     }
 }
