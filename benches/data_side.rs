@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dsproxy::cache::{Answer, BoxFuture, FillItem, Miss, Observer, ReadThrough, ReadThroughOptions, Store};
+use dsproxy::cache::{Answer, BoxFuture, Miss, Observer, ReadThrough, ReadThroughOptions, Store};
 use dsproxy::mapping::{MappingId, MappingSpec, Row, WriteMode};
 use dsproxy::source::SourceError;
 use dsproxy::writeback::{Observer as WriteObserver, Write, WriteBehind, WriteBehindOptions};
@@ -20,17 +20,12 @@ use pg::Pg;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// A cache that forgets everything: each read is a miss.
+/// A cluster that is away: each read is a load, and nothing is stored.
 struct Nothing;
 
 impl Store for Nothing {
-    fn fill(&self, items: Vec<FillItem>) -> BoxFuture<usize> {
-        let stored = items.len();
-        Box::pin(async move { stored })
-    }
-
-    fn evict(&self, _: Vec<Bytes>) -> BoxFuture<()> {
-        Box::pin(async {})
+    fn run(&self, requests: Vec<Vec<u8>>) -> BoxFuture<Vec<Option<Bytes>>> {
+        Box::pin(async move { vec![None; requests.len()] })
     }
 }
 

@@ -5,7 +5,7 @@
 use super::server::both;
 use super::specs::spec;
 use super::{StartError, StartErrors};
-use crate::cache::{BoxFuture, FillItem, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
+use crate::cache::{BoxFuture, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
 use crate::cluster::{Gateway, Origin};
 use crate::config::Config;
 use crate::core::{DataSide, Loads};
@@ -13,7 +13,7 @@ use crate::health::{Condition, Dependency, Health};
 use crate::mapping::{MappingId, MappingSet, WriteMode};
 use crate::metrics::worker::MappingLabels;
 use crate::metrics::{MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth};
-use crate::resp::push_command;
+use crate::sidecar;
 use crate::source::{Database, DatabaseOptions, Source, SourceError};
 use crate::writeback::{MappingOptions, Observer as WriteObserver, WriteBehind, WriteBehindOptions};
 use bytes::Bytes;
@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -196,6 +195,9 @@ fn read_options(config: &Config) -> ReadThroughOptions {
         timeout: reads.timeout,
         max_waiting: reads.queue,
         ttl_jitter: reads.ttl_jitter,
+        cache_timeout: reads.cache_timeout,
+        // What the proxy waits for a query, with time to store what it found.
+        lease: config.database.statement_timeout + Duration::from_secs(1),
         ..ReadThroughOptions::default()
     }
 }
@@ -238,7 +240,7 @@ impl WriteObserver for Observer {
         let gateway = self.gateway.clone();
         tokio::spawn(async move {
             for key in keys {
-                delete(&gateway, &key).await;
+                drop_entry(&gateway, &key).await;
             }
         });
     }
@@ -249,57 +251,30 @@ impl WriteObserver for Observer {
         }
         // What the cache holds for the key will never be in the database.
         let (gateway, key) = (self.gateway.clone(), key.to_vec());
-        tokio::spawn(async move { delete(&gateway, &key).await });
+        tokio::spawn(async move { drop_entry(&gateway, &key).await });
     }
 }
 
-/// Removes a key from the cluster, past all mappings.
-pub(super) async fn delete(gateway: &Gateway, key: &[u8]) {
-    let mut request = Vec::new();
-    push_command(&mut request, [b"DEL", key]);
-    if let Err(error) = gateway.call(Origin::Internal, request).await {
-        tracing::warn!(%error, "cannot remove an outdated entry from the cache; it goes with its time to live");
-    }
+/// Drops the entry of a mapped key, and cancels what is being loaded for it.
+pub(super) async fn drop_entry(gateway: &Gateway, key: &[u8]) {
+    let reply = gateway.call(Origin::Internal, sidecar::invalidate(key, Duration::ZERO)).await;
+    let fault = match reply.as_deref().map(sidecar::parse_invalidated) {
+        Ok(Ok(_)) => return,
+        Ok(Err(fault)) => fault.to_string(),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(fault, "cannot remove an outdated entry from the cache; it goes with its time to live");
 }
 
-/// Fills the cluster through the data path of the workers.
+/// Reaches the cluster through the data path of the workers.
 struct GatewayStore(Gateway);
 
 impl Store for GatewayStore {
-    fn fill(&self, items: Vec<FillItem>) -> BoxFuture<usize> {
+    fn run(&self, requests: Vec<Vec<u8>>) -> BoxFuture<Vec<Option<Bytes>>> {
         let gateway = self.0.clone();
         Box::pin(async move {
-            let mut fills = JoinSet::new();
-            for item in items {
-                let gateway = gateway.clone();
-                fills.spawn(async move {
-                    let reply = gateway.call(Origin::Internal, set_if_absent(&item)).await;
-                    usize::from(reply.is_ok_and(|reply| reply.starts_with(b"+")))
-                });
-            }
-            fills.join_all().await.into_iter().sum()
+            let replies = gateway.call_many(Origin::Internal, requests).await;
+            replies.into_iter().map(Result::ok).collect()
         })
     }
-
-    fn evict(&self, keys: Vec<Bytes>) -> BoxFuture<()> {
-        let gateway = self.0.clone();
-        Box::pin(async move {
-            for key in keys {
-                delete(&gateway, &key).await;
-            }
-        })
-    }
-}
-
-/// `SET key value PX ttl NX`: a fill never overwrites what was written meanwhile.
-fn set_if_absent(item: &FillItem) -> Vec<u8> {
-    let mut request = Vec::with_capacity(item.key.len() + item.value.len() + 64);
-    match item.ttl {
-        Some(ttl) => {
-            let ttl = ttl.as_millis().max(1).to_string();
-            push_command(&mut request, [b"SET", &item.key[..], &item.value, b"PX", ttl.as_bytes(), b"NX"]);
-        }
-        None => push_command(&mut request, [b"SET", &item.key[..], &item.value, b"NX"]),
-    }
-    request
 }

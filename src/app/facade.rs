@@ -75,7 +75,7 @@ impl Shared {
         let value = Bytes::from(request.value);
         target.writes.enqueue(mapping, key.clone(), Write::Put { row, value }).map_err(refused)?;
         target.reads.note_write(mapping, &key);
-        data::delete(&self.gateway, &key).await;
+        data::drop_entry(&self.gateway, &key).await;
         Ok(())
     }
 

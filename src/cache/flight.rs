@@ -15,7 +15,7 @@ use super::ticket::Ticket;
 use super::{Answer, Loaded};
 use crate::cluster::Served;
 use crate::mapping::OrderKey;
-use crate::source::LoadedRow;
+use crate::sidecar::{Token, Value};
 
 /// Somebody who waits for a key.
 pub(super) struct Waiter {
@@ -27,17 +27,36 @@ pub(super) struct Waiter {
 }
 
 /// One load of one key.
-#[derive(Default)]
 pub(super) struct Flight {
     waiters: Mutex<Vec<Waiter>>,
     /// The key was written after this flight began: its row may not be stored.
     outdated: AtomicBool,
+    /// Whose lease it is, where there is one.
+    pub(super) token: Token,
+    pub(super) begun: Instant,
+}
+
+/// The row behind a key.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) value: Value,
+    /// Its place among the rows of its id, where the mapping has an `order_by`.
+    pub(super) order: Option<OrderKey>,
 }
 
 /// What a flight found.
-pub(super) type Outcome = Result<Option<LoadedRow>, String>;
+pub(super) type Outcome = Result<Option<Found>, String>;
 
 impl Flight {
+    fn new(waiter: Waiter) -> Self {
+        Self {
+            waiters: Mutex::new(vec![waiter]),
+            outdated: AtomicBool::new(false),
+            token: Token::random(),
+            begun: Instant::now(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Waiter>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -47,21 +66,22 @@ impl Flight {
     }
 
     /// Whether everybody who waited has been answered otherwise (by their deadline).
-    fn is_abandoned(&self) -> bool {
+    pub(super) fn is_abandoned(&self) -> bool {
         self.lock().iter().all(|waiter| waiter.ticket.is_done())
     }
 
-    /// Answers everybody who waits now; what the database said is `served` so.
+    /// Answers everybody who waits now; what was found is `served` so.
     pub(super) fn answer(&self, outcome: &Outcome, served: Served) {
         let waiters = std::mem::take(&mut *self.lock());
         for waiter in waiters {
+            let loaded = |row: &Found| Loaded::from(row.value.clone()).served(served);
             let answer = match (outcome, waiter.floor) {
                 (Ok(Some(row)), Some((_, floor))) if row.order.is_some_and(|order| order > floor) => {
-                    Loaded::Value(row.value.clone()).served(served)
+                    loaded(row)
                 }
                 // Without the database the newest row we know of is the best answer there is.
                 (_, Some((value, _))) => Loaded::Value(value).served(Served::Dirty),
-                (Ok(Some(row)), None) => Loaded::Value(row.value.clone()).served(served),
+                (Ok(Some(row)), None) => loaded(row),
                 (Ok(None), None) => Loaded::Absent.served(served),
                 (Err(text), None) => Answer::failed(text.as_str()),
             };
@@ -70,8 +90,28 @@ impl Flight {
     }
 }
 
-/// Keys to be loaded with one query.
-pub(super) type Batch = Vec<(Bytes, Arc<Flight>)>;
+/// How a flight stands with the other processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lease {
+    /// It must be asked for.
+    Wanted,
+    /// This process may load the key, and store what it finds.
+    Held,
+    /// The row is loaded, but not stored: the cluster is away, or not to be used.
+    Without,
+}
+
+/// A flight on its way.
+pub(super) struct Leg {
+    pub(super) key: Bytes,
+    pub(super) flight: Arc<Flight>,
+    pub(super) lease: Lease,
+    /// The generation under which it is loaded, where there are generations.
+    pub(super) generation: Option<Bytes>,
+}
+
+/// Flights that go the same way.
+pub(super) type Batch = Vec<Leg>;
 
 /// The flights of one mapping.
 #[derive(Default)]
@@ -92,17 +132,17 @@ pub(super) struct Inner {
 
 impl Inner {
     /// Lets `waiter` wait for `key`: on its flight, or on a new one, which is added to `new`.
-    pub(super) fn join(&mut self, key: &Bytes, waiter: Waiter, new: &mut Batch) {
+    pub(super) fn join(&mut self, key: &Bytes, waiter: Waiter, lease: Lease, new: &mut Batch) {
         if let Some(flight) = self.by_key.get(key) {
             return flight.lock().push(waiter);
         }
-        let flight = Arc::new(Flight { waiters: Mutex::new(vec![waiter]), outdated: AtomicBool::new(false) });
+        let flight = Arc::new(Flight::new(waiter));
         self.by_key.insert(key.clone(), flight.clone());
-        new.push((key.clone(), flight));
+        new.push(Leg { key: key.clone(), flight, lease, generation: None });
     }
 
-    /// Queues new flights. Answers whether a loader is to be started for them: at once when none runs, another one only
-    /// when a full batch waits, so that what arrives meanwhile shares a query.
+    /// Queues flights. Answers whether a loader is to be started for them: at once when none runs, another one only when a
+    /// full batch waits, so that what arrives meanwhile shares a query.
     pub(super) fn enqueue(&mut self, new: Batch, max_batch: usize, concurrency: usize) -> bool {
         if new.is_empty() {
             return false;
@@ -112,6 +152,13 @@ impl Inner {
         let start = self.running == 0 || (self.queued >= max_batch && self.running < concurrency);
         self.running += usize::from(start);
         start
+    }
+
+    fn forget(&mut self, key: &Bytes, flight: &Arc<Flight>) {
+        // A write may have made room for a newer flight of the same key.
+        if self.by_key.get(key).is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            self.by_key.remove(key);
+        }
     }
 }
 
@@ -129,6 +176,19 @@ impl Flights {
         }
     }
 
+    /// The same for every key that `is_meant`.
+    pub(super) fn outdate_all(&self, is_meant: impl Fn(&[u8]) -> bool) {
+        let mut inner = self.lock();
+        inner.landed = Landed::default();
+        inner.by_key.retain(|key, flight| {
+            let meant = is_meant(key);
+            if meant {
+                flight.outdated.store(true, Ordering::Release);
+            }
+            !meant
+        });
+    }
+
     /// The next keys to load, or `None`: then the loader has ended. Flights that nobody waits for any more are dropped.
     pub(super) fn next_batch(&self, max_batch: usize) -> Option<Batch> {
         let mut inner = self.lock();
@@ -139,11 +199,11 @@ impl Flights {
             }
             let Some(group) = inner.queue.pop_front() else { break };
             inner.queued -= group.len();
-            for (key, flight) in group {
-                if flight.is_abandoned() {
-                    inner.forget(&key, &flight);
+            for leg in group {
+                if leg.flight.is_abandoned() && leg.lease != Lease::Held {
+                    inner.forget(&leg.key, &leg.flight);
                 } else {
-                    batch.push((key, flight));
+                    batch.push(leg);
                 }
             }
         }
@@ -161,26 +221,17 @@ impl Flights {
     }
 
     /// The flight is over, and this is what it found: nobody may join it any more, but those who were late may know.
-    pub(super) fn land(&self, key: &Bytes, flight: &Arc<Flight>, outcome: &Outcome) {
+    pub(super) fn land(&self, leg: &Leg, outcome: &Outcome) {
         let mut inner = self.lock();
-        inner.forget(key, flight);
-        if let (Ok(row), false) = (outcome, flight.is_outdated()) {
+        inner.forget(&leg.key, &leg.flight);
+        if let (Ok(row), false) = (outcome, leg.flight.is_outdated()) {
             let value = row.as_ref().map(|row| row.value.clone());
-            inner.landed.keep(key.clone(), value, Instant::now());
+            inner.landed.keep(leg.key.clone(), value, Instant::now());
         }
     }
 
     /// Nobody may join the flight any more.
-    pub(super) fn forget(&self, key: &Bytes, flight: &Arc<Flight>) {
-        self.lock().forget(key, flight);
-    }
-}
-
-impl Inner {
-    fn forget(&mut self, key: &Bytes, flight: &Arc<Flight>) {
-        // A write may have made room for a newer flight of the same key.
-        if self.by_key.get(key).is_some_and(|known| Arc::ptr_eq(known, flight)) {
-            self.by_key.remove(key);
-        }
+    pub(super) fn forget(&self, leg: &Leg) {
+        self.lock().forget(&leg.key, &leg.flight);
     }
 }

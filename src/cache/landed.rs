@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use crate::sidecar::Value;
+
 /// How long an answer is kept: longer than a GET takes to come back from a node that is well.
 const KEPT: Duration = Duration::from_millis(250);
 /// Answers kept at most.
@@ -22,7 +24,7 @@ const BYTES: usize = 8 << 20;
 /// Answers of the last moment, by key.
 #[derive(Default)]
 pub(super) struct Landed {
-    by_key: FxHashMap<Bytes, (Instant, Option<Bytes>)>,
+    by_key: FxHashMap<Bytes, (Instant, Option<Value>)>,
     /// Keys in the order of their landing; one that landed again, or was forgotten, is here more often than there.
     order: VecDeque<(Instant, Bytes)>,
     bytes: usize,
@@ -30,9 +32,9 @@ pub(super) struct Landed {
 
 impl Landed {
     /// Keeps what a flight found for `key`: its value, or that there is no row.
-    pub fn keep(&mut self, key: Bytes, value: Option<Bytes>, now: Instant) {
+    pub fn keep(&mut self, key: Bytes, value: Option<Value>, now: Instant) {
         self.forget(&key);
-        self.bytes += value.as_ref().map_or(0, Bytes::len);
+        self.bytes += value.as_ref().map_or(0, Value::size);
         self.by_key.insert(key.clone(), (now, value));
         self.order.push_back((now, key));
         while let Some((at, _)) = self.order.front() {
@@ -48,7 +50,7 @@ impl Landed {
     }
 
     /// The answer for a reader that asked at `asked`, when a flight has landed since. `Some(None)`: there is no row.
-    pub fn find(&self, key: &[u8], asked: Instant) -> Option<Option<Bytes>> {
+    pub fn find(&self, key: &[u8], asked: Instant) -> Option<Option<Value>> {
         let (at, value) = self.by_key.get(key)?;
         (asked < *at && at.elapsed() < KEPT).then(|| value.clone())
     }
@@ -56,7 +58,7 @@ impl Landed {
     /// The key was written: what was found before is no answer any more.
     pub fn forget(&mut self, key: &[u8]) {
         if let Some((_, value)) = self.by_key.remove(key) {
-            self.bytes -= value.map_or(0, |value| value.len());
+            self.bytes -= value.map_or(0, |value| value.size());
         }
     }
 }
@@ -69,8 +71,8 @@ mod tests {
     fn only_those_who_asked_before_the_landing_are_answered() {
         let (mut landed, before) = (Landed::default(), Instant::now());
         let now = before + Duration::from_micros(10);
-        landed.keep("k".into(), Some("v".into()), now);
-        assert_eq!(landed.find(b"k", before), Some(Some("v".into())));
+        landed.keep("k".into(), Some(Value::Text("v".into())), now);
+        assert_eq!(landed.find(b"k", before), Some(Some(Value::Text("v".into()))));
         assert_eq!(landed.find(b"k", now), None);
         landed.forget(b"k");
         assert_eq!(landed.find(b"k", before), None);
@@ -80,7 +82,7 @@ mod tests {
     #[test]
     fn little_is_kept() {
         let (mut landed, start) = (Landed::default(), Instant::now());
-        let value = Bytes::from(vec![0; 64 << 10]);
+        let value = Value::Text(vec![0; 64 << 10].into());
         for n in 0..1000u32 {
             landed.keep(n.to_string().into(), Some(value.clone()), start);
         }

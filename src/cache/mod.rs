@@ -2,13 +2,19 @@
 //!
 //! Must not know: clients, the cluster (filling goes through `Store`), SQL.
 //!
-//! One flight per key, whoever asks; one query per mapping for all flights that wait together. A key with a write on its
-//! way to the database is answered from that write. A write that happens during a load keeps the loaded row out of the
-//! cache: the readers that asked before it get their answer, the cache does not.
+//! One flight per key and process, one lease per key over all processes (`board.rs`), one query per mapping for all flights
+//! that wait together (`loader.rs`). A key with a write on its way to the database is answered from that write. A write or
+//! an invalidation that happens during a load cancels the lease, and so keeps the loaded row out of the cache (`land.rs`):
+//! the readers that asked before it get their answer, the cache does not.
 
+mod board;
 mod flight;
+mod generation;
+mod invalidate;
+mod land;
 mod landed;
 mod loader;
+mod store;
 mod ticket;
 
 use std::future::Future;
@@ -23,9 +29,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::Served;
 use crate::mapping::MappingId;
+use crate::sidecar::{Fault, Value, Version};
 use crate::source::{Source, SourceError};
 use crate::writeback::WriteBehind;
-use flight::Flights;
+use flight::{Flights, Lease};
+pub use invalidate::Invalidation;
+pub use store::Store;
 use ticket::{Tickets, Waiting};
 
 /// The answer for one key.
@@ -57,6 +66,15 @@ impl Answer {
     }
 }
 
+impl From<Value> for Loaded {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Text(text) => Self::Value(text),
+            Value::Hash(fields) => Self::Hash(fields),
+        }
+    }
+}
+
 impl Loaded {
     /// The answer of which it is known where it was found.
     pub fn served(self, served: Served) -> Answer {
@@ -75,30 +93,8 @@ pub struct Miss {
     pub reply: Box<dyn FnOnce(Vec<Answer>) + Send>,
 }
 
-/// A value to be stored in the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FillItem {
-    /// Mapping of the key.
-    pub mapping: MappingId,
-    /// The key.
-    pub key: Bytes,
-    /// Its value.
-    pub value: Bytes,
-    /// Life time, jitter included; `None` = no expiry.
-    pub ttl: Option<Duration>,
-}
-
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// The cache, as read-through needs it.
-pub trait Store: Send + Sync {
-    /// Stores each item unless the key exists (`SET key value PX ttl NX`); answers how many were stored. Must end within
-    /// a bounded time, after which none of the items may be stored any more.
-    fn fill(&self, items: Vec<FillItem>) -> BoxFuture<usize>;
-    /// Removes keys: a write happened while an older row was being stored under them.
-    fn evict(&self, keys: Vec<Bytes>) -> BoxFuture<()>;
-}
 
 /// Told about loads. May be called from any thread; must not block.
 pub trait Observer: Send + Sync {
@@ -110,6 +106,10 @@ pub trait Observer: Send + Sync {
     fn queried(&self, _mapping: MappingId, _keys: usize, _took: Duration, _error: Option<&SourceError>) {}
     /// Of the loaded rows so many were stored, and so many not (a newer value was there, or a write came in between).
     fn filled(&self, _mapping: MappingId, _stored: usize, _refused: usize) {}
+    /// A reply of the cluster named this version of a write.
+    fn version(&self, _version: Version) {}
+    /// The cluster did not run a script.
+    fn fault(&self, _fault: &Fault) {}
 }
 
 impl Observer for () {}
@@ -125,6 +125,10 @@ pub struct ReadThroughOptions {
     pub timeout: Duration,
     /// Longest time a reply waits for the cache to be filled.
     pub fill_timeout: Duration,
+    /// Longest time the cluster may take to grant leases; after it rows are loaded without, and not stored.
+    pub cache_timeout: Duration,
+    /// Life of a lease, where the mapping does not say: longer than a query may take.
+    pub lease: Duration,
     /// Keys that may wait for an answer, over all mappings.
     pub max_waiting: usize,
     /// TTLs vary by this share in both directions (0.1 = +-10 %).
@@ -138,6 +142,8 @@ impl Default for ReadThroughOptions {
             concurrency: 4,
             timeout: Duration::from_secs(2),
             fill_timeout: Duration::from_millis(200),
+            cache_timeout: Duration::from_millis(500),
+            lease: Duration::from_secs(3),
             max_waiting: 100_000,
             ttl_jitter: 0.1,
         }
@@ -162,6 +168,14 @@ struct Shared {
     runtime: Handle,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+impl Shared {
+    /// Keys per query.
+    fn max_batch(&self, mapping: MappingId) -> usize {
+        let settings = self.source.mappings().get(mapping);
+        settings.and_then(|mapping| mapping.fill.max_batch).unwrap_or(self.options.max_batch)
+    }
 }
 
 impl ReadThrough {
@@ -196,6 +210,15 @@ impl ReadThrough {
 
     /// Answers a miss. Never blocks and may be called from any thread.
     pub fn load(&self, miss: Miss) {
+        self.load_with(miss, Lease::Wanted);
+    }
+
+    /// The same where the cluster does not serve the keys: what is loaded is not stored.
+    pub fn load_past_cache(&self, miss: Miss) {
+        self.load_with(miss, Lease::Without);
+    }
+
+    fn load_with(&self, miss: Miss, lease: Lease) {
         let shared = &self.shared;
         if shared.stop.is_cancelled() {
             let text = Answer::failed("ERR the proxy is shutting down");
@@ -214,7 +237,7 @@ impl ReadThrough {
                 seen.push(*mapping);
                 let of_mapping = miss.keys.iter().enumerate().filter(|(_, (m, _))| m == mapping);
                 let keys = of_mapping.map(|(at, (_, key))| (at, key));
-                loader::join(shared, *mapping, keys, miss.asked, &ticket);
+                loader::join(shared, *mapping, keys, miss.asked, lease, &ticket);
             }
         }
     }

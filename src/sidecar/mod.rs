@@ -31,7 +31,8 @@ pub use reply::{
     parse_ended, parse_filled, parse_flushed, parse_invalidated, parse_leased,
 };
 pub use request::{
-    Change, Committed, Fill, apply, begin_through, end_through, fill, flushed, invalidate, lease, release,
+    Change, Committed, Fill, Wanted, apply, begin_through, end_through, fill, flushed, invalidate, lease,
+    release,
 };
 pub use script::{Script, scripts};
 pub use tags::tag;
@@ -92,6 +93,11 @@ pub fn sidecar_key(key: &[u8]) -> Vec<u8> {
 pub fn key_of_sidecar(name: &[u8]) -> Option<&[u8]> {
     let inside = name.strip_prefix(RESERVED_PREFIX.as_bytes())?.strip_prefix(b"{")?;
     inside.get(inside.iter().position(|byte| *byte == b'}')? + 1..)?.strip_prefix(b":m:")
+}
+
+/// A glob that matches the sidecars of the keys that match `pattern`.
+pub fn sidecar_pattern(pattern: &[u8]) -> Vec<u8> {
+    [RESERVED_PREFIX.as_bytes(), b"{????}:m:", pattern].concat()
 }
 
 fn reserved(slot: u16, kind: &[u8], name: &[u8]) -> Vec<u8> {

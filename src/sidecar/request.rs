@@ -24,6 +24,17 @@ pub struct Fill<'a> {
     pub lags: bool,
 }
 
+/// Which entry makes a load needless.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// Any.
+    Any,
+    /// One that was filled under this generation.
+    Of(&'a [u8]),
+    /// None: the entry is to be loaded anew.
+    Fresh,
+}
+
 /// What a write makes of an entry.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
@@ -105,9 +116,15 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Asks for the right to load `key` for `life`, or for what makes that needless. `refresh`: although the entry is there.
-pub fn lease(key: &[u8], token: Token, life: Duration, refresh: bool) -> Vec<u8> {
-    Call::new(&LEASE, key).arg(token.to_string()).millis(life).flag(refresh).value(None)
+/// Asks for the right to load `key` for `life`, or for what makes that needless.
+pub fn lease(key: &[u8], token: Token, life: Duration, entry: Wanted<'_>) -> Vec<u8> {
+    let (refresh, generation) = match entry {
+        Wanted::Any => (false, &b""[..]),
+        Wanted::Of(generation) => (false, generation),
+        Wanted::Fresh => (true, &b""[..]),
+    };
+    let call = Call::new(&LEASE, key).arg(token.to_string()).millis(life);
+    call.flag(refresh).arg(generation).value(None)
 }
 
 /// Stores what was loaded under the lease `token`, and gives the lease back.

@@ -1,13 +1,11 @@
 //! Read-through against a real database and a cache that the test can hold.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dsproxy::cache::{BoxFuture, FillItem, Loaded, Miss, Observer, ReadThrough, ReadThroughOptions, Store};
+use dsproxy::cache::{Loaded, Miss, Observer, ReadThrough, ReadThroughOptions};
 use dsproxy::mapping::{MappingId, MappingSpec, StoreMode};
 use dsproxy::source::{Source, SourceError};
 use dsproxy::writeback::{WriteBehind, WriteBehindOptions};
@@ -15,58 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::pg::{Pg, until};
+use crate::redis::{Cache, Handed};
 use crate::writeback::{behind, del, set};
-
-/// A cache whose fills wait for a permit.
-struct Cache {
-    values: Mutex<HashMap<Bytes, (Bytes, Option<Duration>)>>,
-    evicted: Mutex<Vec<Bytes>>,
-    filling: AtomicUsize,
-    gate: Semaphore,
-}
-
-impl Cache {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            values: Mutex::default(),
-            evicted: Mutex::default(),
-            filling: AtomicUsize::new(0),
-            gate: Semaphore::new(Semaphore::MAX_PERMITS),
-        })
-    }
-
-    fn get(&self, key: &str) -> Option<Bytes> {
-        self.values.lock().unwrap().get(key.as_bytes()).map(|(value, _)| value.clone())
-    }
-}
-
-struct Handed(Arc<Cache>);
-
-impl Store for Handed {
-    fn fill(&self, items: Vec<FillItem>) -> BoxFuture<usize> {
-        let cache = self.0.clone();
-        cache.filling.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move {
-            let _permit = cache.gate.acquire().await.unwrap();
-            let mut values = cache.values.lock().unwrap();
-            let mut stored = 0;
-            for item in items {
-                if let Entry::Vacant(place) = values.entry(item.key) {
-                    place.insert((item.value, item.ttl));
-                    stored += 1;
-                }
-            }
-            stored
-        })
-    }
-
-    fn evict(&self, keys: Vec<Bytes>) -> BoxFuture<()> {
-        let mut values = self.0.values.lock().unwrap();
-        keys.iter().for_each(|key| drop(values.remove(key)));
-        self.0.evicted.lock().unwrap().extend(keys);
-        Box::pin(async {})
-    }
-}
 
 #[derive(Default)]
 struct Seen {
@@ -370,11 +318,11 @@ async fn ttl_has_jitter_and_cache_off_stores_nothing() {
         Bench::new(&pg, vec![MappingSpec::new("u", "u:{id}", "u", "bigint"), forever, off], patient()).await;
     let keys: Vec<String> = (1..=100).map(|n| format!("u:{n}")).chain(["f:1".into(), "o:1".into()]).collect();
     bench.ask(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap();
-    let values = bench.cache.values.lock().unwrap();
-    assert_eq!((values.len(), values[&b"f:1"[..]].1), (101, None));
+    let lives = bench.cache.lives(keys.iter().map(String::as_str));
+    assert_eq!((lives.len(), lives["f:1"]), (101, -1));
     let ttls: Vec<_> =
-        values.iter().filter(|(k, _)| k.starts_with(b"u")).map(|(_, v)| v.1.unwrap()).collect();
-    assert!(ttls.iter().all(|t| (270..=330).contains(&t.as_secs())) && ttls.iter().any(|t| *t != ttls[0]));
+        lives.iter().filter(|(k, _)| k.starts_with('u')).map(|(_, life)| life / 1000).collect();
+    assert!(ttls.iter().all(|t| (265..=330).contains(t)) && ttls.iter().any(|t| *t != ttls[0]), "{ttls:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -393,7 +341,7 @@ async fn the_newest_of_waiting_and_stored_rows_wins() {
         answers,
         [stored.clone(), value(r#"{"v":"newer","ts":20}"#), value(r#"{"v":"only","ts":1}"#), Loaded::Absent]
     );
-    assert!(bench.cache.values.lock().unwrap().is_empty());
+    assert!(bench.cache.lives(["l:a", "l:b", "l:c", "l:d"]).is_empty());
     bench.writes.flush_now().await;
     assert_eq!(bench.get("l:a").await, stored);
     assert!(bench.cache.get("l:a").is_some());

@@ -3,6 +3,7 @@
 
 mod cache;
 mod pg;
+mod redis;
 mod source;
 mod sqlite;
 mod statement;

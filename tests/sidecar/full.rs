@@ -2,8 +2,8 @@
 
 use dsproxy::embedded::keeper::KeeperOptions;
 use dsproxy::sidecar::{
-    Change, Committed, Fault, Fill, Flushed, Invalidated, Leased, Token, apply, begin_through, fill, lease,
-    parse_applied, parse_begun, parse_filled, parse_leased,
+    Change, Committed, Fault, Fill, Flushed, Invalidated, Leased, Token, Wanted, apply, begin_through, fill,
+    lease, parse_applied, parse_begun, parse_filled, parse_leased,
 };
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn a_full_node_runs_a_script_whole_or_not_at_all() {
 
     node.on_key("DEL", &[]);
     let token = Token::random();
-    let request = lease(node.key(), token, LONG, false);
+    let request = lease(node.key(), token, LONG, Wanted::Any);
     assert!(is_oom(&parse_leased(&node.run(request))));
     let request = begin_through(node.key(), token, LONG);
     assert!(is_oom(&parse_begun(&node.run(request))), "the write must not go on");

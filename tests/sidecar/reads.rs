@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use dsproxy::sidecar::{
-    Change, Fill, Filled, Invalidated, KEPT_MS, Leased, Refusal, Token, Value, apply, current_generation,
-    fill, generation_key, invalidate, lease, new_generation, parse_applied, parse_filled, parse_invalidated,
-    parse_leased, release,
+    Change, Fill, Filled, Invalidated, KEPT_MS, Leased, Refusal, Token, Value, Wanted, apply,
+    current_generation, fill, generation_key, invalidate, lease, new_generation, parse_applied, parse_filled,
+    parse_invalidated, parse_leased, release,
 };
 
 use crate::node::{LONG, Node, hash, text};
@@ -16,7 +16,7 @@ const NEGATIVE: Duration = Duration::from_secs(5);
 impl Node {
     #[track_caller]
     pub fn lease(&mut self, token: Token) -> Leased {
-        let request = lease(self.key(), token, LONG, false);
+        let request = lease(self.key(), token, LONG, Wanted::Any);
         parse_leased(&self.run(request)).unwrap().0
     }
 
@@ -72,7 +72,7 @@ fn one_reader_loads_and_the_others_wait() {
 fn a_lease_that_ran_out_goes_to_the_next_and_its_first_holder_is_too_late() {
     let mut node = Node::new();
     let slow = Token::random();
-    let short = lease(node.key(), slow, Duration::from_millis(1), false);
+    let short = lease(node.key(), slow, Duration::from_millis(1), Wanted::Any);
     node.run(short);
     let mut next = Token::random();
     eventually(LONG, "the lease runs out", || {
@@ -128,11 +128,11 @@ fn hashes_are_stored_and_read_whole_however_many_fields_they_have() {
     assert_eq!(found.len(), 5000);
     // A refresh replaces all of it; a hash without fields is no row.
     let token = Token::random();
-    let request = lease(node.key(), token, LONG, true);
+    let request = lease(node.key(), token, LONG, Wanted::Fresh);
     assert_eq!(parse_leased(&node.run(request)).unwrap().0, Leased::Granted(Duration::ZERO));
     let two = hash(&[("a", "1"), ("b", "\r\n\0")]);
     assert_eq!(node.fill(token, Some(&two)), Filled::Refused(Refusal::Present));
-    let request = lease(node.key(), token, LONG, true);
+    let request = lease(node.key(), token, LONG, Wanted::Fresh);
     node.run(request);
     assert_eq!(node.fill_with(token, &Fill { value: Some(&two), replace: true, ..plain() }), Filled::Stored);
     assert_eq!(node.lease(Token::random()), Leased::Present(two));
@@ -198,6 +198,19 @@ fn the_sidecar_of_a_list_lives_as_long_as_its_generation_is_needed() {
     assert_eq!(node.fill_with(token, &list), Filled::Stored);
     assert_eq!(node.field("g").as_deref(), Some("g1"));
     assert!(node.lives().1 > 990_000);
+    // A reader who knows of a newer generation loads anew, one of many; the same generation is a hit.
+    let mut of = |token, generation: &[u8]| {
+        let request = lease(node.key(), token, LONG, Wanted::Of(generation));
+        parse_leased(&node.run(request)).unwrap().0
+    };
+    assert_eq!(of(Token::random(), b"g1"), Leased::Present(text("[1]")));
+    let token = Token::random();
+    assert_eq!(of(token, b"g2"), Leased::Granted(Duration::ZERO));
+    assert!(matches!(of(Token::random(), b"g2"), Leased::Wait(_)));
+    let newer = Fill { generation: Some(b"g2"), replace: true, ..list };
+    assert_eq!(node.fill_with(token, &newer), Filled::Stored);
+    let request = lease(node.key(), Token::random(), LONG, Wanted::Of(b"g2"));
+    assert_eq!(parse_leased(&node.run(request)).unwrap().0, Leased::Present(text("[1]")));
     node.invalidate(Duration::ZERO);
     let token = node.granted();
     let list = Fill { ttl: None, ..list };

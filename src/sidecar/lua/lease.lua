@@ -1,5 +1,7 @@
--- ARGV: token, life of the lease (ms), '1' to refresh an entry that is there
+-- ARGV: token, life of the lease (ms), '1' to refresh an entry that is there, the generation that an entry must be of
+-- ('' = any)
 local token, refresh = ARGV[1], ARGV[3] == '1'
+if ARGV[4] ~= '' and not s.d then refresh = refresh or redis.call('HGET', side, 'g') ~= ARGV[4] end
 if s.d == 'x' then return {'deleted', version} end
 if not refresh then
   local kind = redis.call('TYPE', entry).ok
