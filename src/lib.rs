@@ -12,6 +12,7 @@
 //! cluster      topology, what was sent to a node, gateway              source     Postgres, SQLite, migrations
 //! journal      records on the disk before anybody is told of them
 //! sidecar      the scripts beside mapped keys, as requests and replies (pure)
+//! acl          users, rules, the deny list (pure)
 //! mapping      keys <-> rows (pure)                                    command    the command table (pure)
 //! resp         codec      slot   CRC16 -> slot      clock  versions      config, health, metrics, failpoint   leaf helpers
 //! route        HTTP routes as values: paths, parameters, shapes (pure)
@@ -50,6 +51,7 @@
 //! 4. [`writeback`] `batcher.rs`: at 50 rows, or 2 s after the first, a batch goes to [`source`] `change.rs`, then
 //!    `postgres/apply.rs` or `sqlite/apply.rs`.
 
+pub mod acl;
 pub mod app;
 pub mod cache;
 pub mod clock;
@@ -59,6 +61,7 @@ pub mod config;
 pub mod core;
 pub mod embedded;
 pub mod failpoint;
+pub mod glob;
 pub mod health;
 pub mod http;
 pub mod journal;

@@ -42,7 +42,6 @@ fn options() -> CoreOptions {
         command_timeout_us: TIMEOUT_US,
         backoff_us: (1000, 50_000),
         upstream_auth: None,
-        password: None,
         about: About { redis_version: "7.0.0".into(), port: 6380, workers: 1, worker: 0 },
     }
 }
@@ -693,7 +692,8 @@ fn commands_of_modules_are_routed_by_what_the_server_says_of_them() {
     let live = Arc::new(dsproxy::config::Live::new(&config));
     let mut rig = Rig::new(options());
     let stats = vec![rig.stats.clone()];
-    rig.core.join(Arc::new(dsproxy::core::Process::new(&config, live, Arc::new(learned), stats, Vec::new())));
+    let access = Arc::new(dsproxy::core::Access::default().with_learned(learned));
+    rig.core.join(Arc::new(dsproxy::core::Process::new(&config, live, access, stats, Vec::new())));
     let client = rig.client();
 
     rig.send(client, "JSON.GET {a}1 .x");

@@ -15,9 +15,9 @@ const FLOORS: &[&[&str]] = &[
     &["cache"],
     &["writeback"],
     &["cluster", "source", "journal"],
-    &["sidecar"],
+    &["sidecar", "acl"],
     &["mapping", "command"],
-    &["slot", "clock", "config", "metrics", "health", "task", "failpoint"],
+    &["glob", "slot", "clock", "config", "metrics", "health", "task", "failpoint"],
     &["resp", "route"],
 ];
 

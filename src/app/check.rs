@@ -3,13 +3,14 @@
 //! Must not know: the command line.
 
 use super::server::upstream_options;
-use super::{StartError, StartErrors, data};
+use super::{StartError, StartErrors, data, security};
 use crate::cluster::{Discovery, Topology};
 use crate::config::Config;
 use crate::source::SourceError;
 use crate::source::migrate::{MigrateError, Migrations, Migrator};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Connects to everything; a report of the resolved routes.
@@ -29,6 +30,8 @@ pub async fn check(config: &Config) -> Result<String, StartErrors> {
     if let Some(discovery) = topology {
         let topology = discovery.watch().borrow().clone();
         describe_topology(&mut report, discovery.server_version(), &topology);
+        let access = security::access(config, discovery.learned(), Arc::default())?;
+        security::describe(config, &access, &mut report);
     }
     if let Some(source) = source.flatten() {
         for mapping in source.mappings().iter() {

@@ -7,6 +7,7 @@ mod data;
 mod dev;
 mod facade;
 mod journal;
+mod security;
 mod server;
 mod specs;
 
@@ -39,6 +40,9 @@ pub enum StartError {
     /// A file that the HTTP side needs.
     #[error("{0}")]
     Http(String),
+    /// Users, the deny list or certificates are wrong.
+    #[error("{0}")]
+    Access(String),
     /// The system refuses a thread or a socket.
     #[error("the system refuses a thread or a socket: {0}")]
     System(#[from] std::io::Error),

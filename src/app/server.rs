@@ -3,11 +3,13 @@
 //! Must not know: the command line.
 
 use super::data::{self, Data};
-use super::{StartError, StartErrors, facade};
+use super::{StartError, StartErrors, facade, security};
 use crate::cluster::{Discovery, Gateway, Job, UpstreamOptions};
 use crate::command::{self, Command, ID_COUNT};
 use crate::config::{Config, Live, UpstreamMode};
-use crate::core::{About, Commons, CoreOptions, DataSide, Loads, Note, Process, ScriptStore, UpstreamAuth};
+use crate::core::{
+    About, Access, Commons, CoreOptions, DataSide, Loads, Note, Process, ScriptStore, UpstreamAuth,
+};
 use crate::health::{Condition, Dependency, Health};
 use crate::http::{self, Backend, HttpState, Site};
 use crate::metrics::Metrics;
@@ -85,6 +87,7 @@ impl Server {
         let (discovery, data) = both(discovery.map_err(StartErrors::from), data)?;
         health.set(Dependency::Redis, Condition::Up);
 
+        let access = Arc::new(security::access(config, discovery.learned(), metrics.security.clone())?);
         let stats: Vec<_> = ends.iter().map(|end| end.stats.clone()).collect();
         let labels = data.as_ref().map(Data::labels).unwrap_or_default();
         let collector = WorkerCollector::new(stats.clone(), command_names(), labels)?;
@@ -106,7 +109,7 @@ impl Server {
             tasks: TaskTracker::new(),
             data,
         };
-        server.run_services(config, discovery, gateway, metrics, (resp, http, auth), ends, inboxes)
+        server.run_services(config, discovery, access, gateway, metrics, (resp, http, auth), ends, inboxes)
     }
 
     /// Starts threads and tasks; the last thing is to accept clients.
@@ -115,6 +118,7 @@ impl Server {
         mut self,
         config: &Config,
         discovery: Discovery,
+        access: Arc<Access>,
         gateway: Gateway,
         metrics: Arc<Metrics>,
         (resp, http, auth): (TcpListener, Option<TcpListener>, http::Auth),
@@ -123,8 +127,7 @@ impl Server {
     ) -> Result<Self, StartErrors> {
         let live = Arc::new(Live::new(config));
         let notes = inboxes.iter().map(|inbox| inbox.notes.0.clone()).collect();
-        let process =
-            Arc::new(Process::new(config, live.clone(), discovery.learned(), self.stats.clone(), notes));
+        let process = Arc::new(Process::new(config, live.clone(), access, self.stats.clone(), notes));
         let commons = Commons {
             process: process.clone(),
             subscriptions: Arc::default(),
@@ -340,7 +343,6 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
             .password
             .clone()
             .map(|password| UpstreamAuth { username: upstream.username.clone(), password }),
-        password: config.server.password.clone(),
         about,
     }
 }

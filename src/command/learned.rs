@@ -98,6 +98,11 @@ impl Learned {
         super::lookup_full(name).or_else(|| self.0.get(&name.to_ascii_lowercase()).copied())
     }
 
+    /// All commands and subcommands beyond the table.
+    pub fn all(&self) -> impl Iterator<Item = &'static Command> {
+        self.0.values().flat_map(|command| std::iter::once(*command).chain(command.subcommands))
+    }
+
     /// All commands of the servers' top level beyond the table.
     pub fn commands(&self) -> impl Iterator<Item = &'static Command> {
         self.0.values().copied().filter(|command| !command.name.contains('|'))

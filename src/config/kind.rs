@@ -390,6 +390,9 @@ impl<K: Kind> Kind for List<K> {
             .iter()
             .map(|element| {
                 self.0.read(element).map_err(|refused| {
+                    if self.0.secret() {
+                        return Refused(Some("an element of it is wrong".to_owned()));
+                    }
                     let hint = refused.0.map(|hint| format!(": {hint}")).unwrap_or_default();
                     Refused(Some(format!("the element {} is wrong{hint}", element.shown())))
                 })
@@ -397,7 +400,7 @@ impl<K: Kind> Kind for List<K> {
             .collect()
     }
     fn render(&self, value: &Self::Value) -> String {
-        if value.is_empty() {
+        if value.is_empty() || self.0.secret() {
             return String::new();
         }
         format!("[{}]", value.iter().map(|element| self.0.render(element)).collect::<Vec<_>>().join(", "))
@@ -407,6 +410,9 @@ impl<K: Kind> Kind for List<K> {
     }
     fn schema(&self) -> Json {
         json!({"anyOf": [{"type": "array", "items": self.0.schema()}, self.0.schema()]})
+    }
+    fn secret(&self) -> bool {
+        self.0.secret()
     }
     fn example(&self) -> String {
         format!("[{}]", self.0.example())

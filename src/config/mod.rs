@@ -44,8 +44,8 @@ pub use route::{
 };
 pub use secret::Secret;
 pub use settings::{
-    DatabaseConfig, DevConfig, HttpConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat,
-    ReadThroughConfig, ServerConfig, UpstreamConfig, UpstreamMode, WriteBehindConfig,
+    AclConfig, DatabaseConfig, DevConfig, HttpConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat,
+    ReadThroughConfig, ScriptPolicy, ServerConfig, UpstreamConfig, UpstreamMode, WriteBehindConfig,
 };
 
 /// One table of the file, with its settings.
@@ -89,6 +89,7 @@ macro_rules! config {
 
 config! {
     server: ServerConfig,
+    acl: AclConfig,
     http: HttpConfig,
     auth: AuthConfig,
     upstream: UpstreamConfig,

@@ -37,6 +37,11 @@ pub(super) const USERNAME: Text = some_text("the user's name", "dsproxy");
 const PASSWORD: Text = some_text("the password", "change-me");
 const DIRECTORY: Text = some_text("a directory", ".dsproxy");
 
+const USER_RULES: Text =
+    some_text("a user's name and its rules, as in an ACL file", "reader on >change-me ~app:* +@read");
+const ACL_FILE: Text = some_text("the path of a file", "users.acl");
+const DENIED: Text = some_text("a command, a subcommand or a category", "flushall");
+
 const ORIGIN: Text = Text {
     expects: "an origin such as https://app.example, or *",
     example: "https://app.example",
@@ -83,6 +88,14 @@ fn is_node(text: &str) -> bool {
 }
 
 words! {
+    /// What becomes of scripts of users with limited rights.
+    ScriptPolicy {
+        /// They are refused.
+        Refuse = "refuse",
+        /// Their declared keys are checked.
+        Trust = "trust",
+    }
+
     /// What stands behind the proxy.
     UpstreamMode {
         /// A Redis Cluster.
@@ -127,6 +140,26 @@ settings! {
         /// The address that `CLUSTER SLOTS` and its like give to cluster-aware clients, such as `redis.example:6379`.
         /// Unset: the address that the client has connected to.
         announce: Option<String> = None, Optional(NODE);
+    }
+
+    /// Who may do what: users with their rules, in Redis' ACL syntax, and what nobody may do.
+    AclConfig in "acl" {
+        /// Users, one text each: the name, then its rules. Without a line for `default`, every connection may do
+        /// everything (once it has given `server.password`, if that is set).
+        users: Vec<Secret> = Vec::new(), List(Hidden(USER_RULES));
+        /// An ACL file instead, with lines such as `user reader on >change-me ~app:* +@read`. `ACL LOAD` reads it again,
+        /// `ACL SAVE` writes it.
+        file: Option<String> = None, Optional(ACL_FILE);
+        /// What nobody may do, whatever the user: commands (`flushall`), subcommands (`config|set`), categories
+        /// (`@dangerous`).
+        deny: Vec<String> = Vec::new(), List(DENIED);
+        /// Refuse everything that writes, to everybody.
+        read_only: bool = false, Flag;
+        /// Scripts of users with limited rights: `refuse`, or `trust`, where their declared keys are checked, but not
+        /// what the script does, which nodes run with the rights of the proxy.
+        scripts: ScriptPolicy = ScriptPolicy::Refuse, choice::<ScriptPolicy>();
+        /// Entries that `ACL LOG` keeps.
+        log_entries: usize = 128, Count(0..=100_000);
     }
 
     /// The HTTP port: metrics, health, and the small REST facade.

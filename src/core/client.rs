@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_never_catches_up_keeps_only_what_it_has_not_read() {
-        let mut client = Client::new(1, Kind::Socket, Session::new(1, true, None, 0));
+        let mut client = Client::new(1, Kind::Socket, Session::new(1, None, 0));
         let mut spare = Vec::new();
         let mut expected = std::collections::VecDeque::new();
         for round in 0..10_000u32 {

@@ -6,13 +6,14 @@
 //! The path of a hit: `run.rs` finds the requests in a client's bytes and appends each to the log of the node that
 //! owns its slot; `reply.rs` finds the replies in a node's bytes and appends each to the output of its client.
 
+mod access;
 mod block_timeout;
 mod client;
 mod dedicated;
 mod due;
 mod fanout;
 mod gather;
-mod glob;
+mod guard;
 mod links;
 mod local;
 mod mapped;
@@ -33,6 +34,7 @@ mod slow;
 mod split;
 mod transaction;
 
+pub use access::{Access, AccessError, AccessOptions};
 pub use client::{ClientKey, Kind};
 pub use mapped::{DataSide, Loads};
 pub use options::{About, CoreOptions, UpstreamAuth};
@@ -191,11 +193,11 @@ impl Core {
         self.next_serial = self.next_serial.wrapping_add(1);
         let serial = self.next_serial;
         let id = u64::from(serial) * self.options.about.workers as u64 + self.options.about.worker as u64;
-        let authenticated = self.options.password.is_none() || kind != Kind::Socket;
-        let session = Session::new(id, authenticated, peer, self.now);
+        let session = Session::new(id, peer, self.now);
         let mut client = Client::new(serial, kind, session);
         client.heard_at = self.now;
         let index = self.clients.insert(client) as u32;
+        self.begin_session(index as usize);
         if kind == Kind::Socket {
             self.stats.clients.add(1);
             self.stats.accepted.add(1);

@@ -29,8 +29,6 @@ pub struct CoreOptions {
     pub backoff_us: (u64, u64),
     /// Credentials for the nodes.
     pub upstream_auth: Option<UpstreamAuth>,
-    /// Password that clients must give, if any.
-    pub password: Option<crate::config::Secret>,
     /// What `INFO`, `HELLO` and friends say about this process.
     pub about: About,
 }

@@ -32,6 +32,13 @@ pub(super) enum Question {
     List(Filter),
     /// Close those that fit.
     Kill(Filter),
+    /// Look at the users again, who have changed.
+    Rules {
+        /// Id of the client that asks.
+        asker: u64,
+        /// How many are gone: counted once, where the client is.
+        deleted: u64,
+    },
 }
 
 /// Answers of all workers, added up.
@@ -126,7 +133,14 @@ impl Core {
 
     fn answer_question(&mut self, question: &Question) -> Answer {
         let (now, mut answer) = (self.now, Answer::default());
-        let (Question::List(filter) | Question::Kill(filter)) = question;
+        let (Question::List(filter) | Question::Kill(filter)) = question else {
+            if let Question::Rules { asker, deleted } = *question {
+                let about = &self.options.about;
+                answer.count = if asker % about.workers as u64 == about.worker as u64 { deleted } else { 0 };
+                self.rules_changed(asker);
+            }
+            return answer;
+        };
         let fits = |client: &&mut Client| client.kind == Kind::Socket && filter.fits(client);
         let mut killed = Vec::new();
         for (index, client) in self.clients.iter_mut() {
@@ -142,6 +156,7 @@ impl Core {
                     client.gone = true;
                     killed.push(index);
                 }
+                Question::Rules { .. } => {}
             }
         }
         killed.into_iter().for_each(|index| self.touch(index));

@@ -2,6 +2,7 @@
 //!
 //! Must not know: any client, any request on its way.
 
+use super::access::Access;
 use super::peers::Note;
 use super::slow::SlowLog;
 use crate::command::Learned;
@@ -26,6 +27,8 @@ pub struct Process {
     pub settings: Vec<(String, String)>,
     /// Commands beyond the table.
     pub learned: Arc<Learned>,
+    /// Who may do what.
+    pub access: Arc<Access>,
     /// Clients turned away at `server.max_clients`; written by the acceptor.
     pub refused: Arc<Cell>,
     /// Commands that took long.
@@ -87,7 +90,7 @@ impl Process {
     pub fn new(
         config: &Config,
         live: Arc<Live>,
-        learned: Arc<Learned>,
+        access: Arc<Access>,
         stats: Vec<Arc<WorkerStats>>,
         notes: Vec<mpsc::UnboundedSender<Note>>,
     ) -> Self {
@@ -95,7 +98,8 @@ impl Process {
         Self {
             stats,
             live,
-            learned,
+            learned: access.learned.clone(),
+            access,
             settings: config.values(),
             refused: Arc::default(),
             slow: SlowLog::default(),

@@ -225,8 +225,8 @@ impl Core {
 
     fn run_command(&mut self, index: usize, command: &'static Command, class: Class, args: &Args<'_>) {
         let Some(client) = self.clients.get(index) else { return };
-        if !client.session.authenticated && !command.flags.contains(command::Flags::NO_AUTH) {
-            return self.answer_error(index, Some(command), b"NOAUTH Authentication required.");
+        if !client.session.free && self.is_refused(index, command, args) {
+            return;
         }
         if let Some(text) = self.refused_key(index, command, args) {
             self.refuse_transaction(index);

@@ -121,6 +121,11 @@ impl Scripts {
         self.store.own.values().map(|body| load(body)).collect()
     }
 
+    /// The body of the script with this hash, in hexadecimal digits, if it is known.
+    pub fn body(&self, hash: &[u8]) -> Option<Vec<u8>> {
+        self.store.get(&unhex(hash)?).map(|body| body.to_vec())
+    }
+
     /// The `EVAL` that this `EVALSHA` stands for, if the body is known.
     pub fn spell_out(&self, request: &[u8]) -> Option<Vec<u8>> {
         let mut scanner = RequestScanner::default();

@@ -2,13 +2,20 @@
 //!
 //! Must not know: its requests.
 
+use crate::acl::{DEFAULT, User};
+use std::sync::Arc;
+
 /// State of a connection that commands such as `HELLO` and `CLIENT` set and show.
 #[derive(Clone, Debug)]
 pub struct Session {
     /// RESP dialect: 2 or 3.
     pub protocol: u8,
-    /// It has given the password, or none is set.
+    /// It has logged in, or needs not.
     pub authenticated: bool,
+    /// It may run every command: nothing has to be looked at.
+    pub free: bool,
+    /// Who it is; nobody for calls of the program itself.
+    pub user: Option<Arc<User>>,
     /// Unique number, for `CLIENT ID`.
     pub id: u64,
     /// What `CLIENT SETNAME` and `SETINFO` said; boxed, because most clients say nothing.
@@ -33,14 +40,20 @@ pub struct Names {
 }
 
 impl Session {
-    /// A new session in the old dialect, as Redis starts it.
-    pub fn new(id: u64, authenticated: bool, peer: Option<Box<str>>, since: u64) -> Self {
-        Self { protocol: 2, authenticated, id, names: None, peer, local: None, since }
+    /// A new session in the old dialect, as Redis starts it; nobody yet.
+    pub fn new(id: u64, peer: Option<Box<str>>, since: u64) -> Self {
+        let (authenticated, free, user) = (false, false, None);
+        Self { protocol: 2, authenticated, free, user, id, names: None, peer, local: None, since }
     }
 
     /// The name given by `CLIENT SETNAME`, empty when there is none.
     pub fn name(&self) -> &[u8] {
         self.names.as_ref().map_or(&[], |names| &names.name)
+    }
+
+    /// The name of its user.
+    pub fn username(&self) -> &[u8] {
+        self.user.as_ref().map_or(DEFAULT, |user| user.name())
     }
 
     /// The names, to be set.

@@ -12,10 +12,12 @@
 
 use super::client::{Begun, Slot};
 use super::{Core, Kind, recycle};
+use crate::acl::User;
 use crate::cluster::{Entry, Owner};
 use crate::command::{Class, Command, Flags};
 use crate::resp::Args;
 use crate::slot;
+use std::sync::Arc;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
@@ -31,12 +33,19 @@ pub struct Transaction {
     slot: Option<u16>,
     /// A command was refused: `EXEC` will be, too.
     refused: bool,
+    /// Who has begun it, with the rules of that time.
+    pub(super) user: Option<Arc<User>>,
 }
 
 impl Transaction {
     /// How many commands are queued.
     pub fn len(&self) -> u32 {
         self.count
+    }
+
+    /// The queued requests, one after the other.
+    pub(super) fn requests(&self) -> &[u8] {
+        &self.requests
     }
 }
 
@@ -46,7 +55,8 @@ impl Core {
         let Some(client) = self.clients.get_mut(index) else { return };
         match (command.name, client.transaction.take()) {
             ("multi", None) => {
-                client.transaction = Some(Box::default());
+                let user = client.session.user.clone();
+                client.transaction = Some(Box::new(Transaction { user, ..Transaction::default() }));
                 self.answer_now(index, Some(command), b"+OK\r\n");
             }
             ("multi", queued) => {
@@ -166,12 +176,20 @@ impl Core {
 
     /// `EXEC`: sends what was queued.
     fn exec(&mut self, index: usize, command: &'static Command, queued: Transaction) {
-        let Some(client) = self.clients.get_mut(index) else { return };
         if queued.refused {
             self.unwatch(index);
             let text = b"EXECABORT Transaction discarded because of previous errors.";
             return self.answer_error(index, Some(command), text);
         }
+        if let Some(denied) = self.denied_by_now(index, &queued) {
+            self.unwatch(index);
+            let text = format!(
+                "EXECABORT Transaction discarded because of: NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is no longer allowed for the following reason: {}",
+                denied.reason()
+            );
+            return self.answer_error(index, Some(command), text.as_bytes());
+        }
+        let Some(client) = self.clients.get_mut(index) else { return };
         let watch = client.watch.take();
         if watch.as_ref().is_some_and(|watch| watch.lost) {
             // The node that watched is gone: what happened to the keys meanwhile is not known.

@@ -11,6 +11,7 @@ mod journal;
 mod mapping;
 mod process;
 mod queue;
+mod security;
 mod served;
 pub mod worker;
 
@@ -27,6 +28,7 @@ pub use journal::{JournalCollector, JournalDepth, JournalMetrics};
 pub use mapping::{MappingMetrics, QueryKind};
 pub use process::Usage;
 pub use queue::{QueueCollector, QueueDepth};
+pub use security::SecurityMetrics;
 pub use served::Served;
 
 use mapping::DatabaseFamilies;
@@ -47,6 +49,8 @@ pub struct Metrics {
     database: DatabaseFamilies,
     /// HTTP requests and connections.
     pub http: HttpMetrics,
+    /// What was refused, and to whom.
+    pub security: std::sync::Arc<SecurityMetrics>,
     /// The journal.
     pub journal: JournalMetrics,
 }
@@ -87,6 +91,7 @@ impl Metrics {
         Ok(Self {
             database: DatabaseFamilies::build(&registry)?,
             http: HttpMetrics::build(&registry)?,
+            security: std::sync::Arc::new(SecurityMetrics::build(&registry)?),
             journal: JournalMetrics::build(&registry)?,
             registry,
         })

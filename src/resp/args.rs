@@ -43,6 +43,11 @@ impl<'a> Args<'a> {
         self.frame.get(span.start as usize..span.end as usize)
     }
 
+    /// The arguments from `first` on, as if they were a request of their own; its frame is that of the whole.
+    pub fn from(&self, first: usize) -> Self {
+        Self { frame: self.frame, spans: self.spans.get(first..).unwrap_or_default() }
+    }
+
     /// The command name as the client spelled it; empty when there is none.
     pub fn name(&self) -> &'a [u8] {
         self.get(0).unwrap_or_default()

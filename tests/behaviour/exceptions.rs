@@ -10,7 +10,7 @@ const SHAPE: &str = "the shape of the cluster is changed on its nodes; the plain
 const EMULATED: &str =
     "the plain server is no cluster; the proxy shows itself as one node that owns every slot";
 const PERSISTENCE: &str = "persistence and replication belong to each node: refused";
-const USERS: &str = "users are not managed through the proxy: refused";
+const USERS: &str = "changes or shows users, who differ; tests of the ACL compare them";
 const MODULES: &str = "modules are loaded on each node: refused";
 const CLUSTER_SORT: &str = "a cluster refuses BY and GET of SORT, whose keys could be of any slot";
 const BLOCKING: &str = "not built yet: blocking commands";

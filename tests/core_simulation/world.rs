@@ -88,7 +88,6 @@ impl World {
             command_timeout_us: if troubles.time_runs_out { TIMEOUT_US } else { u64::MAX / 4 },
             backoff_us: (1000, 50_000),
             upstream_auth: None,
-            password: None,
             about: About { redis_version: "7.0.0".into(), port: 6380, workers: 1, worker: 0 },
         };
         let cluster = Cluster::new(&mut rng);

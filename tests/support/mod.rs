@@ -2,12 +2,14 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's failure is a panic")]
 
+mod plain;
 mod proxy;
 mod resp;
 mod stack;
 
 use std::time::{Duration, Instant};
 
+pub use plain::PlainRedis;
 pub use proxy::{Http, Proxy};
 pub use resp::{Lost, Resp, Value};
 pub use stack::{Database, PrivateStack, SharedStack};

@@ -12,82 +12,43 @@ pub(super) const COMMANDS: &[Command] = &[
             command("acl|cat", -2, flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs("6.0.0", "List the ACL categories or the commands inside a category")
                 .note("About users of the proxy."),
-            command(
-                "acl|deluser",
-                -3,
-                flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
-                0,
-                Refused,
-            )
-            .docs("6.0.0", "Remove the specified ACL users and the associated rules")
-            .note(
-                "Users are declared in the proxy's configuration; users of a node are \
-             managed on the node.",
-            ),
-            command("acl|dryrun", -4, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Refused)
+            command("acl|deluser", -3, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
+                .docs("6.0.0", "Remove the specified ACL users and the associated rules")
+                .note("About users of the proxy."),
+            command("acl|dryrun", -4, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs(
                     "7.0.0",
                     "Returns whether the user can execute the given command without executing \
              the command.",
                 )
-                .note(
-                    "Users are declared in the proxy's configuration; users of a node are \
-             managed on the node.",
-                ),
+                .note("About users of the proxy."),
             command("acl|genpass", -2, flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs("6.0.0", "Generate a pseudorandom secure password to use for ACL users")
                 .note("About users of the proxy."),
-            command("acl|getuser", 3, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Refused)
+            command("acl|getuser", 3, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs("6.0.0", "Get the rules for a specific ACL user")
-                .note(
-                    "Users are declared in the proxy's configuration; users of a node are \
-             managed on the node.",
-                ),
+                .note("About users of the proxy."),
             command("acl|help", 2, flag::LOADING | flag::STALE, 0, Single)
                 .docs("6.0.0", "Show helpful text about the different subcommands")
                 .note("Keyless: any primary can answer."),
-            command("acl|list", 2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Refused)
+            command("acl|list", 2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs("6.0.0", "List the current ACL rules in ACL config file format")
-                .note(
-                    "Users are declared in the proxy's configuration; users of a node are \
-             managed on the node.",
-                ),
-            command("acl|load", 2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Refused)
+                .note("About users of the proxy."),
+            command("acl|load", 2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs("6.0.0", "Reload the ACLs from the configured ACL file")
-                .note(
-                    "Users are declared in the proxy's configuration; users of a node are \
-             managed on the node.",
-                ),
-            command("acl|log", -2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Refused)
+                .note("About users of the proxy."),
+            command("acl|log", -2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs("6.0.0", "List latest events denied because of ACLs in place")
-                .note(
-                    "Users are declared in the proxy's configuration; users of a node are \
-             managed on the node.",
-                ),
-            command("acl|save", 2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Refused)
+                .note("About users of the proxy."),
+            command("acl|save", 2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs("6.0.0", "Save the current ACL rules in the configured ACL file")
-                .note(
-                    "Users are declared in the proxy's configuration; users of a node are \
-             managed on the node.",
-                ),
-            command(
-                "acl|setuser",
-                -3,
-                flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
-                0,
-                Refused,
-            )
-            .docs("6.0.0", "Modify or create the rules for a specific ACL user")
-            .note(
-                "Users are declared in the proxy's configuration; users of a node are \
-             managed on the node.",
-            ),
-            command("acl|users", 2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Refused)
+                .note("About users of the proxy."),
+            command("acl|setuser", -3, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
+                .docs("6.0.0", "Modify or create the rules for a specific ACL user")
+                .note("About users of the proxy."),
+            command("acl|users", 2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs("6.0.0", "List the username of all the configured ACL rules")
-                .note(
-                    "Users are declared in the proxy's configuration; users of a node are \
-             managed on the node.",
-                ),
+                .note("About users of the proxy."),
             command("acl|whoami", 2, flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
                 .docs("6.0.0", "Return the name of the user associated to the current connection")
                 .note("About users of the proxy."),

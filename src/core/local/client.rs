@@ -117,9 +117,10 @@ impl Core {
             } else if is(option, "laddr") {
                 filter.local = Some(value.to_vec());
             } else if is(option, "user") {
-                if value != b"default" {
+                if self.process.access.users().get(value).is_none() {
                     return Err(format!("ERR No such user '{}'", value.escape_ascii()));
                 }
+                filter.user = Some(value.to_vec());
             } else if is(option, "skipme") && (is(value, "yes") || is(value, "no")) {
                 filter.skips_asker = is(value, "yes");
             } else {
@@ -143,6 +144,7 @@ pub(in super::super) struct Filter {
     types: Option<ClientType>,
     addr: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
+    user: Option<Vec<u8>>,
 }
 
 impl Filter {
@@ -155,6 +157,7 @@ impl Filter {
         !(self.skips_asker && session.id == self.asker)
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&(session.id as i64)))
             && self.types.is_none_or(|wanted| wanted == ClientType::of(client))
+            && self.user.as_deref().is_none_or(|user| user == session.username())
             && is_addr(&self.addr, &session.peer)
             && is_addr(&self.local, &session.local)
     }
@@ -263,7 +266,7 @@ pub(in super::super) fn describe(client: &Client, now: u64) -> String {
     format!(
         "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags} db=0 sub={sub} psub={psub} ssub={ssub} multi={multi} \
          qbuf={unread} qbuf-free={} argv-mem=0 multi-mem=0 rbs={} rbp={} obl={unwritten} oll=0 omem=0 tot-mem={} \
-         events=r cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}\n",
+         events=r cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}\n",
         session.id,
         session.peer.as_deref().unwrap_or_default(),
         session.local.as_deref().unwrap_or_default(),
@@ -275,6 +278,7 @@ pub(in super::super) fn describe(client: &Client, now: u64) -> String {
         client.out.capacity(),
         client.tail.capacity() + client.out.capacity() + size_of::<Client>(),
         command::name_of(client.command).unwrap_or("NULL"),
+        String::from_utf8_lossy(session.username()),
         session.protocol,
         String::from_utf8_lossy(&names.lib_name),
         String::from_utf8_lossy(&names.lib_version),

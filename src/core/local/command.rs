@@ -4,7 +4,7 @@
 
 use super::{Refusal, SYNTAX, is, push_map_header, push_set_header, unsupported};
 use crate::command::{self, Begin, COMMANDS, Categories, Command, Find, KeySpec, Learned, ResolveError};
-use crate::core::glob;
+use crate::glob;
 use crate::resp::{
     Args, RequestLimits, RequestScanner, push_array_header, push_bulk, push_command, push_integer, push_nil,
     push_simple,

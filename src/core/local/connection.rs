@@ -3,7 +3,7 @@
 //! Must not know: other clients.
 
 use super::super::Core;
-use super::super::client::{Kind, Mute};
+use super::super::client::Mute;
 use super::client::checked_name;
 use super::{Refusal, SYNTAX, push_map_header};
 use crate::resp::{Args, push_array_header, push_bulk, push_integer, push_simple};
@@ -34,15 +34,14 @@ impl Core {
     }
 
     pub(super) fn reset(&mut self, index: usize, reply: &mut Vec<u8>) -> Result<(), Refusal> {
-        let authenticated = self.options.password.is_none();
         self.unwatch(index);
         if let Some(client) = self.clients.get_mut(index) {
             client.session.protocol = 2;
             client.session.names = None;
             client.transaction = None;
             client.mute = Mute::No;
-            client.session.authenticated = authenticated || client.kind != Kind::Socket;
         }
+        self.begin_session(index);
         push_simple(reply, "RESET");
         Ok(())
     }
@@ -72,7 +71,7 @@ impl Core {
         while let Some(option) = args.get(at) {
             match (args.get(at + 1), args.get(at + 2)) {
                 (Some(user), Some(password)) if option.eq_ignore_ascii_case(b"AUTH") => {
-                    if !self.password_fits(user, password) {
+                    if !self.login(index, user, password, args.name()) {
                         return Err(WRONG_PASS.into());
                     }
                     authenticated = true;
@@ -86,11 +85,10 @@ impl Core {
             }
         }
         if !authenticated {
-            return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time".into());
+            return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time".into());
         }
         let Some(client) = self.clients.get_mut(index) else { return Ok(()) };
         client.session.protocol = protocol;
-        client.session.authenticated = true;
         if let Some(name) = name {
             client.session.names_mut().name = name;
         }
@@ -117,14 +115,6 @@ impl Core {
         push_array_header(reply, 0);
     }
 
-    /// Compares in constant time for passwords of one length.
-    fn password_fits(&self, user: &[u8], password: &[u8]) -> bool {
-        let Some(expected) = &self.options.password else { return user == b"default" };
-        let expected = expected.expose().as_bytes();
-        let difference = expected.iter().zip(password).fold(0, |sum, (a, b)| sum | (a ^ b));
-        user == b"default" && expected.len() == password.len() && difference == 0
-    }
-
     /// `AUTH [username] password`
     pub(super) fn auth(&mut self, index: usize, args: &Args<'_>, reply: &mut Vec<u8>) -> Result<(), Refusal> {
         let (user, password) = match (args.get(1), args.get(2), args.len()) {
@@ -132,14 +122,11 @@ impl Core {
             (Some(user), Some(password), 3) => (user, password),
             _ => return Err(SYNTAX.into()),
         };
-        if self.options.password.is_none() && args.len() == 2 {
+        if args.len() == 2 && self.process.access.users().default_user().has_no_password() {
             return Err("ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?".into());
         }
-        if !self.password_fits(user, password) {
+        if !self.login(index, user, password, args.name()) {
             return Err(WRONG_PASS.into());
-        }
-        if let Some(client) = self.clients.get_mut(index) {
-            client.session.authenticated = true;
         }
         push_simple(reply, "OK");
         Ok(())

@@ -96,7 +96,7 @@ impl Core {
             "client" => return self.client_command(index, command, args, reply),
             "cluster" => return self.cluster_command(index, command, args, reply),
             "command" => command::command_command(command, &self.process.learned, args, protocol, reply),
-            "acl" => acl::acl_command(command, args, reply),
+            "acl" => return self.acl_command(index, command, args, reply),
             "slowlog" | "latency" | "memory" => self.diagnose(command, args, protocol, reply),
             _ => Err(unsupported(command)),
         };

@@ -8,7 +8,7 @@ use super::super::Core;
 use super::{Refusal, integer, is, push_map_header, unsupported};
 use crate::command::Command;
 use crate::config::{Live, NEVER};
-use crate::core::glob;
+use crate::glob;
 use crate::resp::{Args, push_bulk, push_simple};
 
 /// A setting that can change while we run: our name, that of Redis, the value shown, and how a text becomes a value.

@@ -3,7 +3,7 @@
 //! Must not know: clients, nodes, how the value was found. Words and shapes are those of Redis 7.0.
 
 use crate::cache::Loaded;
-use crate::core::glob;
+use crate::glob;
 use crate::resp::{Args, push_array_header, push_bulk, push_error, push_integer, push_nil, push_simple};
 use bytes::Bytes;
 

@@ -6,7 +6,7 @@
 //! a message.
 
 use super::Space;
-use crate::core::glob;
+use crate::glob;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,6 +9,7 @@
 
 use super::wire::push_change;
 use super::{Core, Space};
+use crate::acl::User;
 use crate::command::{Class, Command};
 use crate::core::client::{Begun, Client, Slot};
 use crate::core::{ClientKey, Route};
@@ -205,6 +206,15 @@ impl Core {
         }
         self.answer_now(index, Some(command), &reply);
         super::super::recycle(reply, &mut self.spare);
+    }
+
+    /// True when everything that the client subscribes to may be heard by `user`.
+    pub(in crate::core) fn may_hear(&self, key: ClientKey, user: &User) -> bool {
+        let subscriber = self.client(key).and_then(|client| client.subscriber.as_ref());
+        let topics = subscriber.into_iter().flat_map(|subscriber| subscriber.topics.iter().flatten());
+        topics
+            .filter_map(|id| self.pubsub.topics.get(*id as usize))
+            .all(|topic| user.allows_channel(&topic.name, matches!(topic.space, Space::Pattern)))
     }
 
     /// The client subscribes to nothing any more.

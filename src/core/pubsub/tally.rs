@@ -8,7 +8,7 @@
 
 use super::wire::{Reader, Word};
 use super::{Space, registry::Registry};
-use crate::core::glob;
+use crate::glob;
 use crate::resp::{push_array_header, push_bulk, push_integer};
 use std::collections::{BTreeSet, HashSet};
 
