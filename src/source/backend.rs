@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::change::Change;
 use super::error::SourceError;
+use super::ledger::{Batch, Claim, Committed, DeadLetter, Letters};
 use super::statement::{Param, Rows, Statement};
 use crate::mapping::{BindError, Bound, Mapping, MappingId, Match, OrderKey};
 
@@ -107,6 +108,37 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
         mapping: MappingId,
         changes: &'a [&'a Change],
     ) -> BoxFuture<'a, Result<(), SourceError>>;
+
+    /// Makes the proxy's own tables where they are missing.
+    fn prepare_ledger(&self) -> BoxFuture<'_, Result<(), SourceError>>;
+
+    /// Takes the instance `id` for this process, with rows for the lanes of `mappings`.
+    fn claim<'a>(
+        &'a self,
+        id: &'a str,
+        mappings: &'a [&'a str],
+        lanes: i32,
+    ) -> BoxFuture<'a, Result<Claim, SourceError>>;
+
+    /// Does all of `batch` in one transaction, or, where it was done before, nothing.
+    fn commit<'a>(
+        &'a self,
+        mapping: MappingId,
+        batch: &'a Batch<'a>,
+    ) -> BoxFuture<'a, Result<Vec<Committed>, SourceError>>;
+
+    /// Forgets some versions of keys below `before`; how many.
+    fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>>;
+
+    /// Dead letters, oldest first, at most `most`.
+    fn letters<'a>(
+        &'a self,
+        which: &'a Letters,
+        most: i64,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, SourceError>>;
+
+    /// Removes dead letters; how many.
+    fn drop_letters<'a>(&'a self, which: &'a Letters) -> BoxFuture<'a, Result<u64, SourceError>>;
 
     /// Runs one statement in a transaction of its own.
     fn statement<'a>(

@@ -35,6 +35,17 @@ pub enum SourceError {
         /// SQLSTATE.
         code: String,
     },
+    /// Another process has taken over what this one writes for: it may write nothing more.
+    #[error(
+        "another proxy has taken over instance {instance} (this one has epoch {epoch}): it runs twice, or its journal was \
+         adopted; nothing more is written from here"
+    )]
+    Fenced {
+        /// The instance.
+        instance: String,
+        /// The epoch that is over.
+        epoch: i64,
+    },
     /// A value or an answer is larger than `database.max_value_bytes`.
     #[error("{0}")]
     TooLarge(String),
@@ -52,6 +63,7 @@ impl SourceError {
             Self::Unavailable { code, .. } => code.as_deref(),
             Self::BadData { code, .. } | Self::Schema { code, .. } => Some(code),
             Self::TooLarge(_) => Some("54000"),
+            Self::Fenced { .. } => None,
         }
     }
 
@@ -63,6 +75,10 @@ impl SourceError {
     /// The row or parameter does not fit: `code` is a SQLSTATE.
     pub(super) fn bad_data(code: &str, message: impl Into<String>) -> Self {
         Self::BadData { message: message.into(), code: code.into(), column: None, constraint: None }
+    }
+
+    pub(super) fn fenced(instance: &str, epoch: i64) -> Self {
+        Self::Fenced { instance: instance.to_owned(), epoch }
     }
 
     /// A failure on our side of the connection.

@@ -11,6 +11,7 @@ mod backoff;
 mod change;
 mod database;
 mod error;
+mod ledger;
 pub mod migrate;
 mod named;
 mod postgres;
@@ -28,6 +29,7 @@ pub use backoff::{Backoff, spread};
 pub use change::Change;
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::SourceError;
+pub use ledger::{Applied, Batch, Claim, Committed, DeadLetter, Letters, Once, Refused, Versioned};
 pub use postgres::{Postgres, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteOptions};
 pub use statement::{Param, Rows, Statement, StatementError};
@@ -94,6 +96,75 @@ impl Source {
     /// [`SourceError`]; nothing was applied then, but for a connection that was lost during the commit.
     pub async fn apply(&self, mapping: MappingId, changes: &[&Change]) -> Result<(), SourceError> {
         self.backend.apply(mapping, changes).await
+    }
+
+    /// Makes the tables in which the proxy keeps who applied what, versions and dead letters, where they are missing.
+    ///
+    /// # Errors
+    /// [`SourceError`]; where rights are missing, it names them.
+    pub async fn prepare_ledger(&self) -> Result<(), SourceError> {
+        self.backend.prepare_ledger().await
+    }
+
+    /// Takes the instance `id` (of a journal) for this process, and answers up to where its lanes are applied. Another
+    /// process that had it gets [`SourceError::Fenced`] from now on.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn claim(&self, id: &str, lanes: usize) -> Result<Claim, SourceError> {
+        let mappings: Vec<&str> = self.set.iter().map(|mapping| mapping.name.as_str()).collect();
+        self.backend.claim(id, &mappings, i32::try_from(lanes).unwrap_or(i32::MAX)).await
+    }
+
+    /// Does all of `batch` in one transaction; where it was done before (see [`Once`]), nothing. A write that is older than
+    /// what was applied for its key is left out (upserts and deletions; an append mapping takes every row). Answers what
+    /// the database holds for the key of each write, in their order.
+    ///
+    /// # Errors
+    /// [`SourceError`]; nothing was done then, but for a connection that was lost during the commit: the same call again
+    /// finds out.
+    pub async fn commit(&self, mapping: MappingId, batch: &Batch<'_>) -> Result<Vec<Committed>, SourceError> {
+        self.backend.commit(mapping, batch).await
+    }
+
+    /// Forgets a bounded number of versions of keys below `before`, and says how many. Safe for versions of which no journal
+    /// holds an older, unapplied write of the same key.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn prune(&self, before: u64) -> Result<u64, SourceError> {
+        self.backend.prune(before).await
+    }
+
+    /// Dead letters, oldest first, at most `most`.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn dead_letters(&self, which: &Letters, most: u32) -> Result<Vec<DeadLetter>, SourceError> {
+        self.backend.letters(which, i64::from(most)).await
+    }
+
+    /// Applies a dead letter, unless a newer write of its key was; in either case it is gone then.
+    ///
+    /// # Errors
+    /// [`SourceError`]; the letter stays then.
+    pub async fn replay(&self, letter: &DeadLetter) -> Result<Committed, SourceError> {
+        let gone = || SourceError::schema("42704", format!("there is no mapping \"{}\"", letter.mapping));
+        let mapping = self.set.by_name(&letter.mapping).ok_or_else(gone)?.id;
+        let bound = self.bound(mapping).ok_or_else(gone)?;
+        let change = ledger::change_of(bound, letter)?;
+        let writes = [Versioned { change: &change, version: letter.version as u64 }];
+        let batch = Batch { writes: &writes, refused: &[], once: Once::Letter(letter.id) };
+        let mut committed = self.commit(mapping, &batch).await?;
+        Ok(committed.pop().unwrap_or(Committed::Unknown))
+    }
+
+    /// Removes dead letters without applying them; how many.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn drop_dead_letters(&self, which: &Letters) -> Result<u64, SourceError> {
+        self.backend.drop_letters(which).await
     }
 
     /// Runs one statement in a transaction of its own and gives its rows: `SELECT`, or `INSERT`, `UPDATE`, `DELETE` with

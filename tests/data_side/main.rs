@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod cache;
+mod ledger;
 mod pg;
 mod redis;
 mod source;

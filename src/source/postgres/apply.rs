@@ -7,6 +7,7 @@
 
 use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
 
 use super::pool::Postgres;
 use super::sql;
@@ -37,13 +38,13 @@ pub(super) async fn apply(
 }
 
 /// A statement with its parameters, one text array per column.
-struct Prepared<'c> {
+pub(super) struct Prepared<'c> {
     sql: String,
     params: Vec<Vec<Option<&'c str>>>,
 }
 
 impl<'c> Prepared<'c> {
-    fn new(bound: &Bound, table: &Table, step: &Step<'c>) -> Self {
+    pub fn new(bound: &Bound, table: &Table, step: &Step<'c>) -> Self {
         let sql = match &step.action {
             Action::Delete => sql::delete(bound, table),
             Action::Upsert(set) => sql::upsert(bound, table, set),
@@ -53,32 +54,51 @@ impl<'c> Prepared<'c> {
         let column = |at: usize| step.rows.iter().map(|row| row.get(at).copied().flatten()).collect();
         Self { sql, params: (0..width).map(column).collect() }
     }
+
+    /// Answers `columns` of each row that was written.
+    pub fn returning(mut self, columns: &str) -> Self {
+        self.sql.push_str(" returning ");
+        self.sql.push_str(columns);
+        self
+    }
+
+    pub async fn execute(&self, client: &impl GenericClient, remember: bool) -> Result<(), SourceError> {
+        let statement = self.statement(client, remember).await?;
+        client.execute(&statement, &self.params()).await?;
+        Ok(())
+    }
+
+    pub async fn query(&self, client: &impl GenericClient, remember: bool) -> Result<Vec<Row>, SourceError> {
+        let statement = self.statement(client, remember).await?;
+        Ok(client.query(&statement, &self.params()).await?)
+    }
+
+    async fn statement(&self, client: &impl GenericClient, remember: bool) -> Result<Statement, SourceError> {
+        Ok(match remember {
+            true => client.prepare_cached(&self.sql).await?,
+            false => client.prepare(&self.sql).await?,
+        })
+    }
+
+    fn params(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.params.iter().map(|p| p as &(dyn ToSql + Sync)).collect()
+    }
+}
+
+/// Whether a connection has room for one more statement.
+pub(super) fn has_room(client: &Object) -> bool {
+    client.statement_cache.size() < REMEMBERED_STATEMENTS
 }
 
 async fn run(client: &mut Object, statements: &[Prepared<'_>]) -> Result<(), SourceError> {
-    let remember = client.statement_cache.size() < REMEMBERED_STATEMENTS;
+    let remember = has_room(client);
     if let [only] = statements {
         // One statement is a transaction of its own and needs one round trip instead of three.
-        return execute(client, only, remember).await;
+        return only.execute(client, remember).await;
     }
     let transaction = client.transaction().await?;
     for statement in statements {
-        execute(&transaction, statement, remember).await?;
+        statement.execute(&transaction, remember).await?;
     }
     Ok(transaction.commit().await?)
-}
-
-async fn execute(
-    client: &impl GenericClient,
-    statement: &Prepared<'_>,
-    remember: bool,
-) -> Result<(), SourceError> {
-    let prepared = match remember {
-        true => client.prepare_cached(&statement.sql).await?,
-        false => client.prepare(&statement.sql).await?,
-    };
-    let params: Vec<&(dyn ToSql + Sync)> =
-        statement.params.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
-    client.execute(&prepared, &params).await?;
-    Ok(())
 }

@@ -29,10 +29,7 @@ pub(super) fn load(bound: &Bound, table: &Table) -> String {
     let names = list(0..ids.len(), |i| format!("k{i}"));
     let joins =
         ids.iter().enumerate().map(|(i, c)| format!("t.{} = k.k{i}", ident(&c.name))).collect::<Vec<_>>();
-    let value = match bound.text_column {
-        Some(column) => format!("t.{}::text", ident(&table.columns[usize::from(column)].name)),
-        None => "row_to_json(t)::text".to_owned(),
-    };
+    let value = row_value(bound, table);
     let (source, order) = match bound.order_column {
         None => (format!("join {} t on {}", table.sql_name, joins.join(" and ")), "null::text".to_owned()),
         Some(column) => {
@@ -167,6 +164,20 @@ pub(super) fn upsert(bound: &Bound, table: &Table, set: &[u16]) -> String {
         }
     };
     format!("{} on conflict ({target}) do {action}", insert(table, &given))
+}
+
+/// The id columns as texts, then the value as readers see it, of a written row `t`.
+pub(super) fn returning(bound: &Bound, table: &Table) -> String {
+    let ids = list(columns(table, &bound.id_columns), |c| format!("t.{}::text", ident(&c.name)));
+    format!("{ids}, {}", row_value(bound, table))
+}
+
+/// The value of the row `t`.
+fn row_value(bound: &Bound, table: &Table) -> String {
+    match bound.text_column {
+        Some(column) => format!("t.{}::text", ident(&table.columns[usize::from(column)].name)),
+        None => "row_to_json(t)::text".to_owned(),
+    }
 }
 
 /// Inserts rows of ids and `set`.

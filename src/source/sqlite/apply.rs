@@ -32,13 +32,13 @@ pub(super) async fn apply(sqlite: &Sqlite, bound: &Bound, changes: &[&Change]) -
 }
 
 /// A statement that is run once per row.
-struct Prepared {
-    sql: String,
-    rows: Vec<Vec<Value>>,
+pub(super) struct Prepared {
+    pub sql: String,
+    pub rows: Vec<Vec<Value>>,
 }
 
 impl Prepared {
-    fn new(bound: &Bound, table: &Table, step: &Step<'_>) -> Result<Self, SourceError> {
+    pub fn new(bound: &Bound, table: &Table, step: &Step<'_>) -> Result<Self, SourceError> {
         let none = Vec::new();
         let set = match &step.action {
             Action::Delete => &none,

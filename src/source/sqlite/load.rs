@@ -76,9 +76,17 @@ pub(super) async fn load(
     plan: &Plan,
     keys: &[Match<'_>],
 ) -> Result<Vec<LoadedKey>, SourceError> {
+    load_ids(sqlite, plan, keys.iter().map(|key| key.ids().iter().map(|id| (*id).into()).collect()).collect())
+        .await
+}
+
+/// The rows with these id values.
+pub(super) async fn load_ids(
+    sqlite: &Sqlite,
+    plan: &Plan,
+    keys: Vec<Box<[Box<str>]>>,
+) -> Result<Vec<LoadedKey>, SourceError> {
     let (bound, load) = (plan.bound.clone(), plan.load.clone());
-    let keys: Vec<Box<[Box<str>]>> =
-        keys.iter().map(|key| key.ids().iter().map(|id| (*id).into()).collect()).collect();
     let max_bytes = sqlite.max_value_bytes;
     let work = move |connection: &mut Connection| {
         let job = Job { connection, bound, keys, max_bytes };

@@ -8,6 +8,7 @@
 mod apply;
 mod describe;
 mod error;
+mod ledger;
 mod load;
 mod statement;
 mod threads;
@@ -23,6 +24,7 @@ use super::OpenError;
 use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};
 use super::change::Change;
 use super::error::SourceError;
+use super::ledger::{Batch, Claim, Committed, DeadLetter, Letters};
 use super::statement::{Param, Rows, Statement};
 use crate::mapping::{Bound, MappingId, MappingSet, Match};
 use threads::{Lane, Settings, Threads};
@@ -191,6 +193,43 @@ impl Backend for SqliteBackend {
         changes: &'a [&'a Change],
     ) -> BoxFuture<'a, Result<(), SourceError>> {
         Box::pin(async move { apply::apply(&self.sqlite, &self.plan(mapping)?.bound, changes).await })
+    }
+
+    fn prepare_ledger(&self) -> BoxFuture<'_, Result<(), SourceError>> {
+        Box::pin(ledger::prepare(&self.sqlite))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        id: &'a str,
+        mappings: &'a [&'a str],
+        lanes: i32,
+    ) -> BoxFuture<'a, Result<Claim, SourceError>> {
+        Box::pin(ledger::claim(&self.sqlite, id, mappings, lanes))
+    }
+
+    fn commit<'a>(
+        &'a self,
+        mapping: MappingId,
+        batch: &'a Batch<'a>,
+    ) -> BoxFuture<'a, Result<Vec<Committed>, SourceError>> {
+        Box::pin(async move { ledger::commit(&self.sqlite, self.plan(mapping)?, batch).await })
+    }
+
+    fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>> {
+        Box::pin(ledger::prune(&self.sqlite, before))
+    }
+
+    fn letters<'a>(
+        &'a self,
+        which: &'a Letters,
+        most: i64,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, SourceError>> {
+        Box::pin(ledger::letters(&self.sqlite, which, most))
+    }
+
+    fn drop_letters<'a>(&'a self, which: &'a Letters) -> BoxFuture<'a, Result<u64, SourceError>> {
+        Box::pin(ledger::drop_letters(&self.sqlite, which))
     }
 
     fn statement<'a>(

@@ -1,0 +1,195 @@
+//! What the proxy keeps in the database beside the rows: who applied what, versions of keys, dead letters.
+//!
+//! Must not know: SQL, queues, journals.
+//!
+//! A batch, and the note that it is applied, are one transaction. So a batch that is sent again (after a crash, or because
+//! the answer to the commit was lost) is applied once; and a proxy whose journal another one has taken over, or that runs
+//! twice, can write nothing any more.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::change::Change;
+use super::error::SourceError;
+use crate::mapping::{Bound, Row};
+
+/// The tables, in the words of an error about missing rights.
+pub(super) const TABLES: &str = "dsproxy_instances, dsproxy_applied, dsproxy_versions, dsproxy_dead_letters";
+
+/// One write with its version.
+#[derive(Debug, Clone, Copy)]
+pub struct Versioned<'c> {
+    /// The write.
+    pub change: &'c Change,
+    /// Its version: an older one of the same key is not applied after it.
+    pub version: u64,
+}
+
+/// How far the lanes of one mapping are applied by a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The instance whose journal the writes come from.
+    pub source: String,
+    /// The epoch in which it is ours: see [`Claim`].
+    pub epoch: i64,
+    /// Lane, and the journal sequence of its last write in the batch.
+    pub offsets: Vec<(i32, u64)>,
+}
+
+/// What happens exactly once, together with a batch: when it has happened before, the batch is not applied again.
+#[derive(Debug, Clone, Copy)]
+pub enum Once<'a> {
+    /// Nothing: no journal will repeat the batch.
+    Nothing,
+    /// Lanes of a journal advance.
+    Advance(&'a Applied),
+    /// A dead letter leaves.
+    Letter(i64),
+}
+
+/// A write that the database refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'c> {
+    /// Its key.
+    pub key: &'c [u8],
+    /// The write.
+    pub write: Versioned<'c>,
+    /// Why.
+    pub error: &'c SourceError,
+}
+
+/// What is done in one transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// Writes of one mapping, in their order.
+    pub writes: &'a [Versioned<'a>],
+    /// Writes that become dead letters.
+    pub refused: &'a [Refused<'a>],
+    /// What happens exactly once.
+    pub once: Once<'a>,
+}
+
+/// What the database holds for the key of a write after its commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// This value, as readers see it.
+    Value(Bytes),
+    /// No row.
+    Gone,
+    /// A row was added (append mappings): whether it is the newest is not known.
+    Appended,
+    /// Something that is not known here: a newer write came first, or the batch had been committed before.
+    Unknown,
+}
+
+/// An instance, claimed: from now on only this epoch can write for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The epoch.
+    pub epoch: i64,
+    /// Mapping, lane, and the journal sequence up to which it is applied.
+    pub applied: Vec<(String, i32, u64)>,
+}
+
+impl Claim {
+    /// The highest sequence that was applied, in any lane. A journal that ends before it is not the one of this instance.
+    pub fn highest(&self) -> u64 {
+        self.applied.iter().map(|(_, _, offset)| *offset).max().unwrap_or(0)
+    }
+
+    /// Up to where a lane is applied.
+    pub fn offset(&self, mapping: &str, lane: usize) -> u64 {
+        let of = |(name, at, _): &&(String, i32, u64)| name == mapping && usize::try_from(*at) == Ok(lane);
+        self.applied.iter().find(of).map_or(0, |(_, _, offset)| *offset)
+    }
+}
+
+/// A dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct DeadLetter {
+    /// Number.
+    pub id: i64,
+    /// When it was refused.
+    pub at: String,
+    /// Mapping.
+    pub mapping: String,
+    /// Key.
+    pub key: String,
+    /// `put` or `delete`.
+    pub operation: String,
+    /// Version of the write.
+    pub version: i64,
+    /// Columns and their texts, as a JSON object; `null` for a deletion.
+    pub columns: Option<String>,
+    /// SQLSTATE.
+    pub code: String,
+    /// What the database said.
+    pub error: String,
+}
+
+/// Which dead letters are meant.
+#[derive(Debug, Clone, Default)]
+pub struct Letters {
+    /// Of this mapping.
+    pub mapping: Option<String>,
+    /// These.
+    pub ids: Vec<i64>,
+}
+
+/// Name of the key of a row in the table of versions: the id itself, or a JSON array of several.
+pub(super) fn guard_key(ids: &[Box<str>]) -> Cow<'_, str> {
+    match ids {
+        [id] => Cow::Borrowed(id),
+        ids => Cow::Owned(serde_json::to_string(ids).unwrap_or_default()),
+    }
+}
+
+/// The columns of a put by name, as JSON.
+fn columns_json(bound: &Bound, change: &Change) -> Option<String> {
+    let Change::Put(row) = change else { return None };
+    let table = bound.table.as_ref()?;
+    let named = row.columns.iter().filter_map(|(at, text)| {
+        let name = table.columns.get(usize::from(*at))?.name.clone();
+        Some((name, text.as_deref().map_or(serde_json::Value::Null, Into::into)))
+    });
+    Some(serde_json::Value::Object(named.collect()).to_string())
+}
+
+/// What is kept of a refused write; its number and time are given to it by the database.
+pub(super) fn letter_of(bound: &Bound, refused: &Refused<'_>) -> DeadLetter {
+    let operation = match refused.write.change {
+        Change::Put(_) => "put",
+        Change::Delete(_) => "delete",
+    };
+    DeadLetter {
+        id: 0,
+        at: String::new(),
+        mapping: bound.mapping.name.clone(),
+        key: String::from_utf8_lossy(refused.key).into_owned(),
+        operation: operation.to_owned(),
+        version: refused.write.version as i64,
+        columns: columns_json(bound, refused.write.change),
+        code: refused.error.code().unwrap_or("XX000").to_owned(),
+        error: refused.error.to_string(),
+    }
+}
+
+/// The write that a dead letter holds.
+pub(super) fn change_of(bound: &Bound, letter: &DeadLetter) -> Result<Change, SourceError> {
+    let misfit = |what: String| SourceError::schema("42703", format!("dead letter {}: {what}", letter.id));
+    let found = bound.mapping.template.find(letter.key.as_bytes());
+    let found = found.ok_or_else(|| misfit("its key no longer fits the mapping's template".into()))?;
+    let ids: Box<[Box<str>]> = found.ids().iter().map(|id| Box::from(*id)).collect();
+    let Some(columns) = &letter.columns else { return Ok(Change::Delete(ids)) };
+    let columns: std::collections::BTreeMap<String, Option<String>> =
+        serde_json::from_str(columns).map_err(|_| misfit("its columns cannot be read".into()))?;
+    let mut row = Row { ids, columns: Vec::new() };
+    for (name, text) in columns {
+        let at = bound.table.as_ref().and_then(|table| table.column(&name));
+        let at = at.ok_or_else(|| misfit(format!("the table has no column \"{name}\" any more")))?;
+        row.columns.push((at, text.map(String::into_boxed_str)));
+    }
+    row.columns.sort_unstable_by_key(|(at, _)| *at);
+    Ok(Change::Put(row))
+}

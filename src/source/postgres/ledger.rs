@@ -1,0 +1,326 @@
+//! The proxy's own tables in Postgres, and batches that are applied exactly once.
+//!
+//! Must not know: queues, journals, retries.
+
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio_postgres::types::ToSql;
+
+use super::apply::{Prepared, has_room};
+use super::pool::Postgres;
+use super::sql;
+use crate::mapping::{Bound, Table};
+use crate::source::change::{Action, Change, steps};
+use crate::source::error::SourceError;
+use crate::source::ledger::{
+    Applied, Batch, Claim, Committed, DeadLetter, Letters, Once, TABLES, Versioned, guard_key, letter_of,
+};
+
+/// "dspx": the advisory lock under which the tables are made.
+const LOCK: i64 = 0x6473_7078;
+/// Rows that one step of pruning removes.
+const PRUNE: i64 = 10_000;
+
+const CREATE: &str = "\
+create table if not exists dsproxy_instances (
+    id text primary key, epoch bigint not null, claimed_at timestamptz not null default now());
+create table if not exists dsproxy_applied (
+    source text not null, mapping text not null, lane integer not null, epoch bigint not null, \"offset\" bigint not null,
+    primary key (source, mapping, lane)) with (fillfactor = 50);
+create table if not exists dsproxy_versions (
+    mapping text not null, key text not null, version bigint not null,
+    primary key (mapping, key)) with (fillfactor = 80);
+create table if not exists dsproxy_dead_letters (
+    id bigint generated always as identity primary key, at timestamptz not null default now(), mapping text not null,
+    key text not null, operation text not null, version bigint not null, columns text, code text not null,
+    error text not null);";
+
+/// Makes the tables where they are missing.
+pub(super) async fn prepare(postgres: &Postgres) -> Result<(), SourceError> {
+    let client = postgres.writer().await?;
+    let work = async |client: &mut Object| {
+        let there =
+            "select bool_and(to_regclass(name) is not null) from unnest(string_to_array($1, ', ')) name";
+        // Whoever may not create needs no right to, once somebody else has.
+        if client.query_one(there, &[&TABLES]).await?.try_get::<_, bool>(0)? {
+            return Ok(());
+        }
+        let transaction = client.transaction().await?;
+        transaction.execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+        transaction.batch_execute(CREATE).await?;
+        Ok(transaction.commit().await?)
+    };
+    postgres.bounded(client, work).await.map_err(|error| match error.code() {
+        Some("42501" | "3F000") => SourceError::schema("42501", format!(
+            "the tables of the proxy ({TABLES}) cannot be made: {error}; grant the proxy's role CREATE on its schema for the \
+             first start (grant create on schema public to ROLE), or make them with another role and grant SELECT, INSERT, \
+             UPDATE, DELETE on them"
+        )),
+        _ => error,
+    })
+}
+
+/// Takes the instance `id`: whoever had it before can write nothing from now on.
+pub(super) async fn claim(
+    postgres: &Postgres,
+    id: &str,
+    mappings: &[&str],
+    lanes: i32,
+) -> Result<Claim, SourceError> {
+    let client = postgres.writer().await?;
+    let work = async |client: &mut Object| {
+        let transaction = client.transaction().await?;
+        let sql = "insert into dsproxy_instances as i (id, epoch) values ($1, 1) \
+                   on conflict (id) do update set epoch = i.epoch + 1, claimed_at = now() returning epoch";
+        let epoch: i64 = transaction.query_one(sql, &[&id]).await?.try_get(0)?;
+        let sql = "insert into dsproxy_applied (source, mapping, lane, epoch, \"offset\") \
+                   select $1, m, l, $2, 0 from unnest($3::text[]) m, generate_series(0, $4 - 1) l on conflict do nothing";
+        transaction.execute(sql, &[&id, &epoch, &mappings, &lanes]).await?;
+        let sql =
+            "update dsproxy_applied set epoch = $2 where source = $1 returning mapping, lane, \"offset\"";
+        let mut applied = Vec::new();
+        for row in transaction.query(sql, &[&id, &epoch]).await? {
+            applied.push((row.try_get(0)?, row.try_get(1)?, row.try_get::<_, i64>(2)? as u64));
+        }
+        transaction.commit().await?;
+        Ok(Claim { epoch, applied })
+    };
+    postgres.bounded(client, work).await
+}
+
+/// Does all of `batch` in one transaction, or, where it was done before, nothing.
+pub(super) async fn commit(
+    postgres: &Postgres,
+    bound: &Bound,
+    batch: &Batch<'_>,
+) -> Result<Vec<Committed>, SourceError> {
+    let client = postgres.writer().await?;
+    postgres.bounded(client, async |client| run(client, bound, batch).await).await
+}
+
+async fn run(client: &mut Object, bound: &Bound, batch: &Batch<'_>) -> Result<Vec<Committed>, SourceError> {
+    let remember = has_room(client);
+    let transaction = client.transaction().await?;
+    if !once(&transaction, bound, batch.once).await? {
+        return Ok(vec![Committed::Unknown; batch.writes.len()]);
+    }
+    let committed = match &bound.table {
+        _ if batch.writes.is_empty() => Vec::new(),
+        Some(table) => write(&transaction, bound, table, batch.writes, remember).await?,
+        None => {
+            let message = format!("mapping '{}' names no table to write to", bound.mapping.name);
+            return Err(SourceError::schema("42P01", message));
+        }
+    };
+    bury(&transaction, bound, batch).await?;
+    transaction.commit().await?;
+    Ok(committed)
+}
+
+/// Does what happens once; false when it has happened before.
+async fn once(transaction: &Transaction<'_>, bound: &Bound, once: Once<'_>) -> Result<bool, SourceError> {
+    match once {
+        Once::Nothing => Ok(true),
+        Once::Letter(id) => {
+            let sql = transaction.prepare_cached("delete from dsproxy_dead_letters where id = $1").await?;
+            Ok(transaction.execute(&sql, &[&id]).await? == 1)
+        }
+        Once::Advance(applied) => advance(transaction, &bound.mapping.name, applied).await,
+    }
+}
+
+async fn advance(
+    transaction: &Transaction<'_>,
+    mapping: &str,
+    applied: &Applied,
+) -> Result<bool, SourceError> {
+    let (lanes, offsets): (Vec<i32>, Vec<i64>) =
+        applied.offsets.iter().map(|(lane, offset)| (*lane, *offset as i64)).unzip();
+    let sql = "update dsproxy_applied a set \"offset\" = o.o from unnest($4::int[], $5::bigint[]) o(l, o) \
+               where a.source = $1 and a.epoch = $2 and a.mapping = $3 and a.lane = o.l and a.\"offset\" < o.o";
+    let sql = transaction.prepare_cached(sql).await?;
+    let params: [&(dyn ToSql + Sync); 5] = [&applied.source, &applied.epoch, &mapping, &lanes, &offsets];
+    if transaction.execute(&sql, &params).await? == lanes.len() as u64 {
+        return Ok(true);
+    }
+    // Fenced, or done before: the answer to an earlier commit was lost.
+    let sql = "select count(*) from dsproxy_applied a join unnest($4::int[], $5::bigint[]) o(l, o) on a.lane = o.l \
+               where a.source = $1 and a.epoch = $2 and a.mapping = $3 and a.\"offset\" >= o.o";
+    let done: i64 = transaction.query_one(sql, &params).await?.try_get(0)?;
+    // Both were looked at in one transaction, and only this proxy moves the offsets of its epoch.
+    if done >= lanes.len() as i64 {
+        Ok(false)
+    } else {
+        Err(SourceError::fenced(&applied.source, applied.epoch))
+    }
+}
+
+async fn write(
+    transaction: &Transaction<'_>,
+    bound: &Bound,
+    table: &Table,
+    writes: &[Versioned<'_>],
+    remember: bool,
+) -> Result<Vec<Committed>, SourceError> {
+    if bound.is_append() {
+        let changes: Vec<&Change> = writes.iter().map(|write| write.change).collect();
+        for step in steps(bound, &changes) {
+            Prepared::new(bound, table, &step).execute(transaction, remember).await?;
+        }
+        let what = |write: &Versioned<'_>| match write.change {
+            Change::Put(_) => Committed::Appended,
+            Change::Delete(_) => Committed::Unknown,
+        };
+        return Ok(writes.iter().map(what).collect());
+    }
+    let newest = newest(writes);
+    let passed = guard(transaction, &bound.mapping.name, &newest).await?;
+    let counts = |write: &&Versioned<'_>| {
+        passed.as_ref().is_none_or(|passed| passed.contains(guard_key(write.change.ids()).as_ref()))
+    };
+    let changes: Vec<&Change> = writes.iter().filter(counts).map(|write| write.change).collect();
+    let mut held: FxHashMap<String, Committed> = FxHashMap::default();
+    for mut step in steps(bound, &changes) {
+        let Action::Upsert(set) = &mut step.action else {
+            Prepared::new(bound, table, &step).execute(transaction, remember).await?;
+            for ids in &step.rows {
+                let ids: Vec<Box<str>> = ids.iter().flatten().map(|id| Box::from(*id)).collect();
+                held.insert(guard_key(&ids).into_owned(), Committed::Gone);
+            }
+            continue;
+        };
+        let ids = bound.id_columns.len();
+        let versions: Vec<String> = match version_column(bound, table).filter(|column| !set.contains(column))
+        {
+            None => Vec::new(),
+            Some(column) => {
+                set.push(column);
+                let version = |row: &Vec<Option<&str>>| {
+                    let ids: Vec<Box<str>> =
+                        row.iter().take(ids).flatten().map(|id| Box::from(*id)).collect();
+                    newest.get(guard_key(&ids).as_ref()).copied().unwrap_or_default().to_string()
+                };
+                step.rows.iter().map(version).collect()
+            }
+        };
+        step.rows.iter_mut().zip(&versions).for_each(|(row, version)| row.push(Some(version)));
+        let prepared = Prepared::new(bound, table, &step).returning(&sql::returning(bound, table));
+        for row in prepared.query(transaction, remember).await? {
+            let ids = (0..ids).map(|at| row.try_get::<_, &str>(at).map(Box::from));
+            let key = guard_key(&ids.collect::<Result<Vec<_>, _>>()?).into_owned();
+            // A text mapping whose column is NULL has no value.
+            let value: Option<&str> = row.try_get(row.len() - 1)?;
+            let value = value.map_or(Committed::Gone, |v| Committed::Value(v.as_bytes().to_vec().into()));
+            held.insert(key, value);
+        }
+    }
+    let what = |write: &Versioned<'_>| {
+        held.get(guard_key(write.change.ids()).as_ref()).cloned().unwrap_or(Committed::Unknown)
+    };
+    Ok(writes.iter().map(what).collect())
+}
+
+/// The column that holds the version of a row, where the mapping names one.
+fn version_column(bound: &Bound, table: &Table) -> Option<u16> {
+    table.column(bound.mapping.version.as_deref()?)
+}
+
+/// The newest version of each key, sorted by key: two proxies lock in the same order.
+fn newest<'w>(writes: &'w [Versioned<'_>]) -> std::collections::BTreeMap<std::borrow::Cow<'w, str>, u64> {
+    let mut newest = std::collections::BTreeMap::new();
+    for write in writes {
+        let version = newest.entry(guard_key(write.change.ids())).or_insert(0);
+        *version = (*version).max(write.version);
+    }
+    newest
+}
+
+/// Notes the versions; the keys that had no newer one. `None`: all of them.
+async fn guard(
+    transaction: &Transaction<'_>,
+    mapping: &str,
+    newest: &std::collections::BTreeMap<std::borrow::Cow<'_, str>, u64>,
+) -> Result<Option<FxHashSet<String>>, SourceError> {
+    let sql = "insert into dsproxy_versions as v (mapping, key, version) \
+               select $1, u.k, u.v from unnest($2::text[], $3::bigint[]) u(k, v) \
+               on conflict (mapping, key) do update set version = excluded.version where v.version < excluded.version \
+               returning key";
+    let sql = transaction.prepare_cached(sql).await?;
+    let keys: Vec<&str> = newest.keys().map(AsRef::as_ref).collect();
+    let versions: Vec<i64> = newest.values().map(|version| *version as i64).collect();
+    let rows = transaction.query(&sql, &[&mapping, &keys, &versions]).await?;
+    if rows.len() == keys.len() {
+        return Ok(None);
+    }
+    Ok(Some(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?))
+}
+
+async fn bury(transaction: &Transaction<'_>, bound: &Bound, batch: &Batch<'_>) -> Result<(), SourceError> {
+    for refused in batch.refused {
+        let sql = "insert into dsproxy_dead_letters (mapping, key, operation, version, columns, code, error) \
+                   values ($1, $2, $3, $4, $5, $6, $7)";
+        let sql = transaction.prepare_cached(sql).await?;
+        let letter = letter_of(bound, refused);
+        let params: [&(dyn ToSql + Sync); 7] = [
+            &letter.mapping,
+            &letter.key,
+            &letter.operation,
+            &letter.version,
+            &letter.columns,
+            &letter.code,
+            &letter.error,
+        ];
+        transaction.execute(&sql, &params).await?;
+    }
+    Ok(())
+}
+
+/// Forgets versions below `before`, some of them; how many.
+pub(super) async fn prune(postgres: &Postgres, before: u64) -> Result<u64, SourceError> {
+    let client = postgres.writer().await?;
+    let sql = "delete from dsproxy_versions where ctid = any (array(\
+               select ctid from dsproxy_versions where version < $1 limit $2 for update skip locked))";
+    let work = async |client: &mut Object| Ok(client.execute(sql, &[&(before as i64), &PRUNE]).await?);
+    postgres.bounded(client, work).await
+}
+
+/// Dead letters, oldest first.
+pub(super) async fn letters(
+    postgres: &Postgres,
+    which: &Letters,
+    most: i64,
+) -> Result<Vec<DeadLetter>, SourceError> {
+    let client = postgres.for_statement().await?;
+    let sql = "select id, to_char(at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), mapping, key, operation, \
+               version, columns, code, error from dsproxy_dead_letters \
+               where ($1::text is null or mapping = $1) and (cardinality($2::bigint[]) = 0 or id = any($2)) \
+               order by id limit $3";
+    let work = async |client: &mut Object| {
+        let rows = client.query(sql, &[&which.mapping, &which.ids, &most]).await?;
+        rows.iter().map(letter).collect::<Result<Vec<_>, _>>().map_err(SourceError::from)
+    };
+    postgres.bounded(client, work).await
+}
+
+fn letter(row: &tokio_postgres::Row) -> Result<DeadLetter, tokio_postgres::Error> {
+    Ok(DeadLetter {
+        id: row.try_get(0)?,
+        at: row.try_get(1)?,
+        mapping: row.try_get(2)?,
+        key: row.try_get(3)?,
+        operation: row.try_get(4)?,
+        version: row.try_get(5)?,
+        columns: row.try_get(6)?,
+        code: row.try_get(7)?,
+        error: row.try_get(8)?,
+    })
+}
+
+/// Removes dead letters; how many.
+pub(super) async fn drop_letters(postgres: &Postgres, which: &Letters) -> Result<u64, SourceError> {
+    let client = postgres.for_statement().await?;
+    let sql = "delete from dsproxy_dead_letters where ($1::text is null or mapping = $1) \
+               and (cardinality($2::bigint[]) = 0 or id = any($2))";
+    let work = async |client: &mut Object| Ok(client.execute(sql, &[&which.mapping, &which.ids]).await?);
+    postgres.bounded(client, work).await
+}

@@ -1,0 +1,314 @@
+//! The proxy's own tables in SQLite, and batches that are applied exactly once.
+//!
+//! Must not know: queues, journals, retries.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params_from_iter};
+
+use super::apply::Prepared;
+use super::load;
+use super::{Plan, Sqlite};
+use crate::mapping::Bound;
+use crate::source::change::{Change, steps};
+use crate::source::error::SourceError;
+use crate::source::ledger::{
+    Applied, Batch, Claim, Committed, DeadLetter, Letters, Once, Versioned, guard_key, letter_of,
+};
+
+/// Rows that one step of pruning removes.
+const PRUNE: i64 = 10_000;
+
+const CREATE: &str = "\
+create table if not exists dsproxy_instances (
+    id text primary key, epoch integer not null, claimed_at text not null default current_timestamp);
+create table if not exists dsproxy_applied (
+    source text not null, mapping text not null, lane integer not null, epoch integer not null, \"offset\" integer not null,
+    primary key (source, mapping, lane)) without rowid;
+create table if not exists dsproxy_versions (
+    mapping text not null, key text not null, version integer not null, primary key (mapping, key)) without rowid;
+create table if not exists dsproxy_dead_letters (
+    id integer primary key autoincrement, at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    mapping text not null, key text not null, operation text not null, version integer not null, columns text,
+    code text not null, error text not null);";
+
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>, SourceError> {
+    Ok(Transaction::new(connection, TransactionBehavior::Immediate)?)
+}
+
+/// Makes the tables where they are missing.
+pub(super) async fn prepare(sqlite: &Sqlite) -> Result<(), SourceError> {
+    let work = |connection: &mut Connection| {
+        let transaction = begin(connection)?;
+        transaction.execute_batch(CREATE)?;
+        Ok(transaction.commit()?)
+    };
+    sqlite.writes.run(work).await
+}
+
+/// Takes the instance `id`.
+pub(super) async fn claim(
+    sqlite: &Sqlite,
+    id: &str,
+    mappings: &[&str],
+    lanes: i32,
+) -> Result<Claim, SourceError> {
+    let (id, mappings) = (id.to_owned(), mappings.iter().map(|m| (*m).to_owned()).collect::<Vec<_>>());
+    let work = move |connection: &mut Connection| {
+        let transaction = begin(connection)?;
+        let sql = "insert into dsproxy_instances as i (id, epoch) values (?1, 1) \
+                   on conflict (id) do update set epoch = i.epoch + 1, claimed_at = current_timestamp returning epoch";
+        let epoch: i64 = transaction.query_row(sql, [&id], |row| row.get(0))?;
+        let sql = "insert into dsproxy_applied (source, mapping, lane, epoch, \"offset\") values (?1, ?2, ?3, ?4, 0) \
+                   on conflict do nothing";
+        for mapping in &mappings {
+            for lane in 0..lanes {
+                transaction.execute(sql, params![id, mapping, lane, epoch])?;
+            }
+        }
+        transaction.execute("update dsproxy_applied set epoch = ?2 where source = ?1", params![id, epoch])?;
+        let applied = {
+            let sql = "select mapping, lane, \"offset\" from dsproxy_applied where source = ?1";
+            let mut statement = transaction.prepare(sql)?;
+            let rows = statement
+                .query_map([&id], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as u64)))?;
+            rows.collect::<Result<_, _>>()?
+        };
+        transaction.commit()?;
+        Ok(Claim { epoch, applied })
+    };
+    sqlite.writes.run(work).await
+}
+
+/// A batch that a thread can own.
+struct Job {
+    bound: std::sync::Arc<Bound>,
+    statements: Vec<Prepared>,
+    /// The newest version of each key.
+    newest: BTreeMap<String, u64>,
+    letters: Vec<DeadLetter>,
+    once: Do,
+}
+
+enum Do {
+    Nothing,
+    Advance(Applied),
+    Letter(i64),
+}
+
+/// What a try came to.
+enum Tried {
+    Done,
+    /// It was done before.
+    Before,
+    /// Some keys have newer versions: only these count.
+    Only(HashSet<String>),
+}
+
+/// Does all of `batch` in one transaction, or, where it was done before, nothing.
+pub(super) async fn commit(
+    sqlite: &Sqlite,
+    plan: &Plan,
+    batch: &Batch<'_>,
+) -> Result<Vec<Committed>, SourceError> {
+    let bound = &plan.bound;
+    let unknown = || vec![Committed::Unknown; batch.writes.len()];
+    let mut writes: Vec<Versioned<'_>> = batch.writes.to_vec();
+    loop {
+        let job = job(plan, batch, &writes)?;
+        match sqlite.writes.run(move |connection| run(connection, &job)).await? {
+            Tried::Done => break,
+            Tried::Before => return Ok(unknown()),
+            // Rolled back: another proxy was there before. Once more, without what is too old.
+            Tried::Only(keys) => {
+                writes.retain(|write| keys.contains(guard_key(write.change.ids()).as_ref()));
+            }
+        }
+    }
+    if bound.is_append() {
+        let what = |write: &Versioned<'_>| match write.change {
+            Change::Put(_) => Committed::Appended,
+            Change::Delete(_) => Committed::Unknown,
+        };
+        return Ok(batch.writes.iter().map(what).collect());
+    }
+    held(sqlite, plan, batch, &writes).await
+}
+
+/// What the keys of `batch` hold, those of `written` being read again: SQLite has one writer, so between the commit and this
+/// only a newer write may have come, which is then answered.
+async fn held(
+    sqlite: &Sqlite,
+    plan: &Plan,
+    batch: &Batch<'_>,
+    written: &[Versioned<'_>],
+) -> Result<Vec<Committed>, SourceError> {
+    let keys: BTreeMap<_, _> = written.iter().map(|w| (guard_key(w.change.ids()), w.change.ids())).collect();
+    let ids: Vec<Box<[Box<str>]>> = keys.values().map(|ids| (*ids).into()).collect();
+    // A row that cannot be read after its commit is not known; it is committed all the same.
+    let rows = load::load_ids(sqlite, plan, ids).await.unwrap_or_default();
+    let held: HashMap<_, _> = keys.into_keys().zip(rows).collect();
+    let what = |write: &Versioned<'_>| match held.get(&guard_key(write.change.ids())) {
+        Some(Ok(Some(row))) => Committed::Value(row.value.clone()),
+        Some(Ok(None)) => Committed::Gone,
+        _ => Committed::Unknown,
+    };
+    Ok(batch.writes.iter().map(what).collect())
+}
+
+fn job(plan: &Plan, batch: &Batch<'_>, writes: &[Versioned<'_>]) -> Result<Job, SourceError> {
+    let bound = plan.bound.clone();
+    let changes: Vec<&Change> = writes.iter().map(|write| write.change).collect();
+    let statements = match &bound.table {
+        Some(table) => steps(&bound, &changes)
+            .iter()
+            .map(|step| Prepared::new(&bound, table, step))
+            .collect::<Result<Vec<_>, SourceError>>()?,
+        None if changes.is_empty() => Vec::new(),
+        None => {
+            let message = format!("mapping '{}' names no table to write to", bound.mapping.name);
+            return Err(SourceError::schema("42P01", message));
+        }
+    };
+    let mut newest = BTreeMap::new();
+    for write in writes.iter().filter(|_| !bound.is_append()) {
+        let version = newest.entry(guard_key(write.change.ids()).into_owned()).or_insert(0);
+        *version = write.version.max(*version);
+    }
+    let letters = batch.refused.iter().map(|refused| letter_of(&bound, refused)).collect();
+    let once = match batch.once {
+        Once::Nothing => Do::Nothing,
+        Once::Advance(applied) => Do::Advance(applied.clone()),
+        Once::Letter(id) => Do::Letter(id),
+    };
+    Ok(Job { statements, newest, letters, once, bound })
+}
+
+fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
+    let transaction = begin(connection)?;
+    let mapping = &job.bound.mapping.name;
+    let fresh = match &job.once {
+        Do::Nothing => true,
+        Do::Letter(id) => transaction.execute("delete from dsproxy_dead_letters where id = ?1", [id])? == 1,
+        Do::Advance(applied) => advance(&transaction, mapping, applied)?,
+    };
+    if !fresh {
+        return Ok(Tried::Before);
+    }
+    let sql = "insert into dsproxy_versions as v (mapping, key, version) values (?1, ?2, ?3) \
+               on conflict (mapping, key) do update set version = excluded.version where v.version < excluded.version";
+    let mut passed = HashSet::new();
+    {
+        let mut guard = transaction.prepare_cached(sql)?;
+        for (key, version) in &job.newest {
+            if guard.execute(params![mapping, key, *version as i64])? == 1 {
+                passed.insert(key.clone());
+            }
+        }
+    }
+    if passed.len() < job.newest.len() {
+        return Ok(Tried::Only(passed)); // dropping the transaction rolls it back
+    }
+    for statement in &job.statements {
+        let mut prepared = transaction.prepare_cached(&statement.sql)?;
+        for row in &statement.rows {
+            prepared.execute(params_from_iter(row))?;
+        }
+    }
+    for letter in &job.letters {
+        let sql = "insert into dsproxy_dead_letters (mapping, key, operation, version, columns, code, error) \
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        transaction.execute(
+            sql,
+            params![
+                mapping,
+                letter.key,
+                letter.operation,
+                letter.version,
+                letter.columns,
+                letter.code,
+                letter.error
+            ],
+        )?;
+    }
+    transaction.commit()?;
+    Ok(Tried::Done)
+}
+
+fn advance(transaction: &Transaction<'_>, mapping: &str, applied: &Applied) -> Result<bool, SourceError> {
+    let sql = "update dsproxy_applied set \"offset\" = ?5 \
+               where source = ?1 and epoch = ?2 and mapping = ?3 and lane = ?4 and \"offset\" < ?5";
+    let done = "select count(*) from dsproxy_applied \
+                where source = ?1 and epoch = ?2 and mapping = ?3 and lane = ?4 and \"offset\" >= ?5";
+    let mut fresh = 0;
+    for (lane, offset) in &applied.offsets {
+        let params = params![applied.source, applied.epoch, mapping, lane, *offset as i64];
+        if transaction.execute(sql, params)? == 1 {
+            fresh += 1;
+        } else if transaction.query_row(done, params, |row| row.get::<_, i64>(0))? == 0 {
+            return Err(SourceError::fenced(&applied.source, applied.epoch));
+        }
+    }
+    match fresh {
+        0 if !applied.offsets.is_empty() => Ok(false),
+        fresh if fresh == applied.offsets.len() => Ok(true),
+        // Lanes that were applied together stay together.
+        _ => Err(SourceError::fenced(&applied.source, applied.epoch)),
+    }
+}
+
+/// Forgets versions below `before`, some of them; how many.
+pub(super) async fn prune(sqlite: &Sqlite, before: u64) -> Result<u64, SourceError> {
+    let sql = "delete from dsproxy_versions where (mapping, key) in \
+               (select mapping, key from dsproxy_versions where version < ?1 limit ?2)";
+    let work = move |connection: &mut Connection| Ok(connection.execute(sql, [before as i64, PRUNE])? as u64);
+    sqlite.writes.run(work).await
+}
+
+/// `ids` as one JSON array, since a statement has a fixed number of parameters.
+fn which(letters: &Letters) -> (Option<String>, String) {
+    (letters.mapping.clone(), serde_json::to_string(&letters.ids).unwrap_or_default())
+}
+
+const MEANT: &str = "(?1 is null or mapping = ?1) and (?2 = '[]' or id in (select value from json_each(?2)))";
+
+/// Dead letters, oldest first.
+pub(super) async fn letters(
+    sqlite: &Sqlite,
+    letters: &Letters,
+    most: i64,
+) -> Result<Vec<DeadLetter>, SourceError> {
+    let (mapping, ids) = which(letters);
+    let work = move |connection: &mut Connection| {
+        let sql = format!(
+            "select id, at, mapping, key, operation, version, columns, code, error from dsproxy_dead_letters \
+             where {MEANT} order by id limit ?3"
+        );
+        let mut statement = connection.prepare(&sql)?;
+        let rows = statement.query_map(params![mapping, ids, most], letter)?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
+    };
+    sqlite.loads.run(work).await
+}
+
+fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    Ok(DeadLetter {
+        id: row.get(0)?,
+        at: row.get(1)?,
+        mapping: row.get(2)?,
+        key: row.get(3)?,
+        operation: row.get(4)?,
+        version: row.get(5)?,
+        columns: row.get(6)?,
+        code: row.get(7)?,
+        error: row.get(8)?,
+    })
+}
+
+/// Removes dead letters; how many.
+pub(super) async fn drop_letters(sqlite: &Sqlite, letters: &Letters) -> Result<u64, SourceError> {
+    let (mapping, ids) = which(letters);
+    let sql = format!("delete from dsproxy_dead_letters where {MEANT}");
+    let work = move |connection: &mut Connection| Ok(connection.execute(&sql, params![mapping, ids])? as u64);
+    sqlite.writes.run(work).await
+}

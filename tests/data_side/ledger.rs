@@ -1,0 +1,292 @@
+//! Batches that are applied exactly once, versions, fences and dead letters, in both databases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dsproxy::mapping::{MappingId, MappingSpec, Row, StoreMode, WriteMode};
+use dsproxy::source::{
+    Applied, Batch, Change, Claim, Committed, Letters, LoadFrom, Once, Refused, Source, SourceError,
+    Versioned,
+};
+
+use crate::pg::Pg;
+use crate::sqlite::File;
+
+/// One of the databases, with a source on it.
+enum Place {
+    Postgres(Box<Pg>),
+    Sqlite(File),
+}
+
+const TABLES: &str = "create table u (id bigint primary key, name text, age int check (age >= 0));
+    create table l (id bigint, v bigint);";
+
+impl Place {
+    async fn both() -> [Self; 2] {
+        let pg = Pg::start();
+        pg.execute(TABLES).await;
+        [Self::Postgres(Box::new(pg)), Self::Sqlite(File::new(TABLES))]
+    }
+
+    async fn source(&self) -> Source {
+        let spec = |name: &str, key: &str| MappingSpec {
+            write: WriteMode::Behind,
+            ..MappingSpec::new(name, key, name, "bigint")
+        };
+        let mut log = spec("l", "l:{id}");
+        (log.mode, log.order_by) = (StoreMode::Append, Some("v".into()));
+        let specs = vec![spec("u", "u:{id}"), log];
+        let source = match self {
+            Self::Postgres(pg) => pg.source(specs).await,
+            Self::Sqlite(file) => file.source(specs).await,
+        };
+        source.prepare_ledger().await.unwrap();
+        source
+    }
+
+    async fn one(&self, sql: &str) -> String {
+        match self {
+            Self::Postgres(pg) => pg.one(sql).await,
+            Self::Sqlite(file) => file.one(sql),
+        }
+    }
+}
+
+fn put(source: &Source, key: &str, body: &str) -> (MappingId, Change) {
+    let (id, found) = source.mappings().find(key.as_bytes()).unwrap();
+    (id, Change::Put(Row::parse(source.bound(id).unwrap(), found.ids(), body.as_bytes()).unwrap()))
+}
+
+fn delete(source: &Source, key: &str) -> (MappingId, Change) {
+    let (id, found) = source.mappings().find(key.as_bytes()).unwrap();
+    (id, Change::Delete(found.ids().iter().map(|id| Box::from(*id)).collect()))
+}
+
+fn advance(claim: &Claim, lane: i32, offset: u64) -> Applied {
+    Applied { source: "me".into(), epoch: claim.epoch, offsets: vec![(lane, offset)] }
+}
+
+/// Commits writes (with their versions), and answers what is held.
+async fn commit(
+    source: &Source,
+    writes: &[(MappingId, Change)],
+    versions: &[u64],
+    once: Once<'_>,
+) -> Result<Vec<Committed>, SourceError> {
+    let versioned: Vec<_> = writes
+        .iter()
+        .zip(versions)
+        .map(|((_, change), version)| Versioned { change, version: *version })
+        .collect();
+    source.commit(writes[0].0, &Batch { writes: &versioned, refused: &[], once }).await
+}
+
+fn value(text: &str) -> Committed {
+    Committed::Value(text.to_owned().into())
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_again_is_applied_once() {
+    for place in Place::both().await {
+        let source = place.source().await;
+        let claim = source.claim("me", 4).await.unwrap();
+        assert_eq!((claim.epoch, claim.applied.len(), claim.highest()), (1, 8, 0));
+        let rows = [put(&source, "l:1", r#"{"v":1}"#), put(&source, "l:1", r#"{"v":2}"#)];
+        let applied = advance(&claim, 2, 7);
+        let first = commit(&source, &rows, &[1, 2], Once::Advance(&applied)).await.unwrap();
+        assert_eq!(first, [Committed::Appended, Committed::Appended]);
+        // The answer to the commit was lost: the same call again.
+        let again = commit(&source, &rows, &[1, 2], Once::Advance(&applied)).await.unwrap();
+        assert_eq!(again, [Committed::Unknown, Committed::Unknown]);
+        assert_eq!(place.one("select count(*) from l").await, "2");
+        // After a restart, too.
+        let claim = source.claim("me", 4).await.unwrap();
+        assert_eq!((claim.epoch, claim.offset("l", 2), claim.offset("l", 1)), (2, 7, 0));
+        commit(&source, &rows, &[1, 2], Once::Advance(&advance(&claim, 2, 7))).await.unwrap();
+        assert_eq!(place.one("select count(*) from l").await, "2");
+        // A lane of another mapping is another lane; a batch of no writes advances, too.
+        let batch = Batch { writes: &[], refused: &[], once: Once::Advance(&advance(&claim, 2, 9)) };
+        source.commit(0, &batch).await.unwrap();
+        assert_eq!(source.claim("me", 4).await.unwrap().offset("u", 2), 9);
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_was_taken_over_writes_nothing() {
+    for place in Place::both().await {
+        let (zombie, heir) = (place.source().await, place.source().await);
+        let old = zombie.claim("me", 4).await.unwrap();
+        let rows = [put(&zombie, "u:1", r#"{"name":"a"}"#)];
+        commit(&zombie, &rows, &[1], Once::Advance(&advance(&old, 0, 1))).await.unwrap();
+        let new = heir.claim("me", 4).await.unwrap();
+        let rows = [put(&zombie, "u:1", r#"{"name":"zombie"}"#)];
+        let fenced = commit(&zombie, &rows, &[9], Once::Advance(&advance(&old, 0, 2))).await.unwrap_err();
+        assert!(matches!(fenced, SourceError::Fenced { .. }) && !fenced.is_retryable(), "{fenced}");
+        assert!(fenced.to_string().contains("another proxy has taken over instance me"), "{fenced}");
+        assert_eq!(place.one("select name from u").await, "a");
+        let rows = [put(&heir, "u:1", r#"{"name":"heir"}"#)];
+        commit(&heir, &rows, &[2], Once::Advance(&advance(&new, 0, 2))).await.unwrap();
+        assert_eq!(place.one("select name from u").await, "heir");
+    }
+}
+
+#[tokio::test]
+async fn the_newest_version_wins_in_whatever_order_they_come() {
+    for place in Place::both().await {
+        let source = place.source().await;
+        let [newer, older] = [r#"{"name":"newer","age":2}"#, r#"{"name":"older","age":1}"#];
+        let held = commit(&source, &[put(&source, "u:1", newer)], &[20], Once::Nothing).await.unwrap();
+        assert_eq!(held, [value(r#"{"id":1,"name":"newer","age":2}"#)]);
+        // With a neighbour that is not too old.
+        let rows = [put(&source, "u:1", older), put(&source, "u:2", older)];
+        let held = commit(&source, &rows, &[10, 10], Once::Nothing).await.unwrap();
+        assert_eq!(held, [Committed::Unknown, value(r#"{"id":2,"name":"older","age":1}"#)]);
+        assert_eq!(place.one("select name from u where id = 1").await, "newer");
+        // A deletion leaves its version behind.
+        let held = commit(&source, &[delete(&source, "u:1")], &[30], Once::Nothing).await.unwrap();
+        assert_eq!(held, [Committed::Gone]);
+        commit(&source, &[put(&source, "u:1", newer)], &[29], Once::Nothing).await.unwrap();
+        assert_eq!(place.one("select count(*) from u where id = 1").await, "0");
+        // Within one batch: a deletion, then a row of some of the columns.
+        let rows = [delete(&source, "u:2"), put(&source, "u:2", r#"{"age":5}"#)];
+        let held = commit(&source, &rows, &[40, 41], Once::Nothing).await.unwrap();
+        assert_eq!(held[1], value(r#"{"id":2,"name":null,"age":5}"#));
+        // What is forgotten no longer guards; what is newer stays.
+        assert_eq!(source.prune(31).await.unwrap(), 1);
+        assert_eq!(place.one("select count(*) from dsproxy_versions").await, "1");
+    }
+}
+
+#[tokio::test]
+async fn what_is_answered_is_what_a_load_answers() {
+    for place in Place::both().await {
+        let source = place.source().await;
+        let rows: Vec<_> = (0..20).map(|n| put(&source, &format!("u:{}", 19 - n), r#"{"age":3}"#)).collect();
+        let held = commit(&source, &rows, &[5; 20], Once::Nothing).await.unwrap();
+        let keys: Vec<String> = (0..20).map(|n| format!("u:{}", 19 - n)).collect();
+        let found: Vec<_> =
+            keys.iter().map(|key| source.mappings().find(key.as_bytes()).unwrap().1).collect();
+        let loaded = source.load(0, &found, LoadFrom::Primary).await.unwrap();
+        for (held, loaded) in held.iter().zip(loaded) {
+            assert_eq!(*held, Committed::Value(loaded.unwrap().unwrap().value));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_row_leaves_as_a_dead_letter_and_can_come_back() {
+    for place in Place::both().await {
+        let source = place.source().await;
+        let claim = source.claim("me", 4).await.unwrap();
+        let rows = [put(&source, "u:1", r#"{"name":"bad","age":-1}"#)];
+        let error = commit(&source, &rows, &[5], Once::Advance(&advance(&claim, 0, 1))).await.unwrap_err();
+        assert!(matches!(error, SourceError::BadData { .. }), "{error}");
+        assert_eq!(source.claim("me", 4).await.unwrap().highest(), 0, "nothing of it was done");
+        let claim = source.claim("me", 4).await.unwrap();
+        let write = Versioned { change: &rows[0].1, version: 5 };
+        let refused = [Refused { key: b"u:1", write, error: &error }];
+        let applied = advance(&claim, 0, 1);
+        let batch = Batch { writes: &[], refused: &refused, once: Once::Advance(&applied) };
+        source.commit(0, &batch).await.unwrap();
+        source.commit(0, &batch).await.unwrap(); // again: once all the same
+        let letters = source.dead_letters(&Letters::default(), 10).await.unwrap();
+        assert_eq!(letters.len(), 1);
+        let letter = &letters[0];
+        assert_eq!(
+            (letter.key.as_str(), letter.operation.as_str(), letter.code.as_str()),
+            ("u:1", "put", "23514")
+        );
+        assert!(letter.columns.as_deref().unwrap().contains(r#""age":"-1""#), "{letter:?}");
+        assert!(!letter.error.contains("-1"), "an error quotes no values: {}", letter.error);
+        // It is still refused, and stays.
+        assert!(source.replay(letter).await.is_err());
+        let which = Letters { mapping: Some("u".into()), ids: vec![letter.id] };
+        assert_eq!(source.dead_letters(&which, 10).await.unwrap().len(), 1);
+        match &place {
+            Place::Postgres(pg) => pg.execute("alter table u drop constraint u_age_check").await,
+            Place::Sqlite(file) => file
+                .connection()
+                .execute_batch("drop table u; create table u (id bigint primary key, name text, age int)")
+                .unwrap(),
+        }
+        assert_eq!(source.replay(letter).await.unwrap(), value(r#"{"id":1,"name":"bad","age":-1}"#));
+        assert_eq!(source.replay(letter).await.unwrap(), Committed::Unknown, "once");
+        assert_eq!(source.drop_dead_letters(&which).await.unwrap(), 0, "it is gone");
+    }
+}
+
+#[tokio::test]
+async fn a_letter_that_a_newer_write_has_outrun_changes_nothing() {
+    for place in Place::both().await {
+        let source = place.source().await;
+        let bad = put(&source, "u:1", r#"{"name":"letter"}"#).1;
+        let error = SourceError::BadData {
+            message: "m".into(),
+            code: "23514".into(),
+            column: None,
+            constraint: None,
+        };
+        let refused = [Refused { key: b"u:1", write: Versioned { change: &bad, version: 5 }, error: &error }];
+        source.commit(0, &Batch { writes: &[], refused: &refused, once: Once::Nothing }).await.unwrap();
+        commit(&source, &[put(&source, "u:1", r#"{"name":"newer"}"#)], &[6], Once::Nothing).await.unwrap();
+        let letters = source.dead_letters(&Letters::default(), 10).await.unwrap();
+        assert_eq!(source.replay(&letters[0]).await.unwrap(), Committed::Unknown);
+        assert_eq!(place.one("select name from u").await, "newer");
+        assert_eq!(place.one("select count(*) from dsproxy_dead_letters").await, "0");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn two_proxies_with_the_same_keys_neither_deadlock_nor_go_back() {
+    let pg = Pg::start();
+    pg.execute(TABLES).await;
+    let place = Place::Postgres(Box::new(pg));
+    let sources = [Arc::new(place.source().await), Arc::new(place.source().await)];
+    let writers = sources.iter().enumerate().map(|(proxy, source)| {
+        let source = source.clone();
+        tokio::spawn(async move {
+            for round in 0..30_u64 {
+                let version = round * 2 + proxy as u64 + 1;
+                let body = format!(r#"{{"age":{version}}}"#);
+                let key = |n: u64| (n * (7 + 4 * proxy as u64) + round) % 101;
+                let rows: Vec<_> = (0..60).map(|n| put(&source, &format!("u:{}", key(n)), &body)).collect();
+                let mut tries = 0;
+                while let Err(error) = commit(&source, &rows, &[version; 60], Once::Nothing).await {
+                    assert!(error.code() != Some("40P01"), "{error}");
+                    tries += 1;
+                    assert!(tries < 5, "{error}");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let behind =
+        "select count(*) from u join dsproxy_versions v on v.key = u.id::text where u.age <> v.version";
+    assert_eq!(place.one(behind).await, "0", "each row is that of its newest version");
+}
+
+#[tokio::test]
+async fn missing_rights_are_named_with_their_cure() {
+    let pg = Pg::start();
+    pg.execute(TABLES).await;
+    let role = format!("weak_{}", std::process::id());
+    pg.execute(&format!(
+        "create role {role} login password 'x'; grant all on all tables in schema public to {role}; \
+         revoke create on schema public from public"
+    ))
+    .await;
+    let (_, server) = pg.url().split_once('@').unwrap();
+    let url = format!("postgres://{role}:x@{server}");
+    let postgres =
+        dsproxy::source::Postgres::connect(&url, &dsproxy::source::PostgresOptions::default()).await;
+    let set =
+        dsproxy::mapping::MappingSet::new(vec![MappingSpec::new("u", "u:{id}", "u", "bigint")]).unwrap();
+    let source = Source::open(postgres.unwrap(), set).await.unwrap();
+    let error = source.prepare_ledger().await.unwrap_err().to_string();
+    assert!(error.contains("dsproxy_applied") && error.contains("grant create on schema"), "{error}");
+    source.close();
+    pg.execute(&format!("drop owned by {role}; drop role {role}")).await;
+}
