@@ -64,6 +64,7 @@ async fn start(config: HttpConfig) -> Server {
         health: Arc::new(Health::new()),
         facade: facade(&written),
         site: Site::empty(),
+        reads: None,
         requests: std::sync::atomic::AtomicU64::new(0),
     });
     let address = listener.local_addr().unwrap();

@@ -35,6 +35,7 @@ pub(super) struct Data {
     pub reads: ReadThrough,
     pub writes: WriteBehind,
     queue_rows: usize,
+    degrade_us: u64,
 }
 
 impl Data {
@@ -59,7 +60,13 @@ impl Data {
             read_options(config),
             &runtime,
         );
-        let data = Self { source, reads, writes, queue_rows: config.write_behind.queue_rows };
+        let data = Self {
+            source,
+            reads,
+            writes,
+            queue_rows: config.write_behind.queue_rows,
+            degrade_us: config.read_through.cache_timeout.as_micros() as u64,
+        };
         metrics.registry().register(Box::new(QueueCollector::new(data.depths())?))?;
         Ok(Some(data))
     }
@@ -68,7 +75,7 @@ impl Data {
     pub fn side(&self, index: usize, loads: mpsc::UnboundedSender<Loads>) -> DataSide {
         let writes = self.writes.for_writer(index as u16);
         let (source, reads) = (self.source.clone(), self.reads.clone());
-        DataSide { source, reads, writes, loads }
+        DataSide { source, reads, writes, loads, degrade_us: self.degrade_us }
     }
 
     /// Names and key templates, by index.

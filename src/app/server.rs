@@ -167,6 +167,7 @@ impl Server {
                 health: self.health.clone(),
                 facade: facade::facade(self.data.as_ref(), gateway.clone()),
                 site: site(config, self.data.as_ref(), gateway, auth),
+                reads: self.data.as_ref().map(|data| data.reads.clone()),
                 requests: AtomicU64::new(0),
             };
             let listener = tokio::net::TcpListener::from_std(listener)?;

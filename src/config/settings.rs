@@ -259,7 +259,8 @@ settings! {
         queue: usize = 100_000, Count(1..=10_000_000);
         /// Part of the time to live that is varied at random, so that keys loaded together do not expire together.
         ttl_jitter: f64 = 0.1, Fraction(0.0..=0.5);
-        /// How long the cluster may take to say who loads a key. After that the row is loaded all the same, but not stored.
+        /// How long the cluster may take to answer a read of a mapped key, or to say who loads it. After that the database is asked
+        /// all the same, and what it says is not stored.
         cache_timeout: Duration = ms(500), duration(ms(1)..=hours(1));
         /// How long a client waits for a load before it gets an error.
         timeout: Duration = secs(5), duration(ms(10)..=hours(1));

@@ -23,6 +23,7 @@ impl Core {
                 self.mark_dirty(index);
             }
         }
+        self.degrade();
         self.retry_dedicated();
         self.pubsub_tick();
         if !self.parking.is_empty() {

@@ -128,6 +128,14 @@ impl Parking {
         self.take(|parked, _| parked.entry.at < deadline)
     }
 
+    /// Takes the requests that are wanted, in order.
+    pub fn take_if(&mut self, wanted: impl Fn(&Entry) -> bool) -> Vec<Parked> {
+        if self.queue.iter().all(|parked| !wanted(&parked.entry)) {
+            return Vec::new();
+        }
+        self.take(|parked, _| wanted(&parked.entry))
+    }
+
     fn take(&mut self, wanted: impl Fn(&Parked, &FxHashMap<u16, u32>) -> bool) -> Vec<Parked> {
         self.sort();
         let (taken, kept) = self.queue.drain(..).partition::<Vec<_>, _>(|parked| wanted(parked, &self.held));

@@ -64,7 +64,7 @@ impl Core {
             Split::Reads(keys) => gather.mapped = std::mem::take(keys),
             // They tell which keys are alone, too.
             Split::Counts(keys) => gather.mapped.clone_from(keys),
-            Split::Plain | Split::Writes(_) => {}
+            Split::Plain | Split::Writes(_) | Split::Drops(_) => {}
         }
         for group in by_slot.chunk_by(|a, b| mapped.may_share(a, b)) {
             gather.add_part(group.iter().map(|(_, position)| *position));

@@ -14,6 +14,7 @@ mod cors;
 mod endpoint;
 mod error;
 mod input;
+mod invalidate;
 mod query;
 mod router;
 mod routes;
@@ -28,6 +29,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::cache::ReadThrough;
 use crate::config::HttpConfig;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -53,6 +55,8 @@ pub struct HttpState {
     pub facade: Facade,
     /// The routes of the configuration.
     pub site: Site,
+    /// What fills the cache, where there are mappings.
+    pub reads: Option<ReadThrough>,
     /// Requests so far that came without an id of their own.
     pub requests: AtomicU64,
 }

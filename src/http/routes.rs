@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::error::ApiError;
 use super::query::only_parameter;
-use super::{BoxFuture, HttpState, WriteRequest};
+use super::{BoxFuture, HttpState, WriteRequest, invalidate};
 use crate::health::{Condition, Dependency};
 use crate::metrics;
 
@@ -41,13 +41,18 @@ pub struct Route {
 }
 
 /// Every route.
-pub static ROUTES: [Route; 6] = [
+pub static ROUTES: [Route; 7] = [
     Route { method: Method::GET, path: "/metrics", handler: |call| Box::pin(show_metrics(call)) },
     Route { method: Method::GET, path: "/ping", handler: |call| Box::pin(ping(call)) },
     Route { method: Method::GET, path: "/health/live", handler: |call| Box::pin(live(call)) },
     Route { method: Method::GET, path: "/health/ready", handler: |call| Box::pin(ready(call)) },
     Route { method: Method::POST, path: "/write", handler: |call| Box::pin(write(call)) },
     Route { method: Method::GET, path: "/read", handler: |call| Box::pin(read(call)) },
+    Route {
+        method: Method::POST,
+        path: invalidate::PATH,
+        handler: |call| Box::pin(invalidate::invalidate(call)),
+    },
 ];
 
 async fn show_metrics(call: Call) -> Answer {
@@ -107,6 +112,11 @@ async fn read(call: Call) -> Answer {
         Some(value) => Ok(text(StatusCode::OK, value)),
         None => Err(ApiError::NotFound("there is no value of this user".to_owned())),
     }
+}
+
+/// A JSON document.
+pub fn json_answer(status: StatusCode, body: &Json) -> Response<Full<Bytes>> {
+    answer(status, "application/json", format!("{body}\n"))
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -31,8 +31,8 @@ pub use reply::{
     parse_ended, parse_filled, parse_flushed, parse_invalidated, parse_leased,
 };
 pub use request::{
-    Change, Committed, Fill, Wanted, apply, begin_through, end_through, fill, flushed, invalidate, lease,
-    release,
+    Change, Committed, Fill, Wanted, apply, begin_through, drop_entry, end_through, fill, flushed,
+    invalidate, lease, release,
 };
 pub use script::{Script, scripts};
 pub use tags::tag;

@@ -208,5 +208,11 @@ pub fn end_through(
 /// Drops the entry, its negative marker and its lease. A `tombstone` keeps out, for so long, what comes from sources that
 /// may lag.
 pub fn invalidate(key: &[u8], tombstone: Duration) -> Vec<u8> {
-    Call::new(&INVALIDATE, key).millis(tombstone).value(None)
+    Call::new(&INVALIDATE, key).millis(tombstone).flag(false).value(None)
+}
+
+/// The same, answered by the number of entries that were dropped: what `DEL key` becomes on a key whose mapping takes no
+/// writes.
+pub fn drop_entry(key: &[u8]) -> Vec<u8> {
+    Call::new(&INVALIDATE, key).millis(Duration::ZERO).flag(true).value(None)
 }

@@ -3,6 +3,7 @@
 //! Must not know: the database; `read.rs` and `write.rs` hand over to the floors that do. A key that matches no mapping
 //! costs one look-up by its first byte.
 
+mod degrade;
 mod evaluate;
 mod read;
 mod reserved;
@@ -17,6 +18,7 @@ use crate::cluster::{Entry, Served};
 use crate::command::Command;
 use crate::mapping::{Bound, Format, Match, WriteMode};
 use crate::resp::Args;
+use crate::sidecar;
 use crate::source::Source;
 use crate::writeback::WriteBehind;
 use bytes::Bytes;
@@ -37,6 +39,8 @@ pub struct DataSide {
     pub writes: WriteBehind,
     /// Where the results of loads come back to this core's driver.
     pub loads: mpsc::UnboundedSender<Loads>,
+    /// So long a node may be silent before the database is asked instead, in microseconds.
+    pub degrade_us: u64,
 }
 
 /// The result of one [`Miss`], on its way back to the client that waits.
@@ -61,6 +65,9 @@ pub(in crate::core) enum Split {
     Counts(Vec<MappedKey>),
     /// `MSET`: per key, `Some` when it is mapped.
     Writes(Vec<Option<Keep>>),
+    /// `DEL`: the keys at these positions, in order, are of mappings that take no writes: their entries are dropped, and what is being
+    /// loaded for them is not stored.
+    Drops(Vec<u32>),
 }
 
 impl Split {
@@ -69,6 +76,7 @@ impl Split {
         let alone = |position: u32| match self {
             Self::Writes(keeps) => keeps.get(position as usize).is_some_and(Option::is_some),
             Self::Counts(keys) => keys.binary_search_by_key(&position, |key| key.position).is_ok(),
+            Self::Drops(positions) => positions.binary_search(&position).is_ok(),
             Self::Plain | Self::Reads(_) => false,
         };
         a.0 == b.0 && !alone(a.1) && !alone(b.1)
@@ -76,6 +84,14 @@ impl Split {
 
     /// Encodes the part that holds the mapped write at `position`; false when it is none.
     pub fn encode(&self, args: &Args<'_>, position: u32, out: &mut Vec<u8>) -> bool {
+        if let Self::Drops(positions) = self {
+            let drops = positions.binary_search(&position).is_ok();
+            if drops {
+                let key = args.get(1 + position as usize).unwrap_or_default();
+                out.extend_from_slice(&sidecar::drop_entry(key));
+            }
+            return drops;
+        }
         let Self::Writes(keeps) = self else { return false };
         let Some(Some(keep)) = keeps.get(position as usize) else { return false };
         let key = args.get(1 + position as usize * 2).unwrap_or_default();
@@ -216,7 +232,7 @@ impl Core {
                 Ok(if command.name == "mget" { Split::Reads(found) } else { Split::Counts(found) })
             }
             "mset" => self.write_many(args),
-            "del" | "unlink" => self.delete_many(keys()).map(|()| Split::Plain),
+            "del" | "unlink" => self.delete_many(keys()),
             _ => Ok(Split::Plain),
         };
         match verdict {

@@ -9,7 +9,7 @@ use super::super::client::Slot;
 use super::super::{ClientKey, Core, Kind, Route, recycle};
 use super::Loads;
 use super::evaluate::{Verdict, WRONG_TYPE, evaluate};
-use crate::cache::{Answer, Loaded, Miss};
+use crate::cache::{Answer, Loaded, Miss, ReadThrough};
 use crate::cluster::{Entry, Owner, Served};
 use crate::command::{self, Command};
 use crate::resp::{Args, RequestLimits, RequestScanner, push_bulk, push_error, push_integer, push_nil};
@@ -101,6 +101,29 @@ impl Core {
         keys: Vec<(u16, Bytes)>,
         ask: Option<Box<Ask>>,
     ) -> bool {
+        self.load_from(client, seq, asked, keys, ask, ReadThrough::load)
+    }
+
+    /// The same for keys whose node is away.
+    pub(super) fn load_past_cache(
+        &mut self,
+        client: ClientKey,
+        seq: u32,
+        asked: u64,
+        keys: Vec<(u16, Bytes)>,
+    ) -> bool {
+        self.load_from(client, seq, asked, keys, None, ReadThrough::load_past_cache)
+    }
+
+    fn load_from(
+        &mut self,
+        client: ClientKey,
+        seq: u32,
+        asked: u64,
+        keys: Vec<(u16, Bytes)>,
+        ask: Option<Box<Ask>>,
+        load: impl Fn(&ReadThrough, Miss),
+    ) -> bool {
         let Some(data) = &self.data else { return false };
         for (mapping, _) in &keys {
             if let Some(cells) = self.stats.mappings.get(usize::from(*mapping)) {
@@ -111,7 +134,7 @@ impl Core {
         let mappings: Vec<u16> = keys.iter().map(|(mapping, _)| *mapping).collect();
         let now = Instant::now();
         let age = Duration::from_micros(self.now.saturating_sub(asked));
-        data.reads.load(Miss {
+        let miss = Miss {
             keys,
             asked: now.checked_sub(age).unwrap_or(now),
             // The receiver is gone only when the worker has stopped: then nobody waits.
@@ -119,7 +142,8 @@ impl Core {
                 let results = mappings.into_iter().zip(answers).collect();
                 let _ = loads.send(Loads { client, seq, results, ask });
             }),
-        });
+        };
+        load(&data.reads, miss);
         true
     }
 

@@ -140,14 +140,15 @@ impl Core {
     }
 
     /// `DEL` and `UNLINK`: on a read-only mapping they drop the cached entry; on a written one they delete the row.
-    pub(super) fn delete_many<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<(), String> {
-        let mut prepared = Vec::new();
-        for key in keys {
+    pub(super) fn delete_many<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<Split, String> {
+        let (mut prepared, mut drops) = (Vec::new(), Vec::new());
+        for (at, key) in keys.enumerate() {
             let Ok((mapping, bound, found)) = self.find(key) else { continue };
             if bound.mapping.write == WriteMode::None {
                 if let Some(data) = &self.data {
                     data.reads.note_write(mapping, key);
                 }
+                drops.push(at as u32);
             } else if bound.mapping.mode == StoreMode::Append {
                 return Err(format!(
                     "ERR mapping '{}' appends rows; they cannot be deleted through the proxy",
@@ -162,7 +163,8 @@ impl Core {
                 });
             }
         }
-        self.commit(prepared)
+        self.commit(prepared)?;
+        Ok(if drops.is_empty() { Split::Plain } else { Split::Drops(drops) })
     }
 
     /// A request failed that may have been a write of mapped keys: its rows are queued, so the cache may now hold older

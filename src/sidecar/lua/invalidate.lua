@@ -1,4 +1,4 @@
--- ARGV: life of a tombstone (ms, 0 = none)
+-- ARGV: life of a tombstone (ms, 0 = none), '1' to answer as DEL does
 local tombstone = tonumber(ARGV[1])
 redis.call('HDEL', side, 'l', 'le', 'n')
 if tombstone > 0 then
@@ -8,4 +8,5 @@ end
 local dropped = 0
 if not s.d then dropped = redis.call('DEL', entry) end
 keep()
+if ARGV[2] == '1' then return dropped end
 return {s.d and 'dirty' or 'dropped', version, int(dropped)}

@@ -1,0 +1,95 @@
+//! Several proxies before one cluster and one database, whose queries the test slows down, breaks and counts.
+
+use std::time::Duration;
+
+use dsproxy::embedded::keeper::KeeperOptions;
+use dsproxy::sidecar::sidecar_key;
+
+use crate::support::{Database, PrivateStack, Proxy, Resp, Value};
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `gate` runs once per query, after its snapshot was taken.
+const TABLES: &str = "create table item (id bigint primary key, v text not null); create sequence loads; \
+    create table knobs (sleep float8, fail boolean); insert into knobs values (0, false); \
+    create function gate() returns int volatile language plpgsql as $$ declare k knobs; begin \
+      perform nextval('loads'); select * into k from knobs; \
+      if k.fail then raise exception 'broken' using errcode = '57P01'; end if; \
+      perform pg_sleep(k.sleep); return 1; end $$; \
+    insert into item select i, 'v' || i from generate_series(1, 20000) i; analyze item";
+
+pub struct Bed {
+    pub proxies: Vec<Proxy>,
+    pub db: Database,
+    pub stack: PrivateStack,
+}
+
+impl Bed {
+    /// `mapping`: more lines of the mapping; `more`: sections.
+    #[track_caller]
+    pub fn start(proxies: usize, mapping: &str, more: &str) -> Self {
+        let stack = PrivateStack::start(KeeperOptions { node_timeout_ms: 1000, ..KeeperOptions::default() });
+        Self::on(stack, proxies, mapping, more)
+    }
+
+    #[track_caller]
+    pub fn on(stack: PrivateStack, proxies: usize, mapping: &str, more: &str) -> Self {
+        let db = stack.fresh_database();
+        db.execute(TABLES);
+        let config = format!(
+            "[upstream]\nnodes = {:?}\nrefresh_interval = \"500ms\"\ncommand_timeout = \"5s\"\n\
+             [database]\nurl = {:?}\nstatement_timeout = \"2s\"\n{more}\n\
+             [[mapping]]\nname = \"item\"\nkey = \"item:{{id}}\"\nid = \"bigint\"\nformat = \"text\"\ncolumn = \"v\"\n\
+             load = \"select i.id, i.v from item i, gate() where i.id = any($1)\"\n{mapping}\n",
+            stack.redis_nodes(),
+            db.url()
+        );
+        let proxies = (0..proxies).map(|_| Proxy::start(&config)).collect();
+        Self { proxies, db, stack }
+    }
+
+    /// How long each query takes from now on, in seconds.
+    pub fn slow(&self, seconds: f64) {
+        self.db.execute(&format!("update knobs set sleep = {seconds}"));
+    }
+
+    pub fn fail(&self, fail: bool) {
+        self.db.execute(&format!("update knobs set fail = {fail}"));
+    }
+
+    pub fn write(&self, id: u64, value: &str) {
+        self.db.execute(&format!(
+            "insert into item values ({id}, '{value}') on conflict (id) do update set v = excluded.v"
+        ));
+    }
+
+    /// Queries so far.
+    pub fn loads(&self) -> u64 {
+        let row = self.db.query("select case when is_called then last_value else 0 end::text from loads");
+        row[0][0].as_ref().unwrap().parse().unwrap()
+    }
+
+    /// Runs a command at the node that has the key.
+    #[track_caller]
+    pub fn direct(&self, args: &[&str]) -> Value {
+        let mut node = self.stack.redis_nodes()[0].clone();
+        loop {
+            match Resp::connect(&*node).cmd(args) {
+                Value::Error(moved) if moved.starts_with("MOVED ") => {
+                    node = moved.split(' ').nth(2).unwrap().to_owned();
+                }
+                value => return value,
+            }
+        }
+    }
+
+    /// A field of the sidecar of a key.
+    #[track_caller]
+    pub fn sidecar(&self, key: &str, field: &str) -> Option<String> {
+        let side = String::from_utf8(sidecar_key(key.as_bytes())).unwrap();
+        match self.direct(&["HGET", &side, field]) {
+            Value::Nil => None,
+            value => Some(value.text()),
+        }
+    }
+}

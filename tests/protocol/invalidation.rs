@@ -1,0 +1,72 @@
+//! Invalidation, while loads are under way in this proxy and in another.
+
+use crate::bed::{Bed, PATIENCE};
+use crate::support::{Value, eventually};
+
+/// Loads that begin now take a while, and have read their row before it is changed.
+fn race(bed: &Bed, invalidate: impl Fn(&str)) {
+    for id in 100..104 {
+        let (key, before) = (format!("item:{id}"), bed.loads());
+        bed.slow(0.4);
+        let mut slow = bed.proxies[id as usize % 2].connect();
+        slow.send(&["GET", &key]);
+        eventually(PATIENCE, "it loads", || bed.sidecar(&key, "l").is_some() && bed.loads() > before);
+        bed.slow(0.0);
+        bed.write(id, "new");
+        invalidate(&key);
+        assert_eq!(bed.proxies[0].connect().cmd(&["GET", &key]), "new".into(), "read after invalidation");
+        slow.recv();
+        for proxy in &bed.proxies {
+            assert_eq!(proxy.connect().cmd(&["GET", &key]), "new".into(), "and for ever");
+        }
+        assert_eq!(bed.direct(&["GET", &key]), "new".into());
+    }
+}
+
+#[test]
+fn a_deletion_cancels_loads_in_every_proxy() {
+    let bed = Bed::start(2, "", "");
+    race(&bed, |key| drop(bed.proxies[0].connect().cmd(&["DEL", key])));
+    assert_eq!(bed.loads(), 8);
+    // It answers as Redis does, over several slots, mapped and not, mentioned twice.
+    let mut client = bed.proxies[0].connect();
+    client.cmd(&["SET", "plain", "x"]);
+    client.cmd(&["MGET", "item:1", "item:2"]);
+    assert_eq!(client.cmd(&["DEL", "item:1", "plain", "item:2", "item:1", "item:3"]).int(), 3);
+    assert_eq!(client.cmd(&["UNLINK", "item:1"]).int(), 0);
+}
+
+#[test]
+fn so_does_the_http_side_by_keys_and_by_pattern() {
+    let bed = Bed::start(2, "", "");
+    let post = |body: &str| bed.proxies[0].post("/api/v1/cache/invalidate", body);
+    race(&bed, |key| assert_eq!(post(&format!(r#"{{"keys":["{key}","other"]}}"#)).status, 200));
+    bed.db.execute("update item set v = 'v' || id");
+    assert_eq!(post(r#"{"pattern":"item:*"}"#).body.trim(), r#"{"dropped":4}"#);
+    let before = bed.loads();
+    race_by_pattern(&bed, before);
+    let mut client = bed.proxies[0].connect();
+    client.cmd(&["SET", "item", "x"]);
+    client.cmd(&["GET", "item:1"]);
+    client.cmd(&["GET", "item:10"]);
+    client.cmd(&["GET", "item:2"]);
+    assert_eq!(post(r#"{"pattern":"item:1*"}"#).body.trim(), r#"{"dropped":3}"#);
+    assert_eq!(bed.direct(&["EXISTS", "item:2"]).int(), 1);
+    assert_eq!(bed.direct(&["GET", "item"]), Value::from("x"), "plain keys are left alone");
+    for wrong in ["", "[]", "{}", r#"{"pattern":""}"#, r#"{"keys":["a"],"pattern":"b"}"#, r#"{"key":"a"}"#] {
+        assert_eq!(post(wrong).status, 400, "{wrong}");
+    }
+}
+
+fn race_by_pattern(bed: &Bed, before: u64) {
+    bed.slow(0.4);
+    let mut slow = bed.proxies[1].connect();
+    slow.send(&["GET", "item:111"]);
+    eventually(PATIENCE, "it loads", || bed.sidecar("item:111", "l").is_some() && bed.loads() > before);
+    bed.slow(0.0);
+    bed.write(111, "new");
+    assert_eq!(bed.proxies[0].post("/api/v1/cache/invalidate", r#"{"pattern":"item:1*"}"#).status, 200);
+    slow.recv();
+    assert_eq!(bed.proxies[0].connect().cmd(&["GET", "item:111"]), "new".into());
+    assert_eq!(bed.direct(&["GET", "item:111"]), "new".into());
+}
