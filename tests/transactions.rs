@@ -499,3 +499,26 @@ fn transfers_are_whole_when_their_primary_is_killed() {
     });
     assert_eq!(done, 1);
 }
+
+#[test]
+fn a_watch_changes_its_dialect_with_its_client() {
+    let stack = SharedStack::get();
+    let proxy = Proxy::for_nodes(stack.redis_nodes(), None, "");
+    let mut client = proxy.connect();
+    let key = format!("{{{}}}h", stack.key_prefix());
+    client.cmd(&["HSET", &key, "f", "1"]);
+    for (protocol, is_map) in [("3", true), ("2", false), ("3", true)] {
+        assert_eq!(client.cmd(&["WATCH", &key]), ok());
+        client.cmd(&["HELLO", protocol]);
+        assert_eq!(client.cmd(&["MULTI"]), ok());
+        assert_eq!(client.cmd(&["HGETALL", &key]), Value::Simple("QUEUED".into()));
+        let replies = client.cmd(&["EXEC"]);
+        assert_eq!(matches!(replies.items()[0], Value::Map(_)), is_map, "RESP{protocol}: {replies:?}");
+    }
+    // The connection is handed on as what it has become.
+    let mut other = proxy.connect();
+    assert_eq!(other.cmd(&["WATCH", &key]), ok());
+    assert_eq!(other.cmd(&["MULTI"]), ok());
+    other.cmd(&["HGETALL", &key]);
+    assert!(matches!(other.cmd(&["EXEC"]).items()[0], Value::Array(_)));
+}

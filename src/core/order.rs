@@ -12,6 +12,7 @@ use crate::cluster::{Entry, Link, Lost, Owner, Topology};
 use crate::command::Learned;
 use crate::resp::{Args, RequestLimits, RequestScanner, Scan};
 use crate::slot;
+use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
 impl Core {
@@ -109,6 +110,25 @@ impl Core {
         for parked in self.parking.release(self.now, passed) {
             self.send(parked.slot, parked.entry, &parked.request);
         }
+    }
+
+    /// Of each of these requests, oldest first, whether a later one of its client for the same slot may have run: a read
+    /// that is sent again would see what was written after it.
+    pub(super) fn outrun(&self, lost: &[Lost]) -> Vec<bool> {
+        let mut ran: FxHashSet<(u32, u32, u16)> = FxHashSet::default();
+        let mut outrun = vec![false; lost.len()];
+        for (outrun, Lost { entry, request, sent }) in outrun.iter_mut().zip(lost).rev() {
+            let Owner::Client { index, serial, .. } = entry.owner else { continue };
+            if !sent || entry.readonly && ran.is_empty() {
+                continue;
+            }
+            let Some(way) = way_of(&self.process.learned, request) else { continue };
+            match entry.readonly {
+                true => *outrun = ran.contains(&(index, serial, way.slot)),
+                false => _ = ran.insert((index, serial, way.slot)),
+            }
+        }
+        outrun
     }
 
     /// True when the client of this request, the oldest of a connection, has sent a later one for the same slot over it:

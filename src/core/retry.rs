@@ -85,12 +85,13 @@ impl Core {
         tracing::warn!(node = %addr, reason, requests = lost.len(), "upstream connection lost");
         let mut again = Vec::new();
         let dedicated = self.dedicated.owns(index);
-        for mut request in lost {
+        let outrun = self.outrun(&lost);
+        for (mut request, outrun) in lost.into_iter().zip(outrun) {
             if dedicated && !request.sent {
                 let text = format!("ERR dsproxy: {addr} is unreachable ({reason}); the command was not run");
                 self.doubt(&request.entry, &request.request);
                 self.fail(&request.entry, &text);
-            } else if (!request.sent || request.entry.readonly)
+            } else if (!request.sent || request.entry.readonly && !outrun)
                 && !dedicated
                 && request.entry.attempts < ATTEMPTS
             {
@@ -119,9 +120,15 @@ impl Core {
         let Some(verdict) = Verdict::of(error) else { return false };
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         let Some(oldest) = upstream.oldest().copied() else { return false };
+        let dedicated = self.dedicated.owns(index);
+        if dedicated && !self.still_holds(index, &oldest) {
+            // Its client has gone, and the connection may have another one already.
+            return false;
+        }
+        let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         let mut request = self.spare.pop().unwrap_or_default();
         request.extend_from_slice(upstream.oldest_request());
-        if self.dedicated.owns(index) {
+        if dedicated {
             let moved = match &verdict {
                 Verdict::Moved(addr) => client_addr(addr, &upstream.addr).map(|addr| (addr, false)),
                 Verdict::Ask(addr) => client_addr(addr, &upstream.addr).map(|addr| (addr, true)),

@@ -261,7 +261,7 @@ impl Resp {
 
 /// One value at the start of `buf` with its length, if it is all there. A codec apart from the proxy's own, so that a
 /// mistake there does not hide itself.
-fn parse(buf: &[u8]) -> Option<(Value, usize)> {
+pub fn parse(buf: &[u8]) -> Option<(Value, usize)> {
     let newline = buf.windows(2).position(|pair| pair == b"\r\n")?;
     let line = String::from_utf8_lossy(&buf[1..newline]).into_owned();
     let body = newline + 2;

@@ -88,12 +88,16 @@ impl Core {
             return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time".into());
         }
         let Some(client) = self.clients.get_mut(index) else { return Ok(()) };
-        client.session.protocol = protocol;
+        let before = std::mem::replace(&mut client.session.protocol, protocol);
+        let watch = client.watch.filter(|_| before != protocol);
         if let Some(name) = name {
             client.session.names_mut().name = name;
         }
         let id = client.session.id;
         self.greet(protocol, id, reply);
+        if let Some(watch) = watch {
+            self.watch_in_dialect(watch, protocol);
+        }
         Ok(())
     }
 

@@ -6,21 +6,21 @@
 //! `DISCARD` or `UNWATCH`; one that blocks, until its reply. When the client goes, a blocked connection is closed,
 //! which is how Redis learns that nobody waits any more.
 
-use super::block_timeout::{wait_us, with_wait};
+use super::block_timeout::wait_us;
 use super::client::{Begun, Slot};
 use super::run::Hook;
 use super::{ClientKey, Core};
 use crate::cluster::{Entry, Link, Owner, Upstream};
-use crate::command::{COMMANDS, Command, Flags};
+use crate::command::{Command, Flags};
 use crate::resp::Args;
 use crate::slot;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+const HELLO_2: &[u8] = b"*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n";
+const HELLO_3: &[u8] = b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n";
 
-/// Pause before a command is tried again that a node could not serve just now, in microseconds.
-const AGAIN_US: u64 = 20_000;
+mod moves;
 
 /// The connection that watches keys for a client.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,8 @@ struct Holder {
     asked: bool,
     /// Since when nodes refuse what the connection is for.
     refused_since: Option<u64>,
+    /// It watches keys already.
+    watches: bool,
 }
 
 /// What a client has a connection for.
@@ -82,6 +84,14 @@ enum Purpose {
     Exec,
     /// For one command that waits as long as the client asked.
     Block,
+}
+
+impl Holder {
+    /// True for a request of the client that has the connection: one of its last client may still be on its way.
+    fn sent(&self, entry: &Entry) -> bool {
+        let ClientKey { index: ours, serial: our } = self.client;
+        matches!(entry.owner, Owner::Client { index, serial, .. } if (index, serial) == (ours, our))
+    }
 }
 
 impl Dedicated {
@@ -116,7 +126,12 @@ impl Core {
                 return self.answer_error(index, Some(command), text);
             }
             Some(watch) if watch.lost => return self.answer_now(index, Some(command), b"+OK\r\n"),
-            Some(watch) => Some(watch.upstream),
+            Some(watch) => {
+                if let Some(holder) = self.dedicated.held.get_mut(&watch.upstream) {
+                    holder.watches = true;
+                }
+                Some(watch.upstream)
+            }
             None => self.take_dedicated(index, slot, Purpose::Watch, u64::MAX),
         };
         let Some(upstream) = upstream else { return self.refuse_dedicated(index, command) };
@@ -186,6 +201,7 @@ impl Core {
             stray_since: None,
             asked: false,
             refused_since: None,
+            watches: false,
         };
         Some(self.take_dedicated_at(&addr, protocol, holder))
     }
@@ -250,96 +266,15 @@ impl Core {
         }
     }
 
-    /// The node redirected what was sent over a dedicated connection: the same for the client at another node. A watch
-    /// cannot move once it has begun: its transaction ends as if a key had changed.
-    pub(super) fn redirect_dedicated(
-        &mut self,
-        from: usize,
-        addr: &str,
-        asking: bool,
-        entry: Entry,
-        request: &[u8],
-    ) {
-        let Some(holder) = self.dedicated.held.get(&from).copied() else { return };
-        let Some(client) = self.client(holder.client) else { return self.give_back(from) };
-        let protocol = client.session.protocol;
-        self.give_back(from);
-        if holder.purpose == Purpose::Exec {
-            return self.deliver(&entry, if protocol >= 3 { b"_\r\n" } else { b"*-1\r\n" });
-        }
-        let holder = Holder { asked: asking, stray_since: None, ..holder };
-        let upstream = self.take_dedicated_at(addr, protocol, holder);
-        if let Some(watch) = self.client_mut(holder.client).and_then(|client| client.watch.as_mut()) {
-            watch.upstream = upstream;
-        }
-        if asking {
-            self.send_to(upstream, Entry { owner: Owner::Nobody, more: 0, ..entry }, ASKING);
-        }
-        // What it has waited already counts.
-        let command = COMMANDS.get(usize::from(entry.command));
-        let shorter = command
-            .filter(|_| holder.purpose == Purpose::Block && holder.until != u64::MAX)
-            .and_then(|command| with_wait(command, request, holder.until.saturating_sub(self.now)));
-        self.send_to(upstream, entry, shorter.as_deref().unwrap_or(request));
-    }
-
-    /// The node cannot serve just now what was sent over a dedicated connection: it is tried again after a pause, unless
-    /// that has gone on for the command timeout already. False when the reply must be passed on.
-    ///
-    /// A transaction is not tried again, since the keys that it watches may be on their way to another node: it ends as
-    /// if one of them had changed.
-    pub(super) fn try_dedicated_later(&mut self, upstream: usize, entry: Entry, request: &[u8]) -> bool {
-        let (now, timeout) = (self.now, self.options.command_timeout_us);
-        let Some(holder) = self.dedicated.held.get_mut(&upstream) else { return false };
-        let since = *holder.refused_since.get_or_insert(now);
-        if now.saturating_sub(since) > timeout {
-            return false;
-        }
-        if holder.purpose == Purpose::Exec {
-            self.redirect_dedicated(upstream, "", false, entry, request);
-            return true;
-        }
-        self.stats.retries.add(1);
-        self.dedicated.later.push(Later { upstream, at: now + AGAIN_US, entry, request: request.to_vec() });
-        true
-    }
-
-    /// Tries again what nodes could not serve a moment ago.
-    pub(super) fn retry_dedicated(&mut self) {
-        if self.dedicated.later.is_empty() {
-            return;
-        }
-        let now = self.now;
-        let (due, kept) =
-            std::mem::take(&mut self.dedicated.later).into_iter().partition(|later: &Later| later.at <= now);
-        self.dedicated.later = kept;
-        for Later { upstream, entry, request, .. } in due {
-            let slot = self.dedicated.held.get(&upstream).map(|holder| holder.slot);
-            match slot.and_then(|slot| self.routes.topology().owner_addr(slot)).map(str::to_owned) {
-                Some(addr) => self.redirect_dedicated(upstream, &addr, false, entry, &request),
-                None => self.fail(&entry, "CLUSTERDOWN Hash slot not served"),
-            }
-        }
-    }
-
-    /// True when a blocked connection should have answered by now: the time that the client gave is over, or the slot
-    /// has had another owner for a while, and still nothing came.
-    pub(super) fn is_block_overdue(&mut self, upstream: usize) -> bool {
-        let (now, timeout) = (self.now, self.options.command_timeout_us);
-        let addr = self.upstreams.get(upstream).map(|upstream| &*upstream.addr);
-        let Some(holder) = self.dedicated.held.get_mut(&upstream) else { return false };
-        if holder.asked || self.routes.topology().owner_addr(holder.slot) == addr {
-            holder.stray_since = None;
-        } else {
-            holder.stray_since.get_or_insert(now);
-        }
-        let is_over = |since: u64| now.saturating_sub(since) > timeout;
-        is_over(holder.until) || holder.stray_since.is_some_and(is_over)
-    }
-
     /// Ends the watch of a connection and gives it back.
     pub(super) fn end_watch(&mut self, upstream: usize) {
-        let nobody = Entry {
+        self.send_to(upstream, self.nobodys(), UNWATCH);
+        self.give_back(upstream);
+    }
+
+    /// A request whose reply nobody waits for.
+    fn nobodys(&self) -> Entry {
+        Entry {
             owner: Owner::Nobody,
             len: 0,
             at: self.now,
@@ -348,9 +283,16 @@ impl Core {
             readonly: false,
             attempts: 0,
             more: 0,
-        };
-        self.send_to(upstream, nobody, UNWATCH);
-        self.give_back(upstream);
+        }
+    }
+
+    /// The client has changed its dialect: so does the connection that watches for it.
+    pub(super) fn watch_in_dialect(&mut self, watch: Watch, protocol: u8) {
+        if let Some(upstream) = self.upstreams.get_mut(watch.upstream).filter(|_| !watch.lost) {
+            upstream.protocol = protocol;
+            let hello = if protocol >= 3 { HELLO_3 } else { HELLO_2 };
+            self.send_to(watch.upstream, self.nobodys(), hello);
+        }
     }
 
     /// Nobody has the connection any more.
@@ -367,6 +309,7 @@ impl Core {
     /// The client is gone: ends what it watches, and what it waits for.
     pub(super) fn release_dedicated(&mut self, key: ClientKey, watch: Option<Watch>) {
         if let Some(watch) = watch.filter(|watch| !watch.lost) {
+            self.dedicated.later.retain(|later| later.upstream != watch.upstream);
             self.end_watch(watch.upstream);
         }
         let blocked: Vec<usize> = (self.dedicated.held.iter())
