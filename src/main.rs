@@ -42,13 +42,16 @@ enum Verb {
         #[command(flatten)]
         file: ConfigFile,
     },
-    /// Run the proxy with a Redis Cluster and a Postgres of its own, in ./.dsproxy
+    /// Run the proxy with a Redis Cluster and a database of its own, in ./.dsproxy
     Dev {
         #[command(flatten)]
         file: ConfigFile,
-        /// Directory of the migrations to apply
-        #[arg(long, value_name = "DIR", default_value = "migrations")]
-        migrations: PathBuf,
+        /// The database [default: postgres, or sqlite when [database] url names a SQLite file]
+        #[arg(long, value_enum, value_name = "SOURCE")]
+        source: Option<app::DevSource>,
+        /// Directory of the migrations to apply [default: migrations, with SQLite migrations/sqlite]
+        #[arg(long, value_name = "DIR")]
+        migrations: Option<PathBuf>,
     },
     /// Check the configuration, the cluster and the database, and print how keys are routed
     Check {
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
     let outcome = match cli.verb {
         None => serve(&cli.file),
         Some(Verb::Serve { file }) => serve(&file),
-        Some(Verb::Dev { file, migrations }) => dev(&file, &migrations),
+        Some(Verb::Dev { file, source, migrations }) => dev(&file, source, migrations.as_deref()),
         Some(Verb::Check { file }) => check(&file),
         Some(Verb::Migrate { file, migrations, step }) => migrate(&file, &migrations, step),
         Some(Verb::Journal { step }) => app::journal(&step, &mut std::io::stdout().lock()).map_err(text),
@@ -115,12 +118,12 @@ fn serve(file: &ConfigFile) -> Outcome {
     runtime()?.block_on(app::serve(&config)).map_err(text)
 }
 
-fn dev(file: &ConfigFile, migrations: &Path) -> Outcome {
+fn dev(file: &ConfigFile, source: Option<app::DevSource>, migrations: Option<&Path>) -> Outcome {
     let config = Config::load_embedded(file.path().as_deref(), &Environment::of_process()).map_err(text)?;
     start_logs(&config.log)?;
     raise_open_files();
     // The embedded servers die with the thread that started them: it must be this one.
-    app::dev(config, migrations, runtime).map_err(text)
+    app::dev(config, source, migrations, runtime).map_err(text)
 }
 
 fn check(file: &ConfigFile) -> Outcome {

@@ -5,8 +5,8 @@
 use super::{Addresses, Server, StartErrors, shutdown_signal};
 use crate::config::{Config, Secret, UpstreamMode};
 use crate::embedded::{Stack, StackError, StackOptions, write_env_file};
-use crate::source::SourceError;
 use crate::source::migrate::{MigrateError, Migrations, Migrator};
+use crate::source::{DatabaseKind, SourceError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,6 +15,37 @@ use tokio::runtime::Runtime;
 
 /// Rows that make the first `GET user:1` a success. Loaded when the tables are empty.
 const SAMPLE: &str = include_str!("sample.sql");
+const SQLITE_SAMPLE: &str = include_str!("sample.sqlite.sql");
+/// The migration whose tables the sample data are for.
+const SAMPLE_MIGRATION: &str = "sample";
+
+/// The database of `dsproxy dev`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DevSource {
+    /// A Postgres of its own
+    Postgres,
+    /// A SQLite file: no server is needed
+    Sqlite,
+}
+
+impl DevSource {
+    /// As asked for; else SQLite where the configuration names a SQLite file.
+    fn choose(asked: Option<Self>, config: &Config) -> Self {
+        let configured = config.database.url.as_ref().map(|url| DatabaseKind::of(url.expose()));
+        asked.unwrap_or(match configured {
+            Some(DatabaseKind::Sqlite) => Self::Sqlite,
+            _ => Self::Postgres,
+        })
+    }
+
+    /// Where its migrations are, unless a directory is named.
+    fn migrations(self) -> &'static Path {
+        Path::new(match self {
+            Self::Postgres => "migrations",
+            Self::Sqlite => "migrations/sqlite",
+        })
+    }
+}
 
 /// Why `dsproxy dev` cannot run.
 #[derive(Debug, Error)]
@@ -45,14 +76,19 @@ pub enum DevError {
 /// [`DevError`]; everything that was started is stopped then.
 pub fn dev(
     mut config: Config,
-    migrations: &Path,
+    source: Option<DevSource>,
+    migrations: Option<&Path>,
     runtime: impl FnOnce() -> Result<Runtime, String>,
 ) -> Result<(), DevError> {
     let begun = Instant::now();
     let directory = PathBuf::from(&config.dev.directory);
+    let source = DevSource::choose(source, &config);
+    let migrations = migrations.unwrap_or(source.migrations());
+    let with_postgres = source == DevSource::Postgres;
+    let shards = config.dev.shards;
     let mut stack =
-        Stack::start(StackOptions { shards: config.dev.shards, ..StackOptions::durable(&directory) })?;
-    point_at(&mut config, &stack);
+        Stack::start(StackOptions { shards, with_postgres, ..StackOptions::durable(&directory) })?;
+    point_at(&mut config, &stack, source);
     let outcome = match runtime() {
         Ok(runtime) => runtime.block_on(serve(&config, &stack, migrations, begun)),
         Err(message) => Err(DevError::Runtime(message)),
@@ -62,20 +98,36 @@ pub fn dev(
     outcome
 }
 
-/// The embedded servers are the upstream and the database, whatever the file says.
-fn point_at(config: &mut Config, stack: &Stack) {
+/// The embedded servers are the upstream and the database, whatever the file says; but for a SQLite file that it names.
+fn point_at(config: &mut Config, stack: &Stack, source: DevSource) {
     config.upstream.mode = UpstreamMode::Cluster;
     config.upstream.nodes = stack.redis_nodes().iter().map(ToString::to_string).collect();
     config.upstream.username = None;
     config.upstream.password = None;
-    config.database.url = stack.database_url().map(Secret::new);
+    let named =
+        config.database.url.take().filter(|url| DatabaseKind::of(url.expose()) == DatabaseKind::Sqlite);
+    config.database.url = match source {
+        DevSource::Postgres => stack.database_url().map(Secret::new),
+        DevSource::Sqlite => {
+            let own = || Secret::new(format!("sqlite:{}", stack.dir().join("dev.db").display()));
+            Some(named.unwrap_or_else(own))
+        }
+    };
 }
 
 async fn serve(config: &Config, stack: &Stack, migrations: &Path, begun: Instant) -> Result<(), DevError> {
     if let Some(url) = &config.database.url {
-        let applied = Migrator::open(url.expose(), Migrations::read(migrations)?).await?.up().await?;
+        let migrations = Migrations::read(migrations)?;
+        let has_samples = migrations.all().iter().any(|migration| migration.name == SAMPLE_MIGRATION);
+        let applied = Migrator::open(url.expose(), migrations).await?.up().await?;
         tracing::info!(?applied, "the schema is up to date");
-        super::data::run_script(config, SAMPLE).await?;
+        if has_samples {
+            let sample = match DatabaseKind::of(url.expose()) {
+                DatabaseKind::Postgres => SAMPLE,
+                DatabaseKind::Sqlite => SQLITE_SAMPLE,
+            };
+            super::data::run_script(config, sample).await?;
+        }
     }
     let server = Server::start(config).await?;
     let addresses = server.addresses();
@@ -111,7 +163,9 @@ fn welcome(config: &Config, addresses: Addresses, begun: Instant, dir: &Path) ->
     )?;
     writeln!(out, "  Redis clients   {}", addresses.resp)?;
     writeln!(out, "  HTTP            http://{http}")?;
-    writeln!(out, "  behind it       {} and Postgres", config.upstream.nodes.join(" "))?;
+    let database = config.database.url.as_ref().map(|url| DatabaseKind::of(url.expose()));
+    let database = database.map_or("no database", DatabaseKind::name);
+    writeln!(out, "  behind it       {} and {database}", config.upstream.nodes.join(" "))?;
     writeln!(out, "  for scripts     . {}/env\n", dir.display())?;
     writeln!(out, "Try:\n")?;
     writeln!(out, "  redis-cli -p {port} SET greeting hello")?;

@@ -12,7 +12,7 @@ mod server;
 mod specs;
 
 pub use check::{MigrateFailure, MigrateStep, check, migrate};
-pub use dev::{DevError, dev};
+pub use dev::{DevError, DevSource, dev};
 pub use journal::{JournalFailure, JournalStep, journal};
 pub use server::{Addresses, Server};
 

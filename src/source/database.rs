@@ -41,6 +41,14 @@ impl DatabaseKind {
     pub fn of(url: &str) -> Self {
         if url.starts_with(sqlite::SCHEME) { Self::Sqlite } else { Self::Postgres }
     }
+
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "Postgres",
+            Self::Sqlite => "SQLite",
+        }
+    }
 }
 
 /// A database that answers, before mappings are held against it.

@@ -27,8 +27,13 @@ struct Dev {
 impl Dev {
     /// Starts it and waits until it has printed what to paste.
     fn start(dir: &Path, ports: &[u16]) -> Self {
+        Self::start_with(dir, ports, &[])
+    }
+
+    fn start_with(dir: &Path, ports: &[u16], args: &[&str]) -> Self {
         let mut child = program(dir)
             .arg("dev")
+            .args(args)
             .env("DSPROXY_SERVER_LISTEN", format!("127.0.0.1:{}", ports[0]))
             .env("DSPROXY_HTTP_LISTEN", format!("127.0.0.1:{}", ports[1]))
             .stdout(Stdio::piped())
@@ -98,10 +103,14 @@ fn place() -> tempfile::TempDir {
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     std::fs::copy(top.join("proxy.toml"), dir.path().join("proxy.toml")).unwrap();
-    std::fs::create_dir(dir.path().join("migrations")).unwrap();
-    for file in std::fs::read_dir(top.join("migrations")).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), dir.path().join("migrations").join(file.file_name())).unwrap();
+    for part in ["migrations", "migrations/sqlite"] {
+        std::fs::create_dir(dir.path().join(part)).unwrap();
+        for file in std::fs::read_dir(top.join(part)).unwrap() {
+            let file = file.unwrap();
+            if file.path().is_file() {
+                std::fs::copy(file.path(), dir.path().join(part).join(file.file_name())).unwrap();
+            }
+        }
     }
     dir
 }
@@ -180,6 +189,26 @@ fn dev_starts_survives_a_kill_and_keeps_its_data() {
     assert!(row.contains("Bob") && row.contains("email"), "{row}");
     dev.signal(Signal::INT);
     assert_eq!(dev.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn dev_runs_on_a_sqlite_file_without_any_postgres() {
+    let (dir, ports) = (place(), free_ports(2).unwrap());
+    let mut dev = Dev::start_with(dir.path(), &ports, &["--source", "sqlite"]);
+    assert!(dev.env["DATABASE_URL"].starts_with("sqlite:"), "{:?}", dev.env);
+    let named = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    assert!(dev.descendants().iter().map(named).all(|name| name.starts_with("redis")), "only Redis runs");
+    let mut client = dev.resp();
+    let row = client.cmd(&["GET", "user:1"]).text();
+    assert!(row.contains("\"id\":1,\"name\":\"Edsger\""), "{row}");
+    assert_eq!(client.cmd(&["SET", "user:2", r#"{"name":"Bob"}"#]).text(), "OK");
+    dev.signal(Signal::TERM);
+    assert_eq!(dev.child.wait().unwrap().code(), Some(0));
+    // What was queued at SIGTERM is in the file.
+    let url = dev.env["DATABASE_URL"].clone();
+    let file = rusqlite::Connection::open(url.strip_prefix("sqlite:").unwrap()).unwrap();
+    let name: String = file.query_row("select name from users where id = 2", [], |row| row.get(0)).unwrap();
+    assert_eq!(name, "Bob");
 }
 
 #[test]

@@ -126,3 +126,25 @@ fn a_missing_directory_or_database_is_named() {
     assert!(!ran.success && !ran.err.contains("hunter2"), "{ran:?}");
     assert_says(&ran.err, &["refused"]);
 }
+
+#[test]
+fn a_sqlite_file_is_migrated_without_any_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("app.db").display());
+    let config = format!("[upstream]\nnodes = [\"127.0.0.1:1\"]\n[database]\nurl = {url:?}\n");
+    std::fs::write(dir.path().join("proxy.toml"), config).unwrap();
+    let migrations = dir.path().join("migrations");
+    std::fs::create_dir(&migrations).unwrap();
+    std::fs::write(migrations.join("0001_a.up.sql"), "create table a (id int);").unwrap();
+    std::fs::write(migrations.join("0001_a.down.sql"), "drop table a;").unwrap();
+    let migrate = |args: &[&str]| run(dir.path(), &[&["migrate"], args].concat());
+    assert_eq!(migrate(&["up"]).out, "done: 1\n");
+    assert_eq!(migrate(&["up"]).out, "nothing to do\n");
+    let status = migrate(&["status"]).out;
+    assert!(status.contains("applied 20") && status.contains('Z'), "{status}");
+    assert_eq!(migrate(&["down"]).out, "done: 1\n");
+    std::fs::write(migrations.join("0001_a.up.sql"), "create table a (id int);\n\ncreate tabel b;").unwrap();
+    let ran = migrate(&["up"]);
+    assert!(!ran.success, "{ran:?}");
+    assert_says(&ran.err, &["0001_a.up.sql", "line 3", "nothing of it was applied"]);
+}

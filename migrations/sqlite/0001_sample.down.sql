@@ -1,0 +1,3 @@
+drop table user_data;
+drop table posts;
+drop table users;
