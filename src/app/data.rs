@@ -2,19 +2,18 @@
 //!
 //! Must not know: clients, HTTP.
 
-use super::server::both;
-use super::specs::spec;
-use super::{StartError, StartErrors};
+use super::StartErrors;
+use super::database::{self, open_source};
 use crate::cache::{BoxFuture, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
 use crate::cluster::{Gateway, Origin};
 use crate::config::Config;
 use crate::core::{DataSide, Loads};
 use crate::health::{Condition, Dependency, Health};
-use crate::mapping::{MappingId, MappingSet, WriteMode};
+use crate::mapping::{MappingId, WriteMode};
 use crate::metrics::worker::MappingLabels;
 use crate::metrics::{MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth};
 use crate::sidecar;
-use crate::source::{Database, DatabaseOptions, Source, SourceError};
+use crate::source::{Source, SourceError};
 use crate::writeback::{MappingOptions, Observer as WriteObserver, WriteBehind, WriteBehindOptions};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -68,6 +67,7 @@ impl Data {
             degrade_us: config.read_through.cache_timeout.as_micros() as u64,
         };
         metrics.registry().register(Box::new(QueueCollector::new(data.depths())?))?;
+        database::show(metrics, &data.source)?;
         Ok(Some(data))
     }
 
@@ -142,34 +142,6 @@ impl Data {
 pub(super) fn absent(health: &Health) {
     health.set(Dependency::Database, Condition::Off);
     health.set(Dependency::WriteBehind, Condition::Off);
-}
-
-/// Connects to the database and holds the mappings against it. `None` without mappings.
-pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, StartErrors> {
-    let (Some(url), false) = (&config.database.url, config.mappings.is_empty()) else { return Ok(None) };
-    let set = MappingSet::new(config.mappings.iter().map(spec).collect()).map_err(|errors| {
-        StartErrors(errors.into_iter().map(|e| StartError::Mapping(e.to_string())).collect())
-    });
-    let database = Database::connect(url.expose(), &database_options(config)).await;
-    let (set, database) = both(set, database.map_err(StartErrors::from))?;
-    Ok(Some(Source::open(database, set).await?))
-}
-
-/// Runs a script of several statements.
-pub(super) async fn run_script(config: &Config, script: &str) -> Result<(), SourceError> {
-    let Some(url) = &config.database.url else { return Ok(()) };
-    Database::connect(url.expose(), &database_options(config)).await?.run_script(script).await
-}
-
-fn database_options(config: &Config) -> DatabaseOptions {
-    let database = &config.database;
-    DatabaseOptions {
-        max_connections: database.max_connections,
-        statement_timeout: database.statement_timeout,
-        connect_timeout: database.connect_timeout,
-        wait_timeout: config.read_through.timeout,
-        max_value_bytes: database.max_value_bytes,
-    }
 }
 
 fn write_options(config: &Config) -> WriteBehindOptions {

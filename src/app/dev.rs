@@ -126,7 +126,7 @@ async fn serve(config: &Config, stack: &Stack, migrations: &Path, begun: Instant
                 DatabaseKind::Postgres => SAMPLE,
                 DatabaseKind::Sqlite => SQLITE_SAMPLE,
             };
-            super::data::run_script(config, sample).await?;
+            super::database::run_script(config, sample).await?;
         }
     }
     let server = Server::start(config).await?;

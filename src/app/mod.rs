@@ -4,6 +4,7 @@
 
 mod check;
 mod data;
+mod database;
 mod dev;
 mod facade;
 mod journal;

@@ -60,6 +60,7 @@ macro_rules! ordered {
 
 const RULES: &[Rule] = &[
     ordered!(upstream, reconnect_backoff_min <= reconnect_backoff_max),
+    ordered!(database, breaker_probe_min <= breaker_probe_max),
     ordered!(write_behind, retry_min <= retry_max),
     ordered!(write_behind, batch_rows <= max_batch_rows),
     ordered!(write_behind, max_batch_rows <= queue_rows),

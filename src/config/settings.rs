@@ -247,6 +247,13 @@ settings! {
         /// Longest value that is loaded for a key (a longer one is an error, and is not cached), and most bytes that one
         /// statement of a route answers.
         max_value_bytes: usize = 64 * MB, Size(KB..=512 * MB);
+        /// Failures in a row (lost connections, no answers) that open the circuit breaker: loads and statements then fail
+        /// at once, until a probe succeeds. Flushes go on trying by `write_behind.retry_min`. 0 means never.
+        breaker_failures: usize = 10, Count(0..=100_000);
+        /// Wait between the opening of the circuit breaker and its first probe; doubled on every failure.
+        breaker_probe_min: Duration = ms(500), duration(ms(10)..=secs(60));
+        /// Longest wait between probes of the circuit breaker.
+        breaker_probe_max: Duration = secs(10), duration(ms(10)..=hours(1));
     }
 
     /// Filling the cache from the database on a miss.

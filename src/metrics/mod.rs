@@ -6,6 +6,7 @@
 //! per mapping or route ([`MappingMetrics`]), so that counting is one atomic addition.
 
 mod cell;
+mod database;
 mod http;
 mod journal;
 mod mapping;
@@ -23,6 +24,7 @@ use prometheus::{
     TextEncoder,
 };
 
+pub use database::{DatabaseCollector, DatabaseGauges, PoolGauge};
 pub use http::HttpMetrics;
 pub use journal::{JournalCollector, JournalDepth, JournalMetrics};
 pub use mapping::{MappingMetrics, QueryKind};

@@ -397,8 +397,12 @@ fn labels(pairs: &[(&str, &str)]) -> Vec<proto::LabelPair> {
 }
 
 fn counter(pairs: &[(&str, &str)], value: u64) -> proto::Metric {
+    count(pairs, value as f64)
+}
+
+pub(super) fn count(pairs: &[(&str, &str)], value: f64) -> proto::Metric {
     let mut counter = proto::Counter::default();
-    counter.set_value(value as f64);
+    counter.set_value(value);
     let mut metric = proto::Metric::from_label(labels(pairs));
     metric.set_counter(counter);
     metric

@@ -67,6 +67,41 @@ impl SourceError {
         }
     }
 
+    /// Code of a call that the circuit breaker did not let pass. Like `LOCAL`, of no class that a database uses.
+    pub const CIRCUIT_OPEN: &str = "DS001";
+    const POOL_BUSY: &str = "DS002";
+    const CLOSED: &str = "DS003";
+
+    /// Whether the database is away, as opposed to one that answers with an error.
+    pub fn is_outage(&self) -> bool {
+        let Self::Unavailable { code, .. } = self else { return false };
+        match code.as_deref() {
+            // Lost, refused, or silent.
+            None => true,
+            // 08 connection, 53 resources, 57P starting or stopping, 58 system, XX corrupted.
+            Some(code) => ["08", "53", "57P", "58", "XX"].iter().any(|class| code.starts_with(class)),
+        }
+    }
+
+    /// Whether the call did not get as far as the database.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Unavailable { code: Some(code), .. } if code.starts_with("DS"))
+    }
+
+    /// No connection became free in time.
+    pub(super) fn pool_busy() -> Self {
+        Self::Unavailable {
+            message: "all connections of the pool are busy (raise the pool size, or look for slow queries)"
+                .into(),
+            code: Some(Self::POOL_BUSY.into()),
+        }
+    }
+
+    /// The connections were closed by us.
+    pub(super) fn closed() -> Self {
+        Self::Unavailable { message: "the database is closed".into(), code: Some(Self::CLOSED.into()) }
+    }
+
     /// The statement does not fit: `code` is a SQLSTATE.
     pub(super) fn schema(code: &str, message: impl Into<String>) -> Self {
         Self::Schema { message: message.into(), code: code.into() }
@@ -139,11 +174,9 @@ impl From<deadpool_postgres::PoolError> for SourceError {
         use deadpool_postgres::{PoolError, TimeoutType};
         match error {
             PoolError::Backend(error) => error.into(),
-            PoolError::Timeout(TimeoutType::Wait) => Self::unavailable(
-                "all connections of the pool are busy (raise the pool size, or look for slow queries)",
-            ),
+            PoolError::Timeout(TimeoutType::Wait) => Self::pool_busy(),
             PoolError::Timeout(_) => Self::unavailable("connecting took longer than the connect timeout"),
-            PoolError::Closed => Self::unavailable("the connection pool is closed"),
+            PoolError::Closed => Self::closed(),
             other => Self::unavailable(other.to_string()),
         }
     }

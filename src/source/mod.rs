@@ -8,6 +8,7 @@
 
 mod backend;
 mod backoff;
+mod breaker;
 mod change;
 mod database;
 mod error;
@@ -15,17 +16,22 @@ mod ledger;
 pub mod migrate;
 mod named;
 mod postgres;
+mod recheck;
 mod sqlite;
 mod statement;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use backend::Backend;
+use breaker::Breaker;
 
 use crate::mapping::{Bound, MappingId, MappingSet, Match};
 
 pub use backend::{LoadFrom, LoadedKey, LoadedRow, PoolState};
 pub use backoff::{Backoff, spread};
+pub use breaker::{BreakerCounts, BreakerOptions, BreakerState};
 pub use change::Change;
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::SourceError;
@@ -39,6 +45,27 @@ pub use statement::{Param, Rows, Statement, StatementError};
 pub struct Source {
     backend: Box<dyn Backend>,
     set: MappingSet,
+    breaker: Breaker,
+    statements: StatementCounters,
+}
+
+/// Statements that were run since the start.
+#[derive(Debug, Default)]
+struct StatementCounters {
+    ok: AtomicU64,
+    failed: AtomicU64,
+    micros: AtomicU64,
+}
+
+/// Statements that were run since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StatementCounts {
+    /// Without an error.
+    pub ok: u64,
+    /// With one.
+    pub failed: u64,
+    /// Time of all of them.
+    pub took: Duration,
 }
 
 /// Why a source cannot be opened.
@@ -59,7 +86,14 @@ impl Source {
     /// [`OpenError`].
     pub async fn open(database: impl Into<Database>, set: MappingSet) -> Result<Self, OpenError> {
         let backend = database.into().bind(&set).await?;
-        Ok(Self { backend, set })
+        let breaker = Breaker::new(BreakerOptions::default());
+        Ok(Self { backend, set, breaker, statements: StatementCounters::default() })
+    }
+
+    /// With these limits of the circuit breaker instead of the defaults.
+    #[must_use]
+    pub fn with_breaker(self, options: BreakerOptions) -> Self {
+        Self { breaker: Breaker::new(options), ..self }
     }
 
     /// The mappings.
@@ -86,16 +120,18 @@ impl Source {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.backend.load(mapping, keys, from).await
+        self.breaker.guard(self.backend.load(mapping, keys, from)).await
     }
 
     /// Applies `changes` in their order, in one transaction: all of them or none. Dropping the future rolls back, unless
     /// the commit was already on its way.
     ///
+    /// Always tried, whatever the circuit breaker says: the caller has waits of its own between attempts.
+    ///
     /// # Errors
     /// [`SourceError`]; nothing was applied then, but for a connection that was lost during the commit.
     pub async fn apply(&self, mapping: MappingId, changes: &[&Change]) -> Result<(), SourceError> {
-        self.backend.apply(mapping, changes).await
+        self.breaker.observe(self.backend.apply(mapping, changes)).await
     }
 
     /// Makes the tables in which the proxy keeps who applied what, versions and dead letters, where they are missing.
@@ -124,7 +160,7 @@ impl Source {
     /// [`SourceError`]; nothing was done then, but for a connection that was lost during the commit: the same call again
     /// finds out.
     pub async fn commit(&self, mapping: MappingId, batch: &Batch<'_>) -> Result<Vec<Committed>, SourceError> {
-        self.backend.commit(mapping, batch).await
+        self.breaker.observe(self.backend.commit(mapping, batch)).await
     }
 
     /// Forgets a bounded number of versions of keys below `before`, and says how many. Safe for versions of which no journal
@@ -178,15 +214,35 @@ impl Source {
             let (given, wanted) = (params.len(), statement.parameters());
             return Err(SourceError::schema("08P01", format!("{given} parameters given, {wanted} wanted")));
         }
-        self.backend.statement(statement, params).await
+        let started = Instant::now();
+        let result = self.breaker.guard(self.backend.statement(statement, params)).await;
+        let count = if result.is_ok() { &self.statements.ok } else { &self.statements.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.statements.micros.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        result
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers. Always tried; an answer closes the circuit breaker.
     ///
     /// # Errors
     /// [`SourceError`].
     pub async fn ping(&self) -> Result<(), SourceError> {
-        self.backend.ping().await
+        self.breaker.observe(self.backend.ping()).await
+    }
+
+    /// What the circuit breaker does, and has done.
+    pub fn breaker(&self) -> (BreakerState, BreakerCounts) {
+        (self.breaker.state(), self.breaker.counts())
+    }
+
+    /// Statements that were run since the start.
+    pub fn statements(&self) -> StatementCounts {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        StatementCounts {
+            ok: get(&self.statements.ok),
+            failed: get(&self.statements.failed),
+            took: Duration::from_micros(get(&self.statements.micros)),
+        }
     }
 
     /// The pools of connections, as they are now.

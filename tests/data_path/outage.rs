@@ -176,3 +176,38 @@ fn health_names_redis_when_it_is_away() {
     eventually(Duration::from_secs(30), "ready again", || bed.proxy.get("/health/ready").status == 200);
     eventually(PATIENCE, "and serving", || bed.run(&["GET", "@user:1"]) == user(1).as_str().into());
 }
+
+#[test]
+fn a_lost_database_opens_the_circuit_and_misses_fail_at_once_until_it_answers() {
+    let options =
+        format!("breaker_failures = 3\nbreaker_probe_min = \"200ms\"\nbreaker_probe_max = \"1s\"\n{QUICK}");
+    let bed = Bed::private(&options);
+    assert_eq!(bed.get("user:1"), user(1));
+    let metric = |name: &str| {
+        let text = bed.proxy.get("/metrics").body;
+        let line =
+            text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    assert_eq!(metric("dsproxy_database_breaker_state"), 0.0);
+    assert!(metric("dsproxy_database_pool_gets_total{pool=\"load\"}") >= 1.0);
+    bed.stack().kill("postgres");
+    let mut n = 10;
+    let mut miss = || {
+        n += 1;
+        let started = Instant::now();
+        let reply = bed.proxy.connect().cmd(&["GET".to_owned(), format!("user:{n}")]).error().to_owned();
+        (reply, started.elapsed())
+    };
+    eventually(PATIENCE, "the circuit opens", || miss().0.contains("circuit"));
+    let quick = (0..20).map(|_| miss()).filter(|(reply, took)| {
+        reply.starts_with("ERR database unavailable: circuit ") && *took < Duration::from_millis(500)
+    });
+    assert!(quick.count() >= 19, "all but a probe fail at once");
+    assert_eq!(bed.get("user:1"), user(1), "hits are served");
+    assert!(metric("dsproxy_database_breaker_refused_total") >= 15.0);
+    assert!(metric("dsproxy_database_breaker_opened_total") >= 1.0);
+    bed.stack().start_server("postgres");
+    eventually(PATIENCE, "the circuit closes", || metric("dsproxy_database_breaker_state") == 0.0);
+    assert_eq!(bed.get("user:99"), user(99));
+}

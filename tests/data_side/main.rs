@@ -2,6 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod cache;
+mod cut;
+mod faults;
 mod ledger;
 mod pg;
 mod redis;

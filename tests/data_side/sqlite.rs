@@ -462,3 +462,30 @@ async fn a_database_is_known_by_its_url() {
     database.run_script("insert into u values (1); insert into u values (2)").await.unwrap();
     assert_eq!(file.one("select count(*) from u"), "2");
 }
+
+#[tokio::test]
+async fn a_table_that_goes_and_comes_back_is_named_and_heals() {
+    let file =
+        File::new("create table u (id integer primary key, name text); insert into u values (1, 'Ada')");
+    let source = file.source(vec![writable("u", "u:{id}", "u", "bigint")]).await;
+    assert!(load(&source, &["u:1"]).await[0].is_some());
+    file.connection().execute_batch("alter table u rename to gone").unwrap();
+    let error = try_load(&source, &["u:1"]).await.unwrap_err();
+    assert!(matches!(&error, SourceError::Schema { code, .. } if code == "42P01"), "{error}");
+    assert!(error.to_string().contains("mapping \"u\": table \"u\" does not exist"), "{error}");
+    let change = put(&source, "u:2", r#"{"name":"Bob"}"#);
+    let changes = [change];
+    assert!(apply(&source, &changes).await.unwrap_err().to_string().contains("does not exist"));
+    file.connection().execute_batch("alter table gone rename to u").unwrap();
+    apply(&source, &changes).await.unwrap();
+    assert!(load(&source, &["u:2"]).await[0].as_ref().unwrap().contains("Bob"));
+    // The file itself goes: connections that are open go on, new ones say so, and no empty file is made in its place.
+    std::fs::remove_file(file.path()).unwrap();
+    for _ in 0..20 {
+        match try_load(&source, &["u:2"]).await {
+            Ok(rows) => assert!(rows[0].is_some()),
+            Err(error) => assert!(error.to_string().contains("unable to open"), "{error}"),
+        }
+    }
+    assert!(!file.path().exists());
+}

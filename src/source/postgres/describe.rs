@@ -44,7 +44,9 @@ pub(super) async fn plan(
         None => bound.as_ref().and_then(|b| Some(LoadPlan::ByPosition(sql::load(b, b.table.as_ref()?)))),
     };
     Ok(match (bound, load) {
-        (Some(bound), Some(load)) if problems.is_empty() => Ok(Plan { bound: bound.into(), load }),
+        (Some(bound), Some(load)) if problems.is_empty() => {
+            Ok(Plan { bound: bound.into(), load, recheck: Default::default() })
+        }
         _ => Err(problems),
     })
 }

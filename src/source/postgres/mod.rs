@@ -20,6 +20,7 @@ use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};
 use super::change::Change;
 use super::error::SourceError;
 use super::ledger::{Batch, Claim, Committed, DeadLetter, Letters};
+use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
 use crate::mapping::{Bound, MappingId, MappingSet, Match};
 
@@ -28,6 +29,7 @@ use crate::mapping::{Bound, MappingId, MappingSet, Match};
 struct Plan {
     bound: Arc<Bound>,
     load: load::LoadPlan,
+    recheck: Recheck,
 }
 
 /// A Postgres with the mappings that were held against it.
@@ -59,6 +61,22 @@ impl PostgresBackend {
         let none = || SourceError::schema("42704", format!("there is no mapping number {mapping}"));
         self.plans.get(usize::from(mapping)).ok_or_else(none)
     }
+
+    /// `result`, with what is wrong in the words of the check at start where a statement did not fit; `None` when the
+    /// mapping does fit: statements prepared before a change are forgotten then, and the call is worth another try.
+    async fn explained<T>(
+        &self,
+        plan: &Plan,
+        result: Result<T, SourceError>,
+    ) -> Option<Result<T, SourceError>> {
+        let Err(error @ SourceError::Schema { .. }) = result else { return Some(result) };
+        let look = async { Ok(describe::plan(&self.postgres, &plan.bound.mapping).await?.err()) };
+        let explained = plan.recheck.explain(error, look).await;
+        if explained.is_none() {
+            self.postgres.forget_statements();
+        }
+        explained.map(Err)
+    }
 }
 
 impl Backend for PostgresBackend {
@@ -72,7 +90,14 @@ impl Backend for PostgresBackend {
         keys: &'a [Match<'a>],
         _from: LoadFrom,
     ) -> BoxFuture<'a, Result<Vec<LoadedKey>, SourceError>> {
-        Box::pin(async move { load::load(&self.postgres, self.plan(mapping)?, keys).await })
+        Box::pin(async move {
+            let plan = self.plan(mapping)?;
+            let result = load::load(&self.postgres, plan, keys).await;
+            match self.explained(plan, result).await {
+                Some(result) => result,
+                None => load::load(&self.postgres, plan, keys).await,
+            }
+        })
     }
 
     fn apply<'a>(
@@ -80,7 +105,14 @@ impl Backend for PostgresBackend {
         mapping: MappingId,
         changes: &'a [&'a Change],
     ) -> BoxFuture<'a, Result<(), SourceError>> {
-        Box::pin(async move { apply::apply(&self.postgres, &self.plan(mapping)?.bound, changes).await })
+        Box::pin(async move {
+            let plan = self.plan(mapping)?;
+            let result = apply::apply(&self.postgres, &plan.bound, changes).await;
+            match self.explained(plan, result).await {
+                Some(result) => result,
+                None => apply::apply(&self.postgres, &plan.bound, changes).await,
+            }
+        })
     }
 
     fn prepare_ledger(&self) -> BoxFuture<'_, Result<(), SourceError>> {
@@ -101,7 +133,14 @@ impl Backend for PostgresBackend {
         mapping: MappingId,
         batch: &'a Batch<'a>,
     ) -> BoxFuture<'a, Result<Vec<Committed>, SourceError>> {
-        Box::pin(async move { ledger::commit(&self.postgres, &self.plan(mapping)?.bound, batch).await })
+        Box::pin(async move {
+            let plan = self.plan(mapping)?;
+            let result = ledger::commit(&self.postgres, &plan.bound, batch).await;
+            match self.explained(plan, result).await {
+                Some(result) => result,
+                None => ledger::commit(&self.postgres, &plan.bound, batch).await,
+            }
+        })
     }
 
     fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>> {

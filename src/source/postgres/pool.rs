@@ -110,6 +110,13 @@ impl Postgres {
         [&self.loads, &self.writes, &self.statements].into_iter().for_each(|lane| lane.pool.close());
     }
 
+    /// Statements are prepared anew when they are next needed.
+    pub(super) fn forget_statements(&self) {
+        for lane in [&self.loads, &self.writes, &self.statements] {
+            lane.pool.manager().statement_caches.clear();
+        }
+    }
+
     /// Longest value of a key, and most bytes that one statement answers.
     pub(super) fn max_value_bytes(&self) -> usize {
         self.max_value_bytes

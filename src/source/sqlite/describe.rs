@@ -50,7 +50,7 @@ pub(super) fn plan(
     };
     Ok(match (bound, load) {
         (Some(bound), Some(load)) if problems.is_empty() => {
-            Ok(Plan { bound: bound.into(), load: load.into() })
+            Ok(Plan { bound: bound.into(), load: load.into(), recheck: Default::default() })
         }
         _ => Err(problems),
     })

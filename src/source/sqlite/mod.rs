@@ -25,6 +25,7 @@ use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};
 use super::change::Change;
 use super::error::SourceError;
 use super::ledger::{Batch, Claim, Committed, DeadLetter, Letters};
+use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
 use crate::mapping::{Bound, MappingId, MappingSet, Match};
 use threads::{Lane, Settings, Threads};
@@ -143,6 +144,7 @@ fn cannot_open(path: &Path, error: impl std::fmt::Display) -> SourceError {
 struct Plan {
     bound: Arc<Bound>,
     load: Arc<load::LoadPlan>,
+    recheck: Recheck,
 }
 
 /// A SQLite file with the mappings that were held against it.
@@ -171,6 +173,22 @@ impl SqliteBackend {
         let none = || SourceError::schema("42704", format!("there is no mapping number {mapping}"));
         self.plans.get(usize::from(mapping)).ok_or_else(none)
     }
+
+    /// `result`, with what is wrong in the words of the check at start where a statement did not fit; `None` when the
+    /// mapping does fit, so that the call is worth another try.
+    async fn explained<T>(
+        &self,
+        plan: &Plan,
+        result: Result<T, SourceError>,
+    ) -> Option<Result<T, SourceError>> {
+        let Err(error @ SourceError::Schema { .. }) = result else { return Some(result) };
+        let mapping = plan.bound.mapping.clone();
+        let look = async {
+            let again = self.sqlite.loads.run(move |connection| describe::plan(connection, &mapping)).await?;
+            Ok(again.err())
+        };
+        plan.recheck.explain(error, look).await.map(Err)
+    }
 }
 
 impl Backend for SqliteBackend {
@@ -184,7 +202,14 @@ impl Backend for SqliteBackend {
         keys: &'a [Match<'a>],
         _from: LoadFrom,
     ) -> BoxFuture<'a, Result<Vec<LoadedKey>, SourceError>> {
-        Box::pin(async move { load::load(&self.sqlite, self.plan(mapping)?, keys).await })
+        Box::pin(async move {
+            let plan = self.plan(mapping)?;
+            let result = load::load(&self.sqlite, plan, keys).await;
+            match self.explained(plan, result).await {
+                Some(result) => result,
+                None => load::load(&self.sqlite, plan, keys).await,
+            }
+        })
     }
 
     fn apply<'a>(
@@ -192,7 +217,14 @@ impl Backend for SqliteBackend {
         mapping: MappingId,
         changes: &'a [&'a Change],
     ) -> BoxFuture<'a, Result<(), SourceError>> {
-        Box::pin(async move { apply::apply(&self.sqlite, &self.plan(mapping)?.bound, changes).await })
+        Box::pin(async move {
+            let plan = self.plan(mapping)?;
+            let result = apply::apply(&self.sqlite, &plan.bound, changes).await;
+            match self.explained(plan, result).await {
+                Some(result) => result,
+                None => apply::apply(&self.sqlite, &plan.bound, changes).await,
+            }
+        })
     }
 
     fn prepare_ledger(&self) -> BoxFuture<'_, Result<(), SourceError>> {
@@ -213,7 +245,14 @@ impl Backend for SqliteBackend {
         mapping: MappingId,
         batch: &'a Batch<'a>,
     ) -> BoxFuture<'a, Result<Vec<Committed>, SourceError>> {
-        Box::pin(async move { ledger::commit(&self.sqlite, self.plan(mapping)?, batch).await })
+        Box::pin(async move {
+            let plan = self.plan(mapping)?;
+            let result = ledger::commit(&self.sqlite, plan, batch).await;
+            match self.explained(plan, result).await {
+                Some(result) => result,
+                None => ledger::commit(&self.sqlite, plan, batch).await,
+            }
+        })
     }
 
     fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>> {

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::cannot_open;
@@ -75,7 +75,7 @@ impl Threads {
     }
 
     fn submit(&self, job: Job) -> Result<(), SourceError> {
-        let closed = || SourceError::unavailable("the database is closed");
+        let closed = SourceError::closed;
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.as_ref().ok_or_else(closed)?.send(job).map_err(|_| closed())
     }
@@ -151,7 +151,10 @@ impl Session {
             }
             error => cannot_open(path, error),
         };
-        let mut connection = Connection::open(path).map_err(failed)?;
+        // Only the writer creates the file: a reader must not find an empty one where a full one was.
+        let mut flags = OpenFlags::default();
+        flags.set(OpenFlags::SQLITE_OPEN_CREATE, !self.reading);
+        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         let current = self.current.clone();
         let over = move || {
             let current = current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -256,10 +259,8 @@ impl Lane {
         self.served.fetch_add(1, Ordering::Relaxed);
         match place {
             Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) => Err(SourceError::unavailable("the database is closed")),
-            Err(_) => Err(SourceError::unavailable(
-                "all connections of the pool are busy (raise the pool size, or look for slow queries)",
-            )),
+            Ok(Err(_)) => Err(SourceError::closed()),
+            Err(_) => Err(SourceError::pool_busy()),
         }
     }
 
