@@ -10,6 +10,7 @@ use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A transparent caching proxy: one Redis port in front of a Redis Cluster and a database.
 #[derive(Parser)]
@@ -73,6 +74,17 @@ enum Verb {
         #[command(subcommand)]
         step: app::JournalStep,
     },
+    /// Ask a running proxy whether it is well; exit code 0 when it is
+    Health {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Also ask whether everything it depends on can be reached
+        #[arg(long)]
+        ready: bool,
+        /// How long to wait for an answer, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+        timeout: u64,
+    },
     /// The process that owns the servers of a test run
     #[command(name = "keep-stack", hide = true)]
     KeepStack {
@@ -91,6 +103,7 @@ fn main() -> ExitCode {
         Some(Verb::Check { file }) => check(&file),
         Some(Verb::Migrate { file, migrations, step }) => migrate(&file, &migrations, step),
         Some(Verb::Journal { step }) => app::journal(&step, &mut std::io::stdout().lock()).map_err(text),
+        Some(Verb::Health { file, ready, timeout }) => health(&file, ready, Duration::from_secs(timeout)),
         Some(Verb::KeepStack { args }) => {
             keeper::run(&args).map_err(|message| format!("keep-stack: {message}"))
         }
@@ -136,6 +149,14 @@ fn migrate(file: &ConfigFile, migrations: &Path, step: app::MigrateStep) -> Outc
     let config = Config::load(file.path().as_deref(), &Environment::of_process()).map_err(text)?;
     let report = runtime()?.block_on(app::migrate(&config, migrations, step)).map_err(text)?;
     write!(std::io::stdout().lock(), "{report}").map_err(text)
+}
+
+fn health(file: &ConfigFile, ready: bool, timeout: Duration) -> Outcome {
+    let config = Config::load(file.path().as_deref(), &Environment::of_process()).map_err(text)?;
+    if !config.http.enabled {
+        return Err("the HTTP side is off (http.enabled = false): there is nobody to ask".to_owned());
+    }
+    app::probe(config.http.listen, ready, timeout).map_err(text)
 }
 
 /// The runtime of everything but the data path.

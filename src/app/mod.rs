@@ -8,6 +8,7 @@ mod database;
 mod dev;
 mod facade;
 mod journal;
+mod probe;
 mod security;
 mod server;
 mod specs;
@@ -15,6 +16,7 @@ mod specs;
 pub use check::{MigrateFailure, MigrateStep, check, migrate};
 pub use dev::{DevError, DevSource, dev};
 pub use journal::{JournalFailure, JournalStep, journal};
+pub use probe::{ProbeError, probe};
 pub use server::{Addresses, Server};
 
 use crate::cluster::DiscoveryError;

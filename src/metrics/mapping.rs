@@ -108,6 +108,12 @@ struct QueryMetrics {
     duration: Histogram,
 }
 
+/// The family with this mapping's count shown from the start: an alert on an increase needs to have seen the zero.
+fn rejected_rows(family: &IntCounterVec, name: &str) -> IntCounterVec {
+    family.with_label_values(&[name, "refused"]);
+    family.clone()
+}
+
 impl MappingMetrics {
     /// Resolves the counters of the mapping `name`.
     pub(super) fn new(database: &DatabaseFamilies, name: &str) -> Self {
@@ -125,7 +131,7 @@ impl MappingMetrics {
             flush_duration: database.flush_duration.with_label_values(&[name]),
             flush_errors: database.flush_errors.with_label_values(&[name]),
             flush_retries: database.flush_retries.with_label_values(&[name]),
-            rejected: database.rejected.clone(),
+            rejected: rejected_rows(&database.rejected, name),
         }
     }
 
