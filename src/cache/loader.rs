@@ -14,9 +14,9 @@ use super::land::land;
 use super::ticket::Ticket;
 use super::{Answer, Loaded, Shared};
 use crate::cluster::Served;
-use crate::mapping::{MappingId, Match};
+use crate::mapping::{Format, MappingId, Match, fields_of};
 use crate::sidecar::Value;
-use crate::source::{LoadFrom, SourceError};
+use crate::source::{LoadFrom, LoadedRow, SourceError};
 use crate::writeback::Pending;
 
 /// Lets `ticket` wait for keys of one mapping. What a waiting write can answer is answered at once.
@@ -143,9 +143,21 @@ impl Drop for Airborne {
     }
 }
 
+/// A loaded row as the entry of a mapping of this format.
+fn found_in(row: LoadedRow, format: Option<Format>) -> Outcome {
+    let LoadedRow { value, order } = row;
+    if format != Some(Format::Hash) {
+        return Ok(Some(Found { value: Value::Text(value), order }));
+    }
+    let fields = fields_of(&value).map_err(|message| format!("ERR the row is no hash: {message}"))?;
+    // Nothing but NULLs: Redis has no hash without fields.
+    Ok((!fields.is_empty()).then_some(Found { value: Value::Hash(fields), order }))
+}
+
 async fn query(shared: &Shared, mapping: MappingId, batch: &[Leg]) -> Vec<Outcome> {
     let started = Instant::now();
-    let template = shared.source.mappings().get(mapping).map(|m| &m.template);
+    let declared = shared.source.mappings().get(mapping);
+    let (template, format) = (declared.map(|m| &m.template), declared.map(|m| m.format));
     let found: Vec<Option<Match<'_>>> =
         batch.iter().map(|leg| template.and_then(|t| t.find(&leg.key))).collect();
     let keys: Vec<Match<'_>> = found.iter().flatten().copied().collect();
@@ -163,10 +175,9 @@ async fn query(shared: &Shared, mapping: MappingId, batch: &[Leg]) -> Vec<Outcom
             let mut rows = rows.into_iter();
             let stranger = || Err("ERR the key does not belong to its mapping".to_owned());
             let mut next = || match rows.next() {
-                Some(row) => row
-                    .map(|row| row.map(|row| Found { value: Value::Text(row.value), order: row.order }))
-                    .map_err(|error| format!("ERR {error}")),
-                None => Ok(None),
+                Some(Ok(Some(row))) => found_in(row, format),
+                Some(Err(error)) => Err(format!("ERR {error}")),
+                Some(Ok(None)) | None => Ok(None),
             };
             found.iter().map(|found| found.map_or_else(stranger, |_| next())).collect()
         }

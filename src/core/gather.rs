@@ -14,6 +14,8 @@ use bytes::Bytes;
 pub enum Join {
     /// Parts by slot.
     Keys(Merge),
+    /// Parts by slot of an `MGET`, whose values are put into one JSON array; what is nil is left out.
+    Objects,
     /// All elements of all arrays.
     Concat,
     /// Any one, when none is an error.
@@ -110,7 +112,7 @@ impl Gather {
         self.parts.clear();
         self.order.clear();
         self.elements.clear();
-        if join == Join::Keys(Merge::Array) {
+        if matches!(join, Join::Keys(Merge::Array) | Join::Objects) {
             self.elements.resize(keys, (0, 0));
         }
         self.data.clear();
@@ -157,7 +159,7 @@ impl Gather {
                 }
                 Some(())
             }
-            Join::Keys(Merge::Array) => self.take_elements(part, reply),
+            Join::Keys(Merge::Array) | Join::Objects => self.take_elements(part, reply),
             Join::Concat => self.take_all(reply),
             Join::First | Join::AnyOk => {
                 self.data.clear();
@@ -263,6 +265,23 @@ impl Gather {
         (at == reply.len()).then_some(())
     }
 
+    /// The values of all elements, each a JSON document, as one JSON array.
+    fn objects(&self) -> Vec<u8> {
+        let mut array = vec![b'['];
+        for position in 0..self.elements.len() {
+            let element = self.element(position as u32);
+            let value =
+                memchr::memchr(b'\n', element).and_then(|end| element.get(end + 1..)?.strip_suffix(b"\r\n"));
+            let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+            if array.len() > 1 {
+                array.push(b',');
+            }
+            array.extend_from_slice(value);
+        }
+        array.push(b']');
+        array
+    }
+
     /// The element at `position`, as far as it has arrived.
     pub fn element(&self, position: u32) -> &[u8] {
         let Some((start, length)) = self.elements.get(position as usize) else { return &[] };
@@ -335,6 +354,7 @@ impl Gather {
                     element => out.extend_from_slice(element),
                 }
             }
+            Join::Objects => push_bulk(out, &self.objects()),
             Join::Keys(Merge::Array) => {
                 push_array_header(out, self.elements.len());
                 for position in 0..self.elements.len() {

@@ -51,9 +51,10 @@ pub(super) fn contradictions(spec: &MappingSpec) -> Vec<String> {
     );
     refuse(!list && spec.of.is_some(), "`of` goes with format = \"list\"; remove it, or change the format");
     refuse(
-        !spec.columns.is_empty() && (writes || spec.load.is_some() || spec.format == Format::Text),
+        !spec.columns.is_empty()
+            && (writes || spec.load.is_some() || spec.order_by.is_some() || spec.format == Format::Text),
         "`columns` shows the rows of a `table` otherwise than they are: it goes with write = \"none\", with format = \"json\" or \
-         \"hash\", and without `load`",
+         \"hash\", and without `load` and `order_by`",
     );
     let constant = !spec.key.contains('{');
     refuse(
@@ -98,7 +99,10 @@ pub(super) fn references(mappings: &mut [Mapping], declared: &[References]) -> V
         let mut refuse = |message| errors.push(MappingError { mapping: mapping.name.clone(), message });
         let named = |name: &str| mappings.iter().find(|other| other.name == name);
         let of = of.as_ref().and_then(|name| match named(name) {
-            Some(other) if other.format == Format::Json => Some(other.id),
+            Some(other) if other.format == Format::Json => {
+                let ids = other.template.placeholders().map(|(name, _)| name.to_owned());
+                Some((other.id, ids.collect::<Vec<_>>()))
+            }
             Some(_) => {
                 refuse(format!(
                     "`of` names \"{name}\", whose format is not \"json\": a list can show no other"
@@ -127,7 +131,7 @@ pub(super) fn references(mappings: &mut [Mapping], declared: &[References]) -> V
             Some(Dependent { mapping: other.id, by: by.clone() })
         });
         if let Some(mapping) = mappings.get_mut(at) {
-            mapping.of = of;
+            (mapping.of, mapping.listed) = of.map_or((None, Vec::new()), |(id, columns)| (Some(id), columns));
             mapping.invalidate_on = on;
         }
     }

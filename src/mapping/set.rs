@@ -61,6 +61,8 @@ pub struct Mapping {
     pub cache: bool,
     /// Of a list: the mapping whose objects it lists.
     pub of: Option<MappingId>,
+    /// The columns of `load` that are the ids of these objects, in the order of their key's placeholders.
+    pub listed: Vec<String>,
     /// Members of the value, each with its SQL expression; empty = all columns.
     pub columns: Vec<(String, String)>,
     /// What a key is whose placeholders do not fit their types.
@@ -192,6 +194,12 @@ impl MappingSet {
         self.mappings.get(usize::from(id))
     }
 
+    /// Whether what the cluster holds for a key of this mapping is not yet the answer.
+    #[inline]
+    pub fn is_indirect(&self, id: MappingId) -> bool {
+        self.get(id).is_some_and(Mapping::is_indirect)
+    }
+
     /// The mapping of this name.
     pub fn by_name(&self, name: &str) -> Option<&Mapping> {
         self.mappings.iter().find(|m| m.name == name)
@@ -229,6 +237,7 @@ impl Mapping {
             mode: spec.mode,
             cache: spec.cache,
             of: None,
+            listed: Vec::new(),
             columns: spec.columns,
             on_bad_key: spec.on_bad_key,
             max_key: spec.max_key,
@@ -237,6 +246,11 @@ impl Mapping {
             durability: spec.durability,
             fill: spec.fill,
         }
+    }
+
+    /// Whether what the cluster holds for a key is not yet the answer: it may be of an older generation, or a list of ids.
+    pub fn is_indirect(&self) -> bool {
+        self.of.is_some() || self.invalidate_on.is_some()
     }
 
     fn may_start_with(&self, byte: u8) -> bool {

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use backend::Backend;
 use breaker::Breaker;
 
-use crate::mapping::{Bound, MappingId, MappingSet, Match};
+use crate::mapping::{Bound, Mapping, MappingId, MappingSet, Match};
 
 pub use backend::{LoadFrom, LoadedKey, LoadedRow, PoolState};
 pub use backoff::{Backoff, spread};
@@ -87,7 +87,25 @@ impl Source {
     pub async fn open(database: impl Into<Database>, set: MappingSet) -> Result<Self, OpenError> {
         let backend = database.into().bind(&set).await?;
         let breaker = Breaker::new(BreakerOptions::default());
-        Ok(Self { backend, set, breaker, statements: StatementCounters::default() })
+        let source = Self { backend, set, breaker, statements: StatementCounters::default() };
+        match source.undependable() {
+            none if none.is_empty() => Ok(source),
+            misfits => Err(OpenError::Misfits(misfits)),
+        }
+    }
+
+    /// Mappings that depend on a column which the other's table has not got.
+    fn undependable(&self) -> Vec<String> {
+        let wrong = |mapping: &Mapping| {
+            let on = mapping.invalidate_on.as_ref()?;
+            let (by, other) = (on.by.as_deref()?, self.bound(on.mapping)?);
+            let table = other.table.as_ref().filter(|table| table.column(by).is_none())?;
+            Some(format!(
+                "mapping \"{}\": `invalidate_on` has by = \"{by}\", table \"{}\" of mapping \"{}\" has no such column",
+                mapping.name, table.name, other.mapping.name
+            ))
+        };
+        self.set.iter().filter_map(wrong).collect()
     }
 
     /// With these limits of the circuit breaker instead of the defaults.

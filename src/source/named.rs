@@ -4,7 +4,7 @@
 //!
 //! Texts, quoted names, comments and dollar quotes are left alone, so `'$5'` stays a text.
 
-use crate::mapping::Mapping;
+use crate::mapping::{Format, Mapping};
 
 /// A part of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,9 @@ pub(super) fn check_load(mapping: &Mapping, own: &str) -> Result<LoadParameters,
         }
         (true, false) => Ok(LoadParameters::Names),
         (false, _) if ids.is_empty() => Ok(LoadParameters::Names),
+        (false, _) if mapping.format == Format::List => {
+            Err(format!("`load` of a list takes its parameters by name, such as ${}", ids.join(", $")))
+        }
         (false, _) => Ok(LoadParameters::Arrays),
     }
 }

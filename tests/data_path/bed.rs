@@ -14,6 +14,9 @@ const TABLES: &str = "create table users (id bigint primary key, name varchar(20
      create table posts (id bigint primary key, content text not null); \
      create table user_data (id bigserial primary key, user_id text not null, value text not null, ts bigint not null); \
      create index on user_data (user_id, ts desc); \
+     create table notes (id bigint primary key, user_id bigint not null, title text, price numeric(10, 2), done boolean, \
+     extra jsonb, at timestamptz not null default '2024-05-17 09:30:00.123456+02'); \
+     insert into notes select n, n % 5, 't' || n, n + 0.5, n % 2 = 0, jsonb_build_object('n', n) from generate_series(1, 100) n; \
      insert into users select n, 'u' || n from generate_series(1, 200) n; \
      insert into posts select n, 'p' || n from generate_series(1, 20) n";
 

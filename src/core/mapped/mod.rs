@@ -5,6 +5,7 @@
 
 mod degrade;
 mod evaluate;
+mod list;
 mod read;
 mod reserved;
 mod set_options;
@@ -113,10 +114,13 @@ impl Core {
         let Some(data) = &self.data else { return Hook::Plain(Entry::UNMAPPED) };
         if command.name == "get" {
             let mapping = data.source.mappings().find_id(args.get(1).unwrap_or_default());
-            return Hook::Plain(match mapping {
-                Some(mapping) if self.reads_through(index) => mapping,
-                _ => Entry::UNMAPPED,
-            });
+            let Some(mapping) = mapping else { return Hook::Plain(Entry::UNMAPPED) };
+            let indirect = data.source.mappings().is_indirect(mapping);
+            return match self.reads_through(index) {
+                true if indirect => self.read_indirect(index, command, mapping, args),
+                true => Hook::Plain(mapping),
+                false => Hook::Plain(Entry::UNMAPPED),
+            };
         }
         if command.is_readonly() {
             return self.hook_read(index, command, args);
@@ -215,6 +219,15 @@ impl Core {
         let Some(data) = &self.data else { return Some(Split::Plain) };
         let mappings = data.source.mappings();
         let keys = || (1..args.len()).step_by(step).map(|at| args.get(at).unwrap_or_default());
+        let indirect = || keys().filter_map(|key| mappings.find_id(key)).find(|id| mappings.is_indirect(*id));
+        if command.name == "mget"
+            && let Some(mapping) = indirect()
+        {
+            let name = self.mapping_name(mapping);
+            let text = format!("ERR keys of mapping '{name}' are read one by one, with GET");
+            self.answer_error(index, Some(command), text.as_bytes());
+            return None;
+        }
         let verdict = match command.name {
             "mget" | "exists" | "touch" => {
                 let found: Vec<_> = keys()

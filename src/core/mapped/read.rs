@@ -93,7 +93,7 @@ impl Core {
     }
 
     /// `asked`: when the cluster was asked for them, in microseconds of the core's clock.
-    fn load(
+    pub(super) fn load(
         &mut self,
         client: ClientKey,
         seq: u32,
@@ -170,6 +170,12 @@ impl Core {
         let mut reply = self.spare.pop().unwrap_or_default();
         match (client.slot_mut(seq), ask) {
             (Some(Slot::Waiting(_)), None) => {
+                if let Some((mapping, Answer { loaded: Loaded::Value(ids), .. })) = results.first()
+                    && let Some(of) = self.listed_by(*mapping)
+                {
+                    recycle(reply, &mut self.spare);
+                    return self.answer_list(key, seq, of, ids);
+                }
                 if let Some((_, answer)) = results.first() {
                     push_loaded(&mut reply, &answer.loaded, protocol);
                 }
@@ -188,6 +194,18 @@ impl Core {
         }
         self.complete(key.index as usize, seq, &reply, Route::Load);
         recycle(reply, &mut self.spare);
+    }
+
+    /// The ids of a list are here: answers with its objects, or with an error when they are no ids.
+    fn answer_list(&mut self, client: ClientKey, seq: u32, of: u16, ids: &Bytes) {
+        if !self.fetch_objects(client, seq, of, ids) {
+            let mut reply = Vec::new();
+            push_error(
+                &mut reply,
+                "ERR the list's entry holds no ids of its objects; DEL the key to load it anew",
+            );
+            self.complete(client.index as usize, seq, &reply, Route::Load);
+        }
     }
 
     /// The rows of a command are in the cluster now: sends it once more, and takes its reply as it comes.

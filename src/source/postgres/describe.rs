@@ -43,6 +43,13 @@ pub(super) async fn plan(
         },
         None => bound.as_ref().and_then(|b| Some(LoadPlan::ByPosition(sql::load(b, b.table.as_ref()?)))),
     };
+    if let (Some(LoadPlan::ByPosition(sql)), false) = (&load, mapping.columns.is_empty()) {
+        match prepare(postgres, sql).await {
+            Ok(_) => {}
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(error) => problems.push(misfit(mapping, format!("`columns` is not understood: {error}"))),
+        }
+    }
     Ok(match (bound, load) {
         (Some(bound), Some(load)) if problems.is_empty() => {
             Ok(Plan { bound: bound.into(), load, recheck: Default::default() })
@@ -263,7 +270,8 @@ async fn load_by_name(
         Err(error) => return Ok(Err(vec![misfit(mapping, format!("`load` is not understood: {error}"))])),
     };
     let names: Vec<&str> = columns.columns().iter().map(|c| c.name()).collect();
-    let wanted = mapping.column.as_deref().into_iter().chain(mapping.order_by.as_deref());
+    let listed = mapping.listed.iter().map(String::as_str);
+    let wanted = mapping.column.as_deref().into_iter().chain(mapping.order_by.as_deref()).chain(listed);
     let missing: Misfits = wanted
         .filter(|name| !names.contains(name))
         .map(|name| misfit(mapping, named::missing_column(name, &names)))

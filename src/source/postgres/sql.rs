@@ -27,11 +27,26 @@ pub(super) fn load(bound: &Bound, table: &Table) -> String {
     let ids: Vec<&Column> = columns(table, &bound.id_columns).collect();
     let arrays = list(ids.iter().enumerate(), |(i, c)| format!("${}::text[]::{}[]", i + 1, c.cast));
     let names = list(0..ids.len(), |i| format!("k{i}"));
-    let joins =
-        ids.iter().enumerate().map(|(i, c)| format!("t.{} = k.k{i}", ident(&c.name))).collect::<Vec<_>>();
+    let on = |key: &str| {
+        let equal = ids.iter().enumerate().map(|(i, c)| format!("t.{} = {key}{i}", ident(&c.name)));
+        equal.collect::<Vec<_>>().join(" and ")
+    };
     let value = row_value(bound, table);
+    if !bound.mapping.columns.is_empty() {
+        let members =
+            list(&bound.mapping.columns, |(name, expression)| format!("{expression} as {}", ident(name)));
+        // No name of ours may be meant where an expression names a column that is not there.
+        let names = list(0..ids.len(), |i| format!("dsproxy_k{i}"));
+        return format!(
+            "select k.dsproxy_n, row_to_json(r)::text, null::text \
+             from unnest({arrays}) with ordinality as k({names}, dsproxy_n) \
+             join {} t on {} cross join lateral (select {members} from (select t.*) own) r",
+            table.sql_name,
+            on("k.dsproxy_k")
+        );
+    }
     let (source, order) = match bound.order_column {
-        None => (format!("join {} t on {}", table.sql_name, joins.join(" and ")), "null::text".to_owned()),
+        None => (format!("join {} t on {}", table.sql_name, on("k.k")), "null::text".to_owned()),
         Some(column) => {
             let column = &table.columns[usize::from(column)];
             let newest = newest_first(table, column);
@@ -39,7 +54,7 @@ pub(super) fn load(bound: &Bound, table: &Table) -> String {
                 format!(
                     "cross join lateral (select t.* from {} t where {} order by {newest} limit 1) t",
                     table.sql_name,
-                    joins.join(" and ")
+                    on("k.k")
                 ),
                 format!("t.{}::text", ident(&column.name)),
             )
@@ -78,6 +93,9 @@ const KEYS: &str = "dsproxy_keys";
 /// An own `load` statement with named parameters, run once per key inside of one statement. `$n` is the text array of the
 /// n-th placeholder; answers (position from 1, value as text, order value as text).
 pub(super) fn named_load(bound: &Bound, own: &str) -> String {
+    if bound.mapping.format == Format::List {
+        return list_load(&bound.mapping, own);
+    }
     let value = match (&bound.mapping.format, &bound.mapping.column) {
         (Format::Text, Some(column)) => format!("q.{}::text", ident(column)),
         _ => "row_to_json(q)::text".to_owned(),
@@ -87,12 +105,33 @@ pub(super) fn named_load(bound: &Bound, own: &str) -> String {
     format!("select {KEYS}.n, {value}, {order} from {}", per_key(&bound.mapping, own))
 }
 
+/// The same for a list: per key one JSON array, of the ids that it lists or of its rows.
+fn list_load(mapping: &Mapping, own: &str) -> String {
+    let element = match mapping.listed.as_slice() {
+        [] => "row_to_json(q)".to_owned(),
+        [id] => format!("to_json(q.{})", ident(id)),
+        ids => format!("json_build_array({})", list(ids, |id| format!("q.{}", ident(id)))),
+    };
+    let (keys, own) = keys_and_own(mapping, own);
+    format!(
+        "select {KEYS}.n, (select '[' || coalesce(string_agg({element}::text, ','), '') || ']' from ({own}\n) q), \
+         null::text from {keys}"
+    )
+}
+
 /// All columns of an own `load` statement with named parameters, for looking at their names.
 pub(super) fn named_columns(mapping: &Mapping, own: &str) -> String {
     format!("select q.* from {}", per_key(mapping, own))
 }
 
 fn per_key(mapping: &Mapping, own: &str) -> String {
+    let (keys, own) = keys_and_own(mapping, own);
+    // The line break ends a comment on the last line of the own SQL.
+    format!("{keys} cross join lateral ({own}\n) q")
+}
+
+/// The list of keys, and the own statement with its columns in the place of the parameters.
+fn keys_and_own(mapping: &Mapping, own: &str) -> (String, String) {
     let ids: Vec<(&str, IdType)> = mapping.template.placeholders().collect();
     let own: String = pieces(trim(own))
         .into_iter()
@@ -116,8 +155,7 @@ fn per_key(mapping: &Mapping, own: &str) -> String {
             format!("unnest({arrays}) with ordinality as {KEYS}({names}, n)")
         }
     };
-    // The line break ends a comment on the last line of the own SQL.
-    format!("{keys} cross join lateral ({own}\n) q")
+    (keys, own)
 }
 
 /// The type of a placeholder in SQL. A varchar has no length here: keys are checked before.

@@ -202,6 +202,7 @@ fn own_load(
     let names: Vec<&str> = statement.column_names().collect();
     let needed = if by_number { ids.as_slice() } else { &[] };
     let wanted = needed.iter().copied().chain(mapping.column.as_deref()).chain(mapping.order_by.as_deref());
+    let wanted = wanted.chain(mapping.listed.iter().map(String::as_str));
     for name in wanted.filter(|name| !names.contains(name)) {
         problems.push(named::missing_column(name, &names));
     }

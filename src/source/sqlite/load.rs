@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{CachedStatement, Connection, Row};
+use rusqlite::{CachedStatement, Connection, Row, Rows};
 use rustc_hash::FxHashMap;
 
 use super::describe::ident;
@@ -34,17 +34,11 @@ pub(super) enum LoadPlan {
 impl LoadPlan {
     pub fn generated(bound: &Bound, table: &Table) -> Self {
         let column = |at: &u16| table.columns.get(usize::from(*at)).map_or("", |c| c.name.as_str());
-        let several = bound.id_columns.len() > 1;
-        let on: Vec<String> = bound
-            .id_columns
-            .iter()
-            .enumerate()
-            .map(|(at, id)| match several {
-                true => format!("t.{} = json_extract(k.value, '$[{at}]')", ident(column(id))),
-                false => format!("t.{} = k.value", ident(column(id))),
-            })
-            .collect();
-        let on = on.join(" and ");
+        if !bound.mapping.columns.is_empty() {
+            return Self::computed(bound, table);
+        }
+        let ids: Vec<String> = bound.id_columns.iter().map(|id| ident(column(id))).collect();
+        let on = joined_on(&ids);
         let columns: Vec<String> = table.columns.iter().map(|c| format!("t.{}", ident(&c.name))).collect();
         let columns = columns.join(", ");
         // CROSS JOIN keeps SQLite from turning the loops around: ids outside, the index inside.
@@ -62,12 +56,42 @@ impl LoadPlan {
         Self::Generated(format!("select k.key, {columns} from json_each(?1) k {from}"))
     }
 
+    /// The members of the value are expressions: evaluated where the names of `json_each` cannot be meant.
+    fn computed(bound: &Bound, table: &Table) -> Self {
+        let members = &bound.mapping.columns;
+        let names: Vec<String> = members.iter().map(|(name, _)| format!("t.{}", ident(name))).collect();
+        let ids = bound.id_columns.iter().filter_map(|at| table.columns.get(usize::from(*at)));
+        let ids: Vec<(String, String)> =
+            ids.enumerate().map(|(at, column)| (format!("dsproxy_id{at}"), ident(&column.name))).collect();
+        let renamed: Vec<String> = ids.iter().map(|(id, column)| format!("{column} as {id}")).collect();
+        let ids: Vec<String> = ids.into_iter().map(|(id, _)| id).collect();
+        let given: Vec<String> =
+            members.iter().map(|(name, sql)| format!("{sql} as {}", ident(name))).collect();
+        Self::Generated(format!(
+            "select k.key, {} from json_each(?1) k cross join (select {}, {} from {}) t on {}",
+            names.join(", "),
+            renamed.join(", "),
+            given.join(", "),
+            table.sql_name,
+            joined_on(&ids)
+        ))
+    }
+
     pub fn own(parameters: LoadParameters, own: &str) -> Self {
         match parameters {
             LoadParameters::Arrays => Self::ByIds(own.to_owned()),
             LoadParameters::Names => Self::ByName(own.to_owned()),
         }
     }
+}
+
+/// The condition that columns of `t` are the ids of `k`.
+fn joined_on(ids: &[String]) -> String {
+    let one = |(at, id): (usize, &String)| match ids.len() > 1 {
+        true => format!("t.{id} = json_extract(k.value, '$[{at}]')"),
+        false => format!("t.{id} = k.value"),
+    };
+    ids.iter().enumerate().map(one).collect::<Vec<_>>().join(" and ")
 }
 
 /// The rows of `keys`, in their order, in one read transaction on one of the reading threads.
@@ -116,7 +140,10 @@ impl Job<'_> {
         let mut loaded = vec![Ok(None); self.keys.len()];
         let mut statement = self.connection.prepare_cached(sql)?;
         let columns: Vec<Column> = self.bound.table.as_ref().map_or_else(Vec::new, |t| t.columns.clone());
-        let fields: Vec<Field> = columns.into_iter().map(|c| Field { name: c.name, ty: c.ty }).collect();
+        let fields: Vec<Field> = match self.bound.mapping.columns.is_empty() {
+            true => columns.into_iter().map(|c| Field { name: c.name, ty: c.ty }).collect(),
+            false => fields(&statement).into_iter().skip(1).collect(),
+        };
         let mut rows = statement.query([ids_json(&self.keys, &types)])?;
         while let Some(row) = rows.next()? {
             let position: i64 = row.get(0)?;
@@ -181,6 +208,12 @@ impl Job<'_> {
             }
             let mut slot = Ok(None);
             let mut rows = statement.raw_query();
+            if self.bound.mapping.format == Format::List {
+                let list = self.list(&mut rows, &fields);
+                drop(rows);
+                loaded.push(list);
+                continue;
+            }
             while let Some(row) = rows.next()? {
                 newest(&mut slot, self.read(row, 0, &fields));
                 if self.bound.mapping.order_by.is_none() {
@@ -191,6 +224,41 @@ impl Job<'_> {
             loaded.push(slot);
         }
         Ok(loaded)
+    }
+
+    /// One JSON array: of the ids that a list mapping lists, or of its rows.
+    fn list(&self, rows: &mut Rows<'_>, fields: &[Field]) -> LoadedKey {
+        let mapping = &self.bound.mapping;
+        let place = |name: &String| fields.iter().position(|field| field.name == *name);
+        let ids: Vec<usize> = mapping.listed.iter().filter_map(place).collect();
+        let mut out = String::from("[");
+        while let Some(row) = rows.next()? {
+            if out.len() > 1 {
+                out.push(',');
+            }
+            match ids.as_slice() {
+                [] => {
+                    let values = fields.iter().enumerate().map(|(at, f)| Ok((f, row.get_ref(at)?)));
+                    out.push_str(&object(values)?);
+                }
+                [one] => value::push_json(&mut out, &fields[*one].ty, row.get_ref(*one)?)?,
+                several => {
+                    out.push('[');
+                    for (n, at) in several.iter().enumerate() {
+                        if n > 0 {
+                            out.push(',');
+                        }
+                        value::push_json(&mut out, &fields[*at].ty, row.get_ref(*at)?)?;
+                    }
+                    out.push(']');
+                }
+            }
+            if out.len() > self.max_bytes {
+                return Err(too_large(mapping, out.len(), self.max_bytes));
+            }
+        }
+        out.push(']');
+        Ok(Some(LoadedRow { value: Bytes::from(out), order: None }))
     }
 
     /// The row in the columns from `first` on.
