@@ -39,7 +39,8 @@
 //!    that has just ended (`landed.rs`); one query per mapping loads what waits together.
 //! 3. [`source`] `postgres/load.rs` or `sqlite/load.rs`: the query.
 //! 4. [`cluster`] `gateway.rs`: the fill, `SET key value PX ttl NX`, runs like any command.
-//! 5. [`core`] `mapped/read.rs`: the value takes the place of the nil.
+//! 5. [`core`] `mapped/read.rs`: the value takes the place of the nil. (Of another reading command: `mapped/evaluate.rs` says
+//!    what Redis would; of a list, `mapped/list.rs` fetches its objects.)
 //!
 //! # The path of a write-behind SET
 //!

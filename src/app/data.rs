@@ -3,6 +3,7 @@
 //! Must not know: clients, HTTP.
 
 use super::StartErrors;
+use super::admin::Desk;
 use super::database::{self, open_source};
 use crate::cache::{BoxFuture, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
 use crate::cluster::{Gateway, Origin};
@@ -33,6 +34,7 @@ pub(super) struct Data {
     pub source: Arc<Source>,
     pub reads: ReadThrough,
     pub writes: WriteBehind,
+    desk: Arc<Desk>,
     queue_rows: usize,
     degrade_us: u64,
 }
@@ -59,10 +61,18 @@ impl Data {
             read_options(config),
             &runtime,
         );
+        let desk = Arc::new(Desk {
+            source: source.clone(),
+            reads: reads.clone(),
+            writes: writes.clone(),
+            gateway: gateway.clone(),
+            runtime: runtime.clone(),
+        });
         let data = Self {
             source,
             reads,
             writes,
+            desk,
             queue_rows: config.write_behind.queue_rows,
             degrade_us: config.read_through.cache_timeout.as_micros() as u64,
         };
@@ -75,7 +85,7 @@ impl Data {
     pub fn side(&self, index: usize, loads: mpsc::UnboundedSender<Loads>) -> DataSide {
         let writes = self.writes.for_writer(index as u16);
         let (source, reads) = (self.source.clone(), self.reads.clone());
-        DataSide { source, reads, writes, loads, degrade_us: self.degrade_us }
+        DataSide { source, reads, writes, admin: self.desk.clone(), loads, degrade_us: self.degrade_us }
     }
 
     /// Names and key templates, by index.

@@ -2,6 +2,7 @@
 //!
 //! Must not know: arguments, how any part works.
 
+mod admin;
 mod check;
 mod data;
 mod database;

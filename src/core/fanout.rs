@@ -7,7 +7,7 @@
 use super::Core;
 use super::client::{Begun, Slot};
 use super::gather::{Gather, Join};
-use super::mapped::push_random_key;
+use super::mapped::{Question, push_random_key};
 use crate::cluster::{Entry, Owner};
 use crate::command::{Command, Merge};
 use crate::resp::Args;
@@ -28,6 +28,12 @@ impl Core {
             _ => Join::First,
         };
         let nodes = self.routes.topology().nodes().len();
+        if command.name == "dbsize" && self.hides_keys(index) {
+            if let Err(text) = self.ask_admin(index, command, Question::Keys) {
+                self.answer_error(index, Some(command), text.as_bytes());
+            }
+            return;
+        }
         if command.name == "randomkey" && self.hides_keys(index) {
             let mut request = Vec::new();
             push_random_key(&mut request);

@@ -36,7 +36,7 @@ mod transaction;
 
 pub use access::{Access, AccessError, AccessOptions};
 pub use client::{ClientKey, Kind};
-pub use mapped::{DataSide, Loads};
+pub use mapped::{Admin, DataSide, Loads, Question};
 pub use options::{About, CoreOptions, UpstreamAuth};
 pub use peers::Note;
 pub use process::Process;

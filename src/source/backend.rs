@@ -93,6 +93,9 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
     /// A mapping with its table.
     fn bound(&self, mapping: MappingId) -> Option<&Arc<Bound>>;
 
+    /// The SQL that loads rows of the mapping.
+    fn load_sql(&self, mapping: MappingId) -> Option<&str>;
+
     /// The rows of `keys`, in their order, by one statement.
     fn load<'a>(
         &'a self,

@@ -124,6 +124,11 @@ impl Source {
         self.backend.bound(mapping)
     }
 
+    /// The SQL that loads rows of the mapping: its parameters stand for lists of ids.
+    pub fn load_sql(&self, mapping: MappingId) -> Option<String> {
+        self.backend.load_sql(mapping).map(str::to_owned)
+    }
+
     /// The rows of `keys` (id values as the mapping's template reads them), in their order. One statement. Dropping the
     /// future cancels it at the database.
     ///

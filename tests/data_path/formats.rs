@@ -42,7 +42,7 @@ fn note(n: u32) -> String {
     format!(
         r#"{{"id":{n},"user_id":{},"title":"t{n}","price":{n}.50,"done":{},"extra":{{"n": {n}}},"at":"2024-05-17T07:30:00.123456+00:00"}}"#,
         n % 5,
-        n % 2 == 0
+        n.is_multiple_of(2)
     )
 }
 

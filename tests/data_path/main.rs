@@ -4,6 +4,7 @@
 mod bed;
 mod formats;
 mod outage;
+mod proxy;
 mod races;
 mod reading;
 mod reads;

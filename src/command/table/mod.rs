@@ -1,4 +1,4 @@
-//! The commands of Redis 7.0, put together from one file per group.
+//! The commands of Redis 7.0 and those of our own (`proxy`), put together from one file per group.
 //!
 //! Must not know: how a command is carried out.
 //!
@@ -13,6 +13,7 @@ mod geo;
 mod hash;
 mod hyperloglog;
 mod list;
+mod proxy;
 mod pubsub;
 mod row;
 mod scripting;
@@ -35,6 +36,7 @@ const GROUPS: &[(&str, &[Command])] = &[
     ("hash", hash::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),
     ("list", list::COMMANDS),
+    ("proxy", proxy::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
     ("scripting", scripting::COMMANDS),
     ("server", server::COMMANDS),

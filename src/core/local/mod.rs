@@ -9,6 +9,7 @@ mod command;
 mod connection;
 mod diagnose;
 mod info;
+mod proxy;
 mod settings;
 
 pub(super) use client::{Filter, describe};
@@ -94,6 +95,7 @@ impl Core {
                 Ok(())
             }
             "client" => return self.client_command(index, command, args, reply),
+            "proxy" => return self.proxy_command(index, command, args, reply),
             "cluster" => return self.cluster_command(index, command, args, reply),
             "command" => command::command_command(command, &self.process.learned, args, protocol, reply),
             "acl" => return self.acl_command(index, command, args, reply),

@@ -3,6 +3,7 @@
 //! Must not know: the database; `read.rs` and `write.rs` hand over to the floors that do. A key that matches no mapping
 //! costs one look-up by its first byte.
 
+mod admin;
 mod degrade;
 mod evaluate;
 mod list;
@@ -22,6 +23,7 @@ use crate::resp::Args;
 use crate::sidecar;
 use crate::source::Source;
 use crate::writeback::WriteBehind;
+pub use admin::{Admin, Question};
 use bytes::Bytes;
 pub(in crate::core) use evaluate::may_be_absent;
 pub(in crate::core) use reserved::{push_random_key, push_visible};
@@ -38,6 +40,8 @@ pub struct DataSide {
     pub reads: ReadThrough,
     /// Queues written rows.
     pub writes: WriteBehind,
+    /// Answers what is asked of the proxy itself.
+    pub admin: Arc<dyn Admin>,
     /// Where the results of loads come back to this core's driver.
     pub loads: mpsc::UnboundedSender<Loads>,
     /// So long a node may be silent before the database is asked instead, in microseconds.
@@ -53,6 +57,8 @@ pub struct Loads {
     results: Vec<(u16, Answer)>,
     /// The command, where it is not a plain GET.
     ask: Option<Box<read::Ask>>,
+    /// The whole reply, where it needs nothing more.
+    said: Option<Vec<u8>>,
 }
 
 /// How a split command treats its mapped keys.

@@ -140,7 +140,7 @@ impl Core {
             // The receiver is gone only when the worker has stopped: then nobody waits.
             reply: Box::new(move |answers| {
                 let results = mappings.into_iter().zip(answers).collect();
-                let _ = loads.send(Loads { client, seq, results, ask });
+                let _ = loads.send(Loads { client, seq, results, ask, said: None });
             }),
         };
         load(&data.reads, miss);
@@ -158,7 +158,13 @@ impl Core {
 
     /// A load has ended: answers the client that waits for it.
     pub fn loaded(&mut self, loads: Loads) {
-        let Loads { client: key, seq, results, ask } = loads;
+        let Loads { client: key, seq, results, ask, said } = loads;
+        if let Some(reply) = said {
+            if self.client(key).is_some() {
+                self.complete(key.index as usize, seq, &reply, Route::Local);
+            }
+            return;
+        }
         self.count_served(&results);
         let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
             return;

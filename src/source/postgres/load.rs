@@ -27,6 +27,15 @@ pub(super) enum LoadPlan {
     },
 }
 
+impl LoadPlan {
+    /// Its SQL.
+    pub fn sql(&self) -> &str {
+        match self {
+            Self::ByPosition(sql) | Self::ByIds { sql, .. } => sql,
+        }
+    }
+}
+
 /// The rows of `keys`, in their order, by one statement on one of the reading connections.
 pub(super) async fn load(
     postgres: &Postgres,

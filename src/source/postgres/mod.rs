@@ -84,6 +84,10 @@ impl Backend for PostgresBackend {
         self.plans.get(usize::from(mapping)).map(|plan| &plan.bound)
     }
 
+    fn load_sql(&self, mapping: MappingId) -> Option<&str> {
+        self.plans.get(usize::from(mapping)).map(|plan| plan.load.sql())
+    }
+
     fn load<'a>(
         &'a self,
         mapping: MappingId,

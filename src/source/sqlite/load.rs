@@ -77,6 +77,13 @@ impl LoadPlan {
         ))
     }
 
+    /// Its SQL.
+    pub fn sql(&self) -> &str {
+        match self {
+            Self::Generated(sql) | Self::ByIds(sql) | Self::ByName(sql) => sql,
+        }
+    }
+
     pub fn own(parameters: LoadParameters, own: &str) -> Self {
         match parameters {
             LoadParameters::Arrays => Self::ByIds(own.to_owned()),

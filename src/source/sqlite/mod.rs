@@ -196,6 +196,10 @@ impl Backend for SqliteBackend {
         self.plans.get(usize::from(mapping)).map(|plan| &plan.bound)
     }
 
+    fn load_sql(&self, mapping: MappingId) -> Option<&str> {
+        self.plans.get(usize::from(mapping)).map(|plan| plan.load.sql())
+    }
+
     fn load<'a>(
         &'a self,
         mapping: MappingId,

@@ -1,0 +1,27 @@
+//! Commands of the `proxy` group, which Redis does not have: data only.
+//!
+//! Must not know: how a command is carried out.
+
+use super::row::*;
+
+const OWN: u32 = flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE;
+
+pub(super) const COMMANDS: &[Command] = &[command("proxy", -2, 0, 0, Local)
+    .docs("dsproxy", "A container for the proxy's own commands")
+    .note("Not of Redis: what the proxy knows of mappings and the entries of their keys.")
+    .containing(&[
+        command("proxy|explain", -3, OWN, 0, Local)
+            .docs("dsproxy", "What a command's key stands for, the state of its entry, and what a miss would run")
+            .note("The command is not run. `PROXY EXPLAIN GET user:1`."),
+        command("proxy|help", 2, flag::LOADING | flag::STALE, 0, Local)
+            .docs("dsproxy", "Show helpful text about the different subcommands")
+            .note("Answered by the proxy."),
+        command("proxy|invalidate", 3, OWN, 0, Local)
+            .docs("dsproxy", "Drop the entries of mapped keys that match a pattern")
+            .note("Walks the whole cluster with SCAN; what waits for the database stays. Answers the number of entries dropped."),
+        command("proxy|mappings", 2, OWN, 0, Local).docs("dsproxy", "The mappings, as they are declared")
+            .note("One map per mapping."),
+        command("proxy|stats", -2, OWN, 0, Local)
+            .docs("dsproxy", "What was read of each mapping, or of one, by where the answers came from")
+            .note("Since the start of the proxy: hit, near, dirty, negative, stale, miss, bypass."),
+    ])];
