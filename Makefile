@@ -1,6 +1,6 @@
 # The targets a newcomer needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench setup-test build run test test-clients conformance lint bench fuzz clean clean-data
+.PHONY: examples help setup setup-bench setup-test build run test test-clients conformance lint bench fuzz clean clean-data
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `dsproxy dev`, as in: make run ARGS="--help"
@@ -44,6 +44,9 @@ test-clients: setup-test ## Run redis-py, ioredis, node-redis, redis-rs and fred
 	else \
 		set -x; cargo test --locked --test clients; \
 	fi
+
+examples: setup ## Run the five example systems' acceptance tests
+	cargo test --locked --test examples
 
 conformance: setup ## Run the public compatibility suite, where CONFORMANCE is its folder
 	@if [ -f "$(CONFORMANCE)/run.py" ]; then \

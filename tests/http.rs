@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dsproxy::config::HttpConfig;
 use dsproxy::health::{Condition, Dependency, Health};
-use dsproxy::http::{ApiError, Facade, HttpState, Site, WriteRequest, serve};
+use dsproxy::http::{ApiError, CacheStats, Facade, HttpState, Site, WriteRequest, serve};
 use dsproxy::metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -65,6 +65,7 @@ async fn start(config: HttpConfig) -> Server {
         facade: facade(&written),
         site: Site::empty(),
         reads: None,
+        cache: CacheStats::empty(),
         requests: std::sync::atomic::AtomicU64::new(0),
     });
     let address = listener.local_addr().unwrap();
@@ -253,9 +254,9 @@ async fn bad_requests_say_what_is_wrong() {
     let reply = server.get("/write").await;
     reply.is_problem(405, "POST");
     assert_eq!(reply.header("allow"), "POST");
-    let reply = server.send("DELETE", "/read", "").await;
+    let reply = server.send("PUT", "/read", "").await;
     reply.is_problem(405, "GET");
-    assert_eq!(reply.header("allow"), "GET, HEAD");
+    assert_eq!(reply.header("allow"), "GET, HEAD, DELETE");
     let reply = server.send("POST", "/write", r#"{"user_id":"full","value":"v"}"#).await;
     reply.is_problem(503, "queue is full");
     assert_eq!(reply.header("retry-after"), "1");

@@ -204,6 +204,12 @@ impl Observer {
 }
 
 impl ReadObserver for Observer {
+    fn filled(&self, mapping: MappingId, stored: usize, _: usize) {
+        if let Some(metrics) = self.of(mapping) {
+            metrics.sets.inc_by(stored as u64);
+        }
+    }
+
     fn queried(&self, mapping: MappingId, keys: usize, took: Duration, error: Option<&SourceError>) {
         let Some(metrics) = self.of(mapping) else { return };
         metrics.query(QueryKind::Load, error.is_none(), took);

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 /// Connects to the database and holds the mappings against it. `None` without mappings.
 pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, StartErrors> {
-    let (Some(url), false) = (&config.database.url, config.mappings.is_empty()) else { return Ok(None) };
+    let needed = !config.mappings.is_empty() || config.routes.iter().any(|route| route.sql.is_some());
+    let (Some(url), true) = (&config.database.url, needed) else { return Ok(None) };
     let set = MappingSet::new(config.mappings.iter().map(spec).collect()).map_err(|errors| {
         StartErrors(errors.into_iter().map(|e| StartError::Mapping(e.to_string())).collect())
     });

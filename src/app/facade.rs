@@ -3,15 +3,19 @@
 //! Must not know: HTTP beyond its error type.
 
 use super::data::{self, Data};
-use crate::cluster::{Gateway, GatewayError, Origin};
-use crate::http::{ApiError, Facade, WriteRequest};
+use crate::cluster::{Gateway, GatewayError, Origin, Served, Topology};
+use crate::http::{ApiError, CacheCounts, CacheStats, Facade, WriteRequest};
 use crate::mapping::{Bound, Row};
+use crate::metrics::worker::WorkerStats;
+use crate::metrics::{MappingMetrics, Metrics};
 use crate::resp::{decode_reply, push_command};
+use crate::slot;
 use crate::writeback::{Write, WriteBehind, WriteError};
 use bytes::Bytes;
 use redis_protocol::resp3::types::BytesFrame;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 
 /// The mapping that the facade reads and writes.
 const MAPPING: &str = "user_data";
@@ -52,6 +56,56 @@ pub(super) fn facade(data: Option<&Data>, gateway: Gateway) -> Facade {
             async move { shared.read(&user_id).await }
         },
     )
+}
+
+/// What `/api/v1/cache/stats` counts: reads by the workers, the rest by the metrics.
+pub(super) fn cache_stats(
+    data: Option<&Data>,
+    metrics: &Metrics,
+    workers: &[Arc<WorkerStats>],
+    topology: watch::Receiver<Arc<Topology>>,
+) -> CacheStats {
+    let names =
+        data.iter().flat_map(|data| data.source.mappings().iter().map(|mapping| mapping.name.clone()));
+    let mappings: Vec<_> = names.map(|name| (metrics.mapping(&name), name)).collect();
+    let workers = workers.to_vec();
+    let counter = move || {
+        let count = |(at, (metrics, name)): (usize, &(MappingMetrics, String))| {
+            let cells: Vec<_> = workers.iter().filter_map(|worker| worker.mappings.get(at)).collect();
+            let served =
+                |served: Served| cells.iter().map(|cells| cells.served[served as usize].get()).sum::<u64>();
+            let found: u64 = cells.iter().map(|cells| cells.hits.get()).sum();
+            let hits =
+                Served::ALL.into_iter().filter(|served| served.is_from_cache()).map(served).sum::<u64>();
+            CacheCounts {
+                mapping: name.clone(),
+                hits: found + hits,
+                misses: served(Served::Miss) + served(Served::Bypass),
+                sets: metrics.sets.get(),
+                deletes: metrics.deletes.get(),
+                errors: metrics.load_errors(),
+            }
+        };
+        mappings.iter().enumerate().map(count).collect()
+    };
+    CacheStats::new(Arc::new(counter), Arc::new(move || node_keys(&topology.borrow())))
+}
+
+/// One key of each node that owns slots.
+fn node_keys(topology: &Topology) -> Vec<String> {
+    let mut keys: Vec<Option<String>> = vec![None; topology.nodes().len()];
+    // Numbers spread evenly over the slots: a node with few slots is found, too, long before the end.
+    for number in 0..200_000_u32 {
+        let key = format!("dsproxy:{{{number}}}");
+        if let Some(place) = topology.owner(slot::slot(key.as_bytes())).and_then(|owner| keys.get_mut(owner))
+        {
+            place.get_or_insert(key);
+        }
+        if number % 256 == 255 && keys.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    keys.into_iter().flatten().collect()
 }
 
 impl Shared {

@@ -151,7 +151,7 @@ impl Server {
             );
             self.workers.push(worker::spawn(format!("worker-{index}"), parts)?);
         }
-        let health = self.health.clone();
+        let (health, topology) = (self.health.clone(), discovery.watch());
         self.tasks.spawn(discovery.run(self.stop.clone(), move |round| {
             let condition = round.map_or_else(Condition::Down, |()| Condition::Up);
             health.set(Dependency::Redis, condition);
@@ -163,10 +163,11 @@ impl Server {
         if let Some(listener) = http {
             let state = HttpState {
                 config: config.http.clone(),
-                metrics,
+                metrics: metrics.clone(),
                 health: self.health.clone(),
                 facade: facade::facade(self.data.as_ref(), gateway.clone()),
-                site: site(config, self.data.as_ref(), gateway, auth),
+                site: site(config, self.data.as_ref(), gateway, auth, &metrics)?,
+                cache: facade::cache_stats(self.data.as_ref(), &metrics, &self.stats, topology),
                 reads: self.data.as_ref().map(|data| data.reads.clone()),
                 requests: AtomicU64::new(0),
             };
@@ -253,9 +254,23 @@ impl Server {
 }
 
 /// The routes of the configuration, over the data side.
-fn site(config: &Config, data: Option<&Data>, gateway: Gateway, auth: http::Auth) -> Site {
-    let source = data.map(|data| data.source.clone());
-    Site::new(crate::config::compile(config), Some(Backend::new(gateway, source)), auth)
+fn site(
+    config: &Config,
+    data: Option<&Data>,
+    gateway: Gateway,
+    auth: http::Auth,
+    metrics: &Metrics,
+) -> prometheus::Result<Site> {
+    let name = if config.database.url.as_ref().is_some_and(|url| url.expose().starts_with("sqlite:")) {
+        "sqlite"
+    } else {
+        "postgres"
+    };
+    let data = data.map(|data| (data.source.clone(), data.reads.clone()));
+    let backend = Backend::new(gateway, data, name, metrics);
+    let mut site = Site::new(crate::config::compile(config), Some(backend), auth);
+    site.count(metrics)?;
+    Ok(site)
 }
 
 /// Opens both listening sockets; both problems are reported when both have one.

@@ -27,8 +27,12 @@ pub struct Compiled {
     pub params: Vec<Param>,
     /// Its answers, as in [`OUTCOMES`].
     pub outcomes: Vec<Outcome>,
-    /// What is no longer true afterwards.
+    /// The mapping whose rows its statement writes.
+    pub writes: Option<String>,
+    /// What else is no longer true afterwards.
     pub invalidates: Vec<Invalidation>,
+    /// Names of its own counters, of `hits`, `misses` and `rows`, and the parameter `by` which is counted.
+    pub count: Vec<(String, String)>,
     /// Whether a bearer token is asked for.
     pub bearer: bool,
     /// How long an answer may take, where it differs from all others.
@@ -82,7 +86,8 @@ pub(super) struct Mistake {
 }
 
 /// Paths that no route may take.
-const RESERVED: [&str; 8] = [
+const RESERVED: [&str; 9] = [
+    "/api/v1/cache/invalidate",
     "/metrics",
     "/ping",
     "/health/live",
@@ -135,6 +140,8 @@ impl<'a> Compiler<'a> {
         let names: Vec<&str> = params.iter().map(|param| param.name.as_str()).collect();
         let outcomes = OUTCOMES.iter().map(|(name, _)| self.outcome(name, &names)).collect();
         let invalidates = self.invalidates(&names);
+        self.writes();
+        self.count(&names);
         match (path, action) {
             (Some(path), Some(action)) if self.mistakes.is_empty() => Ok(Compiled {
                 name: route.name.clone(),
@@ -144,7 +151,9 @@ impl<'a> Compiler<'a> {
                 action,
                 params,
                 outcomes,
+                writes: route.writes.clone(),
                 invalidates,
+                count: route.count.clone(),
                 bearer: route.auth == RouteAuth::Bearer,
                 timeout: route.timeout,
             }),
@@ -318,6 +327,34 @@ impl<'a> Compiler<'a> {
             self.wrong("on", Some(name), "shows {token}, which needs auth.jwt_secret");
         }
         Outcome { name, status: given.status.and_then(|status| u16::try_from(status).ok()), shape }
+    }
+
+    fn writes(&mut self) {
+        let Some(writes) = &self.route.writes else { return };
+        if !self.config.mappings.iter().any(|known| known.name == *writes) {
+            self.wrong("writes", None, format!("names \"{writes}\", and no mapping has this name"));
+        }
+        if self.route.sql.is_none() {
+            self.wrong("writes", None, "goes with `sql`: a route with a `mapping` knows what it writes");
+        }
+    }
+
+    fn count(&mut self, params: &[&str]) {
+        for (what, name) in &self.route.count {
+            match what.as_str() {
+                "by" if params.contains(&name.as_str()) => {}
+                "by" => {
+                    self.wrong("count", None, format!("is by {name:?}, and the route has no such parameter"))
+                }
+                "hits" | "misses" | "rows" if crate::route::is_name(name) => {}
+                "hits" | "misses" | "rows" => {
+                    self.wrong("count", None, format!("{name:?} cannot be the name of a metric"))
+                }
+                _ => {
+                    self.wrong("count", None, format!("has no {what:?}: there are hits, misses, rows and by"))
+                }
+            }
+        }
     }
 
     fn invalidates(&mut self, params: &[&str]) -> Vec<Invalidation> {

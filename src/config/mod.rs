@@ -44,8 +44,9 @@ pub use route::{
 };
 pub use secret::Secret;
 pub use settings::{
-    AclConfig, DatabaseConfig, DevConfig, HttpConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat,
-    ReadThroughConfig, ScriptPolicy, ServerConfig, UpstreamConfig, UpstreamMode, WriteBehindConfig,
+    AclConfig, DatabaseConfig, DevConfig, FacadeAccess, HttpConfig, JournalConfig, LimitsConfig, LogConfig,
+    LogFormat, ReadThroughConfig, ScriptPolicy, ServerConfig, UpstreamConfig, UpstreamMode,
+    WriteBehindConfig,
 };
 
 /// One table of the file, with its settings.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::define::{settings, words};
+use super::inline::Pairs;
 use super::kind::{Count, Flag, Fraction, Hidden, List, Optional, Required, Text};
 use super::kind::{choice, duration, duration_or};
 use super::mapping::NAME;
@@ -129,6 +130,9 @@ settings! {
         mapping: Option<String> = None, Optional(Text { example: "user", ..NAME });
         /// The statement that it runs, instead of a mapping. The rows that it returns are what the answer shows.
         sql: Option<String> = None, Optional(SQL);
+        /// The mapping whose rows the statement writes. The rows that it returns then tell which entries are no longer true:
+        /// theirs, and those that depend on them by `invalidate_on`.
+        writes: Option<String> = None, Optional(Text { example: "user", ..NAME });
         /// Its parameters.
         params: Nested<ParamConfig> = Nested::default(),
             Named { names: &[], example: "{ id = { from = \"path\", kind = \"integer\" } }", of: std::marker::PhantomData };
@@ -136,8 +140,14 @@ settings! {
         /// of RFC 9457 as its body.
         on: Nested<OutcomeConfig> = Nested::default(),
             Named { names: &OUTCOME_NAMES, example: "{ not_found = { status = 404 } }", of: std::marker::PhantomData };
-        /// Keys that are no longer true after the statement; `{placeholders}` are parameters and `row.MEMBER`s.
+        /// Further keys that are no longer true after the statement; `{placeholders}` are parameters and `row.MEMBER`s.
         invalidates: Vec<String> = Vec::new(), List(INVALIDATES);
+        /// Counters of its own in the metrics: the names of those for `hits`, `misses` and `rows` (of hits), and the parameter `by`
+        /// which hits and misses are counted (at most 1000 of its values by themselves).
+        count: Vec<(String, String)> = Vec::new(), Pairs {
+            text: "the name of a metric, or of a parameter (`by`)",
+            example: "{ hits = \"list_hits_total\", misses = \"list_misses_total\", by = \"user_id\" }",
+        };
         /// Who may use it.
         auth: RouteAuth = RouteAuth::None, choice::<RouteAuth>();
         /// How long an answer may take. Unset: `http.request_timeout`.

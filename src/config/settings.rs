@@ -104,6 +104,16 @@ words! {
         Single = "single",
     }
 
+    /// Who may use the facade of the HTTP side.
+    FacadeAccess {
+        /// Everybody who reaches the port.
+        Open = "open",
+        /// Who shows a bearer token that `[auth]` accepts.
+        Bearer = "bearer",
+        /// Nobody.
+        Off = "off",
+    }
+
     /// How log lines look.
     LogFormat {
         /// For people.
@@ -174,6 +184,8 @@ settings! {
         request_timeout: Duration = secs(5), duration(ms(10)..=hours(1));
         /// Open HTTP connections at most; further ones wait to be accepted.
         max_connections: usize = 1024, Count(1..=100_000);
+        /// Who may use `/read`, `/write` and `/mget`.
+        facade: FacadeAccess = FacadeAccess::Open, choice::<FacadeAccess>();
         /// Origins whose pages may use the routes (CORS); `*` is any. Empty: none.
         cors_origins: Vec<String> = Vec::new(), List(ORIGIN);
         /// Answers of at least this size are compressed for clients that accept gzip; 0 means none are.

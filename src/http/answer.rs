@@ -86,6 +86,15 @@ pub fn success(
     Ok(json(status, shape.render(&sheet)))
 }
 
+/// How many rows the answer shows.
+pub fn rows_shown(found: &Found, input: &Input) -> usize {
+    let rows = match found.list {
+        true => serde_json::from_slice::<Vec<&RawValue>>(&found.json).map_or(0, |rows| rows.len()),
+        false => usize::from(!found.json.is_empty()),
+    };
+    rows.min(limit(input).unwrap_or(usize::MAX))
+}
+
 /// The answer for a failure.
 pub fn failure(route: &Compiled, error: &ApiError, facts: &Facts<'_>) -> Response<Full<Bytes>> {
     let outcome = route.outcomes.iter().find(|outcome| outcome.name == error.outcome());

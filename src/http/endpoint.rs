@@ -19,8 +19,10 @@ use super::auth::Claims;
 use super::backend::Backend;
 use super::error::ApiError;
 use super::input::{Given, Input, collect};
+use crate::cluster::Served;
 use crate::config::{Action, Compiled, RouteMethod};
-use crate::route::{In, ParamValue, Placeholder, push_json_text};
+use crate::route::{In, ParamValue, Placeholder, Values, push_json_text};
+use crate::source::Rows;
 
 /// A request that has found its route.
 pub struct Visit {
@@ -55,6 +57,7 @@ pub async fn run(state: &HttpState, visit: Visit, body: Result<Bytes, ApiError>)
     });
     match answered {
         Ok((mut response, found)) => {
+            count(state, &route, &input, &found);
             let safe = head.method == Method::GET || head.method == Method::HEAD;
             if safe && response.status() == StatusCode::OK {
                 let validator = answer::validator(&found.json);
@@ -73,6 +76,13 @@ pub async fn run(state: &HttpState, visit: Visit, body: Result<Bytes, ApiError>)
             answer::failure(&route, &error, &facts)
         }
     }
+}
+
+/// Counts an answer where the route asks for it.
+fn count(state: &HttpState, route: &Compiled, input: &Input, found: &Found) {
+    let (Some(tally), Some(served)) = (state.site.tally(&route.name), found.served) else { return };
+    let value = tally.by().and_then(|name| input.get(name)?.to_text()).unwrap_or_default();
+    tally.count(served.is_from_cache(), answer::rows_shown(found, input), &value);
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -153,7 +163,7 @@ async fn work(backend: &Backend, route: &Compiled, input: &Input, body: &[u8]) -
             })?;
             match route.method {
                 RouteMethod::Get => read(backend, route, &key).await,
-                RouteMethod::Delete => backend.delete(&key).await.map(|()| Found::default()),
+                RouteMethod::Delete => backend.delete(&key).await.map(|_| Found::default()),
                 RouteMethod::Post | RouteMethod::Put | RouteMethod::Patch => {
                     let value = value(route, input, body)?;
                     backend.set(&key, &value).await?;
@@ -161,8 +171,86 @@ async fn work(backend: &Backend, route: &Compiled, input: &Input, body: &[u8]) -
                 }
             }
         }
-        Action::Statement { .. } => Err(ApiError::Internal("statements cannot be run yet".to_owned())),
+        Action::Statement { statement, params } => {
+            let values: Vec<_> = params.iter().filter_map(|at| input.at(*at)).collect();
+            let rows = backend.statement(&statement.text, &values).await?;
+            if let Some(mapping) = &route.writes {
+                for row in &rows.rows {
+                    backend.written(mapping, &serde_json::from_slice(row).unwrap_or_default()).await;
+                }
+            }
+            let found = rows_found(route, &rows)?;
+            invalidate(backend, route, input, &found).await;
+            Ok(found)
+        }
     }
+}
+
+/// What a statement returned, as the route shows it.
+fn rows_found(route: &Compiled, rows: &Rows) -> Result<Found, ApiError> {
+    let served = (route.method == RouteMethod::Get).then_some(Served::Bypass);
+    if lists(route) {
+        let json = [b"[", rows.rows.join(&b","[..]).as_slice(), b"]"].concat();
+        return Ok(Found { json, list: true, served, token: None });
+    }
+    match rows.rows.first() {
+        Some(row) => Ok(Found { json: row.to_vec(), list: false, served, token: None }),
+        None if rows.columns.is_empty() && rows.affected > 0 => Ok(Found::default()),
+        None => Err(ApiError::NotFound("there is no such row".to_owned())),
+    }
+}
+
+/// Drops what the statement has made untrue.
+async fn invalidate(backend: &Backend, route: &Compiled, input: &Input, found: &Found) {
+    if route.invalidates.is_empty() {
+        return;
+    }
+    let row: Map<String, Json> = serde_json::from_slice(&found.json).unwrap_or_default();
+    let values = KeyValues { input, row: &row };
+    for invalidation in &route.invalidates {
+        match invalidation.pattern {
+            true => backend.forget_pattern(&invalidation.text.render(&values, escape_glob)).await,
+            false => backend.forget(&invalidation.text.render(&values, |text| text)).await,
+        }
+    }
+}
+
+/// The placeholders of a key: parameters, and members of the row.
+struct KeyValues<'a> {
+    input: &'a Input,
+    row: &'a Map<String, Json>,
+}
+
+impl Values for KeyValues<'_> {
+    fn push_json(&self, placeholder: &Placeholder, out: &mut Vec<u8>) {
+        push_json_text(&self.text(placeholder), out);
+    }
+
+    fn text(&self, placeholder: &Placeholder) -> String {
+        match placeholder {
+            Placeholder::Param(name) => {
+                self.input.get(name).and_then(ParamValue::to_text).unwrap_or_default()
+            }
+            Placeholder::Field(name) => match self.row.get(name) {
+                Some(Json::String(text)) => text.clone(),
+                Some(other) => other.to_string(),
+                None => String::new(),
+            },
+            _ => String::new(),
+        }
+    }
+}
+
+/// A text that stands for itself in a pattern of keys.
+fn escape_glob(text: String) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
 }
 
 async fn read(backend: &Backend, route: &Compiled, key: &str) -> Result<Found, ApiError> {

@@ -4,17 +4,21 @@
 //!
 //! `server` accepts and drains connections, `router` finds the route of a request, `routes` has the handlers, `error`
 //! turns failures into answers. The routes of the configuration: `site` holds them, `endpoint` runs one, `input` reads its
-//! parameters, `backend` reaches its data, `answer` shapes what it answers, `auth` knows who asks.
+//! parameters, `backend` reaches its data, `answer` shapes what it answers, `auth` knows who asks, `openapi` describes them all.
 
 mod answer;
 mod auth;
 mod backend;
+mod cache_stats;
 mod compress;
 mod cors;
 mod endpoint;
 mod error;
+mod facade;
 mod input;
 mod invalidate;
+mod openapi;
+mod pages;
 mod query;
 mod router;
 mod routes;
@@ -36,6 +40,7 @@ use crate::metrics::Metrics;
 
 pub use auth::Auth;
 pub use backend::Backend;
+pub use cache_stats::{CacheCounts, CacheStats};
 pub use error::ApiError;
 pub use server::serve;
 pub use site::Site;
@@ -57,6 +62,8 @@ pub struct HttpState {
     pub site: Site,
     /// What fills the cache, where there are mappings.
     pub reads: Option<ReadThrough>,
+    /// What `/api/v1/cache/stats` shows.
+    pub cache: CacheStats,
     /// Requests so far that came without an id of their own.
     pub requests: AtomicU64,
 }

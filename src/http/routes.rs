@@ -12,8 +12,7 @@ use hyper::{Method, Response, StatusCode};
 use serde_json::{Map, Value as Json, json};
 
 use super::error::ApiError;
-use super::query::only_parameter;
-use super::{BoxFuture, HttpState, WriteRequest, invalidate};
+use super::{BoxFuture, HttpState, facade, invalidate, openapi, pages};
 use crate::health::{Condition, Dependency};
 use crate::metrics;
 
@@ -41,19 +40,42 @@ pub struct Route {
 }
 
 /// Every route.
-pub static ROUTES: [Route; 7] = [
+pub static ROUTES: [Route; 19] = [
     Route { method: Method::GET, path: "/metrics", handler: |call| Box::pin(show_metrics(call)) },
     Route { method: Method::GET, path: "/ping", handler: |call| Box::pin(ping(call)) },
     Route { method: Method::GET, path: "/health/live", handler: |call| Box::pin(live(call)) },
     Route { method: Method::GET, path: "/health/ready", handler: |call| Box::pin(ready(call)) },
-    Route { method: Method::POST, path: "/write", handler: |call| Box::pin(write(call)) },
-    Route { method: Method::GET, path: "/read", handler: |call| Box::pin(read(call)) },
+    Route { method: Method::POST, path: "/write", handler: |call| Box::pin(facade::write(call)) },
+    Route { method: Method::GET, path: "/read", handler: |call| Box::pin(facade::read(call)) },
+    Route { method: Method::DELETE, path: "/read", handler: |call| Box::pin(facade::delete(call)) },
+    Route { method: Method::POST, path: "/mget", handler: |call| Box::pin(facade::mget(call)) },
+    Route { method: Method::GET, path: "/health", handler: |call| Box::pin(ready(call)) },
+    Route { method: Method::GET, path: STATS, handler: |call| Box::pin(cache_stats(call)) },
+    Route { method: Method::POST, path: STATS_RESET, handler: |call| Box::pin(reset_cache_stats(call)) },
+    Route { method: Method::GET, path: "/openapi.json", handler: |call| Box::pin(show_openapi(call)) },
+    Route { method: Method::GET, path: "/swagger", handler: |call| Box::pin(pages::swagger(call)) },
+    Route { method: Method::GET, path: "/swagger/", handler: |call| Box::pin(pages::swagger(call)) },
+    Route {
+        method: Method::GET,
+        path: "/swagger/swagger-ui.css",
+        handler: |call| Box::pin(pages::swagger_css(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/swagger/swagger-ui-bundle.js",
+        handler: |call| Box::pin(pages::swagger_js(call)),
+    },
+    Route { method: Method::GET, path: "/dashboard", handler: |call| Box::pin(pages::dashboard(call)) },
+    Route { method: Method::GET, path: "/dashboard/events", handler: |call| Box::pin(pages::events(call)) },
     Route {
         method: Method::POST,
         path: invalidate::PATH,
         handler: |call| Box::pin(invalidate::invalidate(call)),
     },
 ];
+
+const STATS: &str = "/api/v1/cache/stats";
+const STATS_RESET: &str = "/api/v1/cache/stats/reset";
 
 async fn show_metrics(call: Call) -> Answer {
     let text = call.state.metrics.render().map_err(|error| ApiError::Internal(error.to_string()))?;
@@ -91,27 +113,18 @@ async fn ready(call: Call) -> Answer {
     Ok(answer(status, "application/json", format!("{body}\n")))
 }
 
-async fn write(call: Call) -> Answer {
-    let malformed = |error: String| ApiError::Malformed(format!("the body is not a write request: {error}"));
-    // serde takes a list of the fields as well, by position.
-    if call.body.trim_ascii_start().first() == Some(&b'[') {
-        return Err(malformed("expected an object with `user_id` and `value`".to_owned()));
-    }
-    let request: WriteRequest =
-        serde_json::from_slice(&call.body).map_err(|error| malformed(error.to_string()))?;
-    if request.user_id.is_empty() {
-        return Err(malformed("`user_id` is empty".to_owned()));
-    }
-    (call.state.facade.write)(request).await?;
-    Ok(text(StatusCode::ACCEPTED, "accepted"))
+async fn cache_stats(call: Call) -> Answer {
+    let stats = call.state.cache.json(call.state.site.backend.as_ref()).await;
+    Ok(answer(StatusCode::OK, "application/json", format!("{stats}\n")))
 }
 
-async fn read(call: Call) -> Answer {
-    let user_id = only_parameter(call.head.uri.query(), "user_id")?;
-    match (call.state.facade.read)(user_id).await? {
-        Some(value) => Ok(text(StatusCode::OK, value)),
-        None => Err(ApiError::NotFound("there is no value of this user".to_owned())),
-    }
+async fn reset_cache_stats(call: Call) -> Answer {
+    call.state.cache.reset();
+    Ok(answer(
+        StatusCode::OK,
+        "application/json",
+        format!("{}\n", json!({"message": "cache statistics reset"})),
+    ))
 }
 
 /// A JSON document.
@@ -119,11 +132,20 @@ pub fn json_answer(status: StatusCode, body: &Json) -> Response<Full<Bytes>> {
     answer(status, "application/json", format!("{body}\n"))
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+async fn show_openapi(call: Call) -> Answer {
+    let document = openapi::document(&call.state.site);
+    Ok(answer(StatusCode::OK, "application/json", format!("{document:#}\n")))
+}
+
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     answer(status, "text/plain; charset=utf-8", body)
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub(super) fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

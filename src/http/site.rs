@@ -2,6 +2,7 @@
 //!
 //! Must not know: what an endpoint does.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hyper::Method;
@@ -9,6 +10,7 @@ use hyper::Method;
 use super::auth::Auth;
 use super::backend::Backend;
 use crate::config::{Compiled, RouteMethod};
+use crate::metrics::{Metrics, Tally};
 
 /// Everything that the configuration adds to the built-in routes.
 pub struct Site {
@@ -16,6 +18,8 @@ pub struct Site {
     pub routes: Vec<Arc<Compiled>>,
     /// Where their data is; `None` in a site without routes.
     pub backend: Option<Backend>,
+    /// Counters of their own, by the names of routes.
+    tallies: HashMap<String, Tally>,
     /// Who may use those that ask for a token.
     pub auth: Auth,
 }
@@ -35,7 +39,27 @@ impl Site {
     pub fn new(routes: Vec<Compiled>, backend: Option<Backend>, auth: Auth) -> Self {
         let mut routes: Vec<_> = routes.into_iter().map(Arc::new).collect();
         routes.sort_by_key(|route| route.path.order());
-        Self { routes, backend, auth }
+        Self { routes, backend, tallies: HashMap::new(), auth }
+    }
+
+    /// Registers the counters that routes ask for.
+    ///
+    /// # Errors
+    /// A metric's name that is taken.
+    pub fn count(&mut self, metrics: &Metrics) -> prometheus::Result<()> {
+        for route in self.routes.iter().filter(|route| !route.count.is_empty()) {
+            let named =
+                |what: &str| route.count.iter().find(|(key, _)| key == what).map(|(_, name)| name.as_str());
+            let names = [named("hits"), named("misses"), named("rows")];
+            let tally = Tally::register(metrics.registry(), names, named("by"))?;
+            self.tallies.insert(route.name.clone(), tally);
+        }
+        Ok(())
+    }
+
+    /// The counters of a route, where it has some.
+    pub fn tally(&self, route: &str) -> Option<&Tally> {
+        self.tallies.get(route)
     }
 
     /// A site without routes.

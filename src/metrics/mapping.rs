@@ -21,6 +21,8 @@ pub(super) struct DatabaseFamilies {
     flush_errors: IntCounterVec,
     flush_retries: IntCounterVec,
     rejected: IntCounterVec,
+    sets: IntCounterVec,
+    deletes: IntCounterVec,
 }
 
 /// Why a query is run.
@@ -78,6 +80,16 @@ impl DatabaseFamilies {
                 "Written rows that the database will never take, by reason.",
                 &["mapping", "reason"],
             )?,
+            sets: count(
+                "dsproxy_cache_sets_total",
+                "Loaded values that were stored in the cache.",
+                &mapping,
+            )?,
+            deletes: count(
+                "dsproxy_cache_deletes_total",
+                "Entries dropped since a statement of a route made them untrue.",
+                &mapping,
+            )?,
         })
     }
 }
@@ -99,6 +111,10 @@ pub struct MappingMetrics {
     /// Attempts to flush after a failure.
     pub flush_retries: IntCounter,
     rejected: IntCounterVec,
+    /// Loaded values that were stored.
+    pub sets: IntCounter,
+    /// Entries that a statement of a route made untrue.
+    pub deletes: IntCounter,
 }
 
 #[derive(Clone)]
@@ -132,6 +148,8 @@ impl MappingMetrics {
             flush_errors: database.flush_errors.with_label_values(&[name]),
             flush_retries: database.flush_retries.with_label_values(&[name]),
             rejected: rejected_rows(&database.rejected, name),
+            sets: database.sets.with_label_values(&[name]),
+            deletes: database.deletes.with_label_values(&[name]),
         }
     }
 
@@ -147,6 +165,11 @@ impl MappingMetrics {
             query.error.inc()
         }
         query.duration.observe(elapsed.as_secs_f64());
+    }
+
+    /// Queries for loads that failed.
+    pub fn load_errors(&self) -> u64 {
+        self.load.error.get()
     }
 
     /// Counts rows that the database will never take. `reason` is one of a few constants: it is a label.

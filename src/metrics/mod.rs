@@ -14,6 +14,7 @@ mod process;
 mod queue;
 mod security;
 mod served;
+mod tally;
 pub mod worker;
 
 use std::time::Instant;
@@ -25,13 +26,14 @@ use prometheus::{
 };
 
 pub use database::{DatabaseCollector, DatabaseGauges, PoolGauge};
-pub use http::HttpMetrics;
+pub use http::{CacheOperations, HttpMetrics};
 pub use journal::{JournalCollector, JournalDepth, JournalMetrics};
 pub use mapping::{MappingMetrics, QueryKind};
 pub use process::Usage;
 pub use queue::{QueueCollector, QueueDepth};
 pub use security::SecurityMetrics;
 pub use served::Served;
+pub use tally::Tally;
 
 use mapping::DatabaseFamilies;
 use process::ProcessCollector;

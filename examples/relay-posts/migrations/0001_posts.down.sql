@@ -1,0 +1,4 @@
+drop view post_list;
+drop table upvotes;
+drop table posts;
+drop table users;

@@ -1,0 +1,26 @@
+create extension if not exists pgcrypto;
+
+create table users (
+    id bigserial primary key,
+    username text not null unique,
+    email text not null unique,
+    password_hash text not null,
+    created_at timestamptz not null default now()
+);
+create table posts (
+    id bigserial primary key,
+    user_id bigint not null references users,
+    title text not null,
+    url text not null,
+    upvotes bigint not null default 0,
+    created_at timestamptz not null default now()
+);
+create index posts_newest on posts (created_at desc, id desc);
+create index posts_of_user on posts (user_id, created_at desc);
+create index posts_top on posts (upvotes desc, id desc);
+create table upvotes (
+    post_id bigint not null references posts,
+    user_id bigint not null references users,
+    primary key (post_id, user_id)
+);
+create view post_list as select p.*, u.username as author from posts p join users u on u.id = p.user_id;

@@ -1,0 +1,2 @@
+drop table posts;
+drop table users;

@@ -1,0 +1,108 @@
+//! `examples/relay-posts`.
+
+use serde_json::{Value as Json, json};
+
+use crate::bed::{Example, cluster};
+use crate::support::{Http, Value};
+
+const SECRET: &str = "a-secret-of-at-least-32-bytes-for-tests";
+
+fn start() -> Example {
+    Example::start("relay-posts", |stack, db, http| {
+        let own = vec![
+            ("PORT", http.to_string()),
+            ("DATABASE_URL", db.url().to_owned()),
+            ("JWT_SECRET", SECRET.to_owned()),
+        ];
+        [cluster(stack), own].concat()
+    })
+}
+
+/// Registers a user and gives the header of their token.
+fn enter(example: &Example, name: &str) -> String {
+    let body = json!({"username": name, "email": format!("{name}@example.com"), "password": "password123"});
+    let user = example.send("POST", "/api/auth/users", &body.to_string());
+    assert_eq!((user.status, user.json()["user"]["username"].as_str()), (201, Some(name)));
+    let body = json!({"email": format!("{name}@example.com"), "password": "password123"});
+    let login = example.send("POST", "/api/auth/login", &body.to_string());
+    assert_eq!(login.status, 200, "{login:?}");
+    format!("Authorization: Bearer {}\r\n", login.json()["token"].as_str().unwrap())
+}
+
+#[test]
+#[ignore = "needs list mappings, which are on their way"]
+fn posts_are_cached_until_somebody_posts_or_votes() {
+    let example = start();
+    let token = enter(&example, "testuser");
+    let send = |method: &str, path: &str, body: &str| example.send_with(method, path, &token, body);
+    let list = |path: &str| -> (bool, Vec<Json>) {
+        let answer = send("GET", path, "");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        (answer.json()["from_cache"].as_bool().unwrap(), answer.json()["posts"].as_array().unwrap().clone())
+    };
+    let post = send("POST", "/api/posts", r#"{"title":"Cache Test","url":"https://example.com"}"#);
+    assert_eq!(post.status, 201, "{post:?}");
+    let id = post.json()["post"]["id"].as_i64().unwrap();
+    let user = post.json()["post"]["user_id"].as_i64().unwrap();
+    let paths = ["/api/posts".to_owned(), format!("/api/users/{user}/posts"), "/api/posts/top".to_owned()];
+    let fresh_then_cached = |what: &str| {
+        for path in &paths {
+            assert!(!list(path).0, "{what}: {path} is outdated");
+            let (cached, posts) = list(path);
+            assert!(cached && posts.len() == 1, "{what}: {path} {posts:?}");
+        }
+    };
+    fresh_then_cached("after the post");
+    assert_eq!(list("/api/posts").1[0]["author"], "testuser");
+    for (method, votes) in [("POST", 1), ("POST", 1), ("DELETE", 0), ("DELETE", 0)] {
+        let voted = send(method, &format!("/api/posts/{id}/upvote"), "");
+        assert_eq!((voted.status, voted.json()["post"]["upvotes"].as_i64()), (200, Some(votes)), "{voted:?}");
+        fresh_then_cached(method);
+        assert_eq!(list("/api/posts").1[0]["upvotes"], votes);
+    }
+    assert_eq!(send("POST", "/api/posts/999/upvote", "").status, 404);
+    let ttl = example.redis().cmd(&["TTL", "posts:all"]);
+    assert!(matches!(ttl, Value::Int(200..=330)), "{ttl:?}");
+    for key in ["posts:all", &format!("posts:user:{user}"), "posts:top:10"] {
+        assert_eq!(example.redis().cmd(&["EXISTS", key]), Value::Int(1), "{key}");
+    }
+    assert!(example.metric("cache_hits_total{key=\"posts:all\",mapping=\"posts_all\"}") >= 5.0);
+    assert!(example.metric("cache_misses_total{key=\"posts:all\",mapping=\"posts_all\"}") >= 5.0);
+    assert!(example.metric("cache_operation_duration_ms_count{operation=\"get\"}") >= 30.0);
+    let health = example.get("/health").json();
+    assert_eq!(health["dependencies"]["redis"]["status"], "up");
+    let cluster = example.get("/api/v1/cache/stats").json()["cluster"].clone();
+    assert!(cluster["keys"].is_i64() && cluster["memory_bytes"].is_u64(), "{cluster}");
+}
+
+#[test]
+fn strangers_and_expired_tokens_are_refused() {
+    let example = start();
+    enter(&example, "testuser");
+    let refused = |answer: Http| {
+        assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"), "{answer:?}")
+    };
+    refused(example.get("/api/posts"));
+    refused(example.send("POST", "/api/posts", "{}"));
+    let signed = |claims: Json, secret: &str| {
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+        format!("Authorization: Bearer {token}\r\n")
+    };
+    let list = |header: &str| example.send_with("GET", "/api/posts", header, "");
+    assert_eq!(list(&signed(json!({"sub": "1", "exp": 9_999_999_999_i64}), SECRET)).status, 200);
+    refused(list(&signed(json!({"sub": "1", "exp": 1_000_000_000}), SECRET)));
+    refused(list(&signed(json!({"sub": "1"}), SECRET)));
+    refused(list(&signed(
+        json!({"sub": "1", "exp": 9_999_999_999_i64}),
+        "another-secret-of-at-least-32-bytes",
+    )));
+    refused(list("Authorization: Basic dXNlcjpwYXNz\r\n"));
+    let wrong = r#"{"email":"testuser@example.com","password":"wrong"}"#;
+    let login = example.send("POST", "/api/auth/login", wrong);
+    assert_eq!((login.status, login.json()), (401, json!({"error": "wrong email or password"})));
+    let twice = r#"{"username":"testuser","email":"other@example.com","password":"password123"}"#;
+    assert_eq!(example.send("POST", "/api/auth/users", twice).status, 409);
+    let short = r#"{"username":"x","email":"other@example.com","password":"password123"}"#;
+    assert_eq!(example.send("POST", "/api/auth/users", short).status, 400);
+}
