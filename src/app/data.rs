@@ -5,6 +5,7 @@
 use super::StartErrors;
 use super::admin::Desk;
 use super::database::{self, open_source};
+use super::warm::Warming;
 use crate::cache::{BoxFuture, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
 use crate::cluster::{Gateway, Origin};
 use crate::config::Config;
@@ -109,6 +110,17 @@ impl Data {
                     (mapping.name.clone(), QueueDepth { rows: depth.rows, bytes: depth.bytes, oldest })
                 })
                 .collect()
+        }
+    }
+
+    /// Loads the rows of the mappings that are to be warm, in the background, until `stop`.
+    pub fn warm(&self, config: &Config, tasks: &TaskTracker, stop: &CancellationToken) {
+        for mapping in &config.mappings {
+            let known = self.source.mappings().by_name(&mapping.name);
+            let (Some(wanted), Some(known)) = (mapping.warm.clone(), known) else { continue };
+            let (source, reads) = (self.source.clone(), self.reads.clone());
+            let warming = Warming { source, reads, mapping: known.id, wanted };
+            tasks.spawn(warming.run(stop.clone()));
         }
     }
 

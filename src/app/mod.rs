@@ -13,6 +13,7 @@ mod probe;
 mod security;
 mod server;
 mod specs;
+mod warm;
 
 pub use check::{MigrateFailure, MigrateStep, check, migrate};
 pub use dev::{DevError, DevSource, dev};

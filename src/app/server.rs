@@ -157,7 +157,10 @@ impl Server {
             health.set(Dependency::Redis, condition);
         }));
         match &self.data {
-            Some(data) => data.watch(&self.tasks, self.health.clone(), self.stop.clone()),
+            Some(data) => {
+                data.watch(&self.tasks, self.health.clone(), self.stop.clone());
+                data.warm(config, &self.tasks, &self.stop);
+            }
             None => data::absent(&self.health),
         }
         if let Some(listener) = http {

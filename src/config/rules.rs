@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use super::load::{Findings, mapping_path, repeated_path};
 use super::problem::Place;
-use super::{Config, MappingConfig, RouteConfig, UpstreamMode, ValueFormat, WriteMode, WritePolicy, compile};
+use super::{
+    CachePolicy, Config, MappingConfig, RouteConfig, UpstreamMode, ValueFormat, WriteMode, WritePolicy,
+    compile,
+};
 
 /// Who provides Redis and Postgres.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,15 @@ const MAPPING_RULES: &[MappingRule] = &[
             (mapping.table.is_none() && mapping.load.is_none()).then_some(
                 "has neither `table` nor `load`: name the table of its rows, or the SELECT that loads them",
             )
+        },
+    },
+    MappingRule {
+        keys: &["warm", "table", "cache"],
+        broken: |mapping| {
+            (mapping.warm.is_some() && (mapping.table.is_none() || mapping.cache == CachePolicy::Off))
+                .then_some(
+                    "is to be warm, but has no `table` to take the ids from, or is not cached: remove `warm`",
+                )
         },
     },
     MappingRule {

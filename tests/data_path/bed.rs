@@ -17,7 +17,7 @@ const TABLES: &str = "create table users (id bigint primary key, name varchar(20
      create table notes (id bigint primary key, user_id bigint not null, title text, price numeric(10, 2), done boolean, \
      extra jsonb, at timestamptz not null default '2024-05-17 09:30:00.123456+02'); \
      insert into notes select n, n % 5, 't' || n, n + 0.5, n % 2 = 0, jsonb_build_object('n', n) from generate_series(1, 100) n; \
-     insert into users select n, 'u' || n from generate_series(1, 200) n; \
+     create unique index on notes (user_id, id); insert into users select n, 'u' || n from generate_series(1, 200) n; \
      insert into posts select n, 'p' || n from generate_series(1, 20) n";
 
 /// `user` is written behind, `post` is read-only, `user_data` appends.

@@ -152,3 +152,21 @@ fn a_hash_is_one_field_per_column() {
     }
     assert_eq!(bed.loads("note_hash"), before);
 }
+
+#[test]
+fn a_mapping_is_warm_before_anybody_asks() {
+    let more = "[[mapping]]\nname = \"warm\"\nkey = \"PREFIXwarm:{id}\"\ntable = \"users\"\nid = \"bigint\"\n\
+                warm = { where = \"id % 2 = 0\", limit = 60 }\n\
+                [[mapping]]\nname = \"all\"\nkey = \"PREFIXall:{user_id}:{id}\"\ntable = \"notes\"\nid = \"bigint\"\nwarm = true\n";
+    let bed = Bed::start(more);
+    let cached = |keys: &str| bed.run(&["KEYS", &bed.key(keys)]).items().len();
+    eventually(PATIENCE, "both are warm", || (cached("warm:*"), cached("all:*")) == (60, 100));
+    assert_eq!(
+        (bed.direct(&["EXISTS", "@warm:120"]).int(), bed.direct(&["EXISTS", "@warm:122"]).int()),
+        (1, 0)
+    );
+    assert_eq!(bed.direct(&["EXISTS", "@warm:3"]).int(), 0);
+    let before = bed.loads("warm");
+    bed.get("warm:60");
+    assert_eq!(bed.loads("warm"), before);
+}
