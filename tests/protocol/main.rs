@@ -13,4 +13,6 @@ mod support;
 mod bed;
 mod counts;
 mod degrade;
+mod history;
 mod invalidation;
+mod model;

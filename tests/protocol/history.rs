@@ -1,0 +1,238 @@
+//! Random histories over real servers: readers of three proxies, rows that change and are invalidated, evictions, expiry,
+//! slow and failing queries, a proxy that is killed while it loads. Every value is unique, so each answer can be judged.
+//!
+//! `DSPROXY_HISTORY_SECONDS` makes it longer, `DSPROXY_HISTORY_SEED` repeats one.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::bed::{Bed, PATIENCE};
+use crate::support::{Resp, Value, eventually};
+
+const KEYS: usize = 12;
+const FIRST: u64 = 1001;
+const MAPPING: &str = "ttl = \"300ms\"\nnegative_ttl = \"200ms\"\nlease = \"600ms\"\n";
+
+/// What is known of one key.
+#[derive(Default)]
+struct Key {
+    /// Whether the row exists after the change of this number: by number.
+    exists: Mutex<Vec<bool>>,
+    /// By proxy: the change whose invalidation it has acknowledged.
+    floors: [AtomicU64; 3],
+}
+
+struct History {
+    keys: Vec<Key>,
+    stop: AtomicBool,
+    reads: AtomicUsize,
+    refused: AtomicUsize,
+    changes: AtomicUsize,
+}
+
+fn name(key: usize) -> String {
+    format!("item:{}", FIRST + key as u64)
+}
+
+impl History {
+    fn runs(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether an answer may be given to a reader that began when `floor` was known.
+    fn judge(&self, key: usize, floor: u64, answer: &Value) {
+        let exists = self.keys[key].exists.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Value::Error(_) => return drop(self.refused.fetch_add(1, Ordering::Relaxed)),
+            Value::Nil => {
+                let gone = exists.iter().skip(floor as usize).any(|exists| !exists);
+                assert!(gone, "{}: nil, though the row has been there since change {floor}", name(key));
+            }
+            value => {
+                let text = value.text();
+                let (of, change) = text.split_once(':').unwrap();
+                assert_eq!(of, key.to_string(), "another key's value");
+                let change: u64 = change.parse().unwrap();
+                assert!(
+                    change >= floor,
+                    "{}: {change} is read after {floor} was invalidated here",
+                    name(key)
+                );
+            }
+        }
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self, bed: &Bed, proxy: usize, mut rng: StdRng) {
+        let Ok(mut client) = Resp::try_connect(bed.proxies[proxy].addr()) else { return };
+        while self.runs() {
+            let keys: Vec<usize> = (0..rng.random_range(1..4)).map(|_| rng.random_range(0..KEYS)).collect();
+            let floor = |key: &usize| self.keys[*key].floors[proxy].load(Ordering::SeqCst);
+            let floors: Vec<u64> = keys.iter().map(floor).collect();
+            let mut words = vec![if keys.len() == 1 { "GET".to_owned() } else { "MGET".to_owned() }];
+            words.extend(keys.iter().map(|key| name(*key)));
+            client.send(&words);
+            // The third proxy is killed.
+            let Ok(reply) = client.try_recv() else { return assert_eq!(proxy, 2, "a reply is missing") };
+            match &reply {
+                Value::Array(values) => {
+                    keys.iter()
+                        .zip(&floors)
+                        .zip(values)
+                        .for_each(|((key, floor), v)| self.judge(*key, *floor, v));
+                }
+                value => self.judge(keys[0], floors[0], value),
+            }
+            if rng.random_bool(0.3) {
+                std::thread::sleep(Duration::from_micros(rng.random_range(0..3000)));
+            }
+        }
+    }
+
+    /// Changes rows of its own keys, and invalidates them through one of the first two proxies.
+    fn change(&self, bed: &Bed, own: usize, mut rng: StdRng) {
+        let mut clients = [bed.proxies[0].connect(), bed.proxies[1].connect()];
+        while self.runs() {
+            let (key, proxy) = (rng.random_range(0..KEYS / 2) * 2 + own, rng.random_range(0..2));
+            let exists = rng.random_bool(0.8);
+            let change = {
+                let mut known = self.keys[key].exists.lock().unwrap();
+                known.push(exists);
+                known.len() as u64 - 1
+            };
+            let id = FIRST + key as u64;
+            match exists {
+                true => bed.write(id, &format!("{key}:{change}")),
+                false => bed.db.execute(&format!("delete from item where id = {id}")),
+            }
+            let done = match rng.random_range(0..10) {
+                0 => post(bed, proxy, &format!(r#"{{"keys":["{}"]}}"#, name(key))),
+                1 => post(bed, proxy, r#"{"pattern":"item:10*"}"#),
+                _ => matches!(clients[proxy].cmd(&["DEL", &name(key)]), Value::Int(_)),
+            };
+            if done {
+                self.keys[key].floors[proxy].fetch_max(change, Ordering::SeqCst);
+            }
+            self.changes.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(rng.random_range(0..20)));
+        }
+    }
+
+    /// Makes queries slow, makes them fail, evicts entries and sidecars.
+    fn disturb(&self, bed: &Bed, mut rng: StdRng) {
+        while self.runs() {
+            match rng.random_range(0..8) {
+                0 => bed.fail(true),
+                1 | 2 => bed.slow(rng.random_range(0.0..0.05)),
+                3 => bed.slow(0.0),
+                4 => drop(bed.direct(&["DEL", &name(rng.random_range(0..KEYS))])),
+                _ => {
+                    let key = dsproxy::sidecar::sidecar_key(name(rng.random_range(0..KEYS)).as_bytes());
+                    bed.direct(&["DEL", std::str::from_utf8(&key).unwrap()]);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(rng.random_range(5..40)));
+            bed.fail(false);
+        }
+    }
+
+    /// Fills the nodes, so that they evict what they like.
+    fn crowd(&self, bed: &Bed, mut rng: StdRng) {
+        let mut client = bed.proxies[0].connect();
+        let filler = "x".repeat(20_000);
+        while self.runs() {
+            client.cmd(&["SET", &format!("filler:{}", rng.random_range(0..2000)), &filler]);
+        }
+    }
+}
+
+fn post(bed: &Bed, proxy: usize, body: &str) -> bool {
+    bed.proxies[proxy].post("/api/v1/cache/invalidate", body).status == 200
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn random_histories_show_nothing_older_than_the_last_invalidation() {
+    let seconds = number("DSPROXY_HISTORY_SECONDS").unwrap_or(8);
+    let seed = number("DSPROXY_HISTORY_SEED").unwrap_or_else(rand::random);
+    println!("DSPROXY_HISTORY_SEED={seed}");
+    let mut bed = Bed::start(3, MAPPING, "");
+    for node in bed.stack.redis_nodes() {
+        let mut node = Resp::connect(&*node);
+        node.cmd(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
+        assert_eq!(node.cmd(&["CONFIG", "SET", "maxmemory", "12mb"]).text(), "OK");
+    }
+    let history = History {
+        keys: (0..KEYS).map(|_| Key::default()).collect(),
+        stop: AtomicBool::new(false),
+        reads: AtomicUsize::new(0),
+        refused: AtomicUsize::new(0),
+        changes: AtomicUsize::new(0),
+    };
+    for (at, key) in history.keys.iter().enumerate() {
+        key.exists.lock().unwrap().push(true);
+        bed.write(FIRST + at as u64, &format!("{at}:0"));
+    }
+    let rng = |n: u64| StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(n));
+    std::thread::scope(|scope| {
+        let (history, bed) = (&history, &bed);
+        for n in 0..6 {
+            scope.spawn(move || history.read(bed, n % 3, rng(n as u64)));
+        }
+        (0..2).for_each(|own| drop(scope.spawn(move || history.change(bed, own, rng(10 + own as u64)))));
+        scope.spawn(move || history.disturb(bed, rng(20)));
+        scope.spawn(move || history.crowd(bed, rng(21)));
+        let (started, length) = (Instant::now(), Duration::from_secs(seconds));
+        // A thread that finds a fault ends by a panic, which the scope passes on.
+        while started.elapsed() < length {
+            std::thread::sleep(length / 20);
+            if started.elapsed() > length / 2 {
+                bed.proxies[2].signal(rustix::process::Signal::KILL);
+            }
+        }
+        history.stop.store(true, Ordering::Relaxed);
+    });
+    drop(bed.proxies.remove(2));
+    settle(&bed);
+    let count = |n: &AtomicUsize| n.load(Ordering::Relaxed);
+    let (reads, refused, changes) = (count(&history.reads), count(&history.refused), count(&history.changes));
+    println!("{reads} reads ({refused} refused), {changes} changes, {} queries", bed.loads());
+    assert!(reads > 1000 && changes > 50 && refused < reads, "too little happened");
+}
+
+/// Nothing is under way any more: entries are absent or equal to their rows, and so are answers.
+fn settle(bed: &Bed) {
+    bed.fail(false);
+    bed.slow(0.0);
+    let rows = bed
+        .db
+        .query(&format!("select id::text, v from item where id >= {FIRST} and id < {}", FIRST + KEYS as u64));
+    for key in 0..KEYS {
+        let id = (FIRST + key as u64).to_string();
+        let row = rows.iter().find(|row| row[0].as_deref() == Some(&id)).and_then(|row| row[1].clone());
+        let row = row.map_or(Value::Nil, |row| row.as_str().into());
+        let cached = bed.direct(&["GET", &name(key)]);
+        assert!(
+            cached == Value::Nil || cached == row,
+            "{}: {cached:?} is cached, {row:?} is the row",
+            name(key)
+        );
+        for proxy in &bed.proxies {
+            // A lease of the proxy that was killed may have to run out.
+            eventually(PATIENCE, "it answers", || match proxy.connect().cmd(&["GET", &name(key)]) {
+                Value::Error(_) => false,
+                answer => {
+                    assert_eq!(answer, row, "{}", name(key));
+                    true
+                }
+            });
+        }
+    }
+}
