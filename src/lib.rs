@@ -36,9 +36,10 @@
 //!
 //! 1. [`core`] `mapped/read.rs`: the request keeps its place in the client's order; the key goes to the read-through.
 //! 2. [`cache`] `loader.rs`: joins the flight of the key, or answers from a write that is still queued, or from a flight
-//!    that has just ended (`landed.rs`); one query per mapping loads what waits together.
+//!    that has just ended (`landed.rs`); one query per mapping loads what waits together. Before it, `board.rs` asks for the
+//!    key's lease ([`sidecar`]), or waits for the process that holds it.
 //! 3. [`source`] `postgres/load.rs` or `sqlite/load.rs`: the query.
-//! 4. [`cluster`] `gateway.rs`: the fill, `SET key value PX ttl NX`, runs like any command.
+//! 4. [`cache`] `land.rs`: the fill, a script of the [`sidecar`], runs over [`cluster`] `gateway.rs` like any command.
 //! 5. [`core`] `mapped/read.rs`: the value takes the place of the nil. (Of another reading command: `mapped/evaluate.rs` says
 //!    what Redis would; of a list, `mapped/list.rs` fetches its objects.)
 //!

@@ -47,7 +47,10 @@ impl History {
     fn judge(&self, key: usize, floor: u64, answer: &Value) {
         let exists = self.keys[key].exists.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
-            Value::Error(_) => return drop(self.refused.fetch_add(1, Ordering::Relaxed)),
+            Value::Error(_) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
             Value::Nil => {
                 let gone = exists.iter().skip(floor as usize).any(|exists| !exists);
                 assert!(gone, "{}: nil, though the row has been there since change {floor}", name(key));

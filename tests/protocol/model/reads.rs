@@ -128,7 +128,7 @@ impl World {
                 let ours = self.lease == Some(token) || self.bend.no_lease;
                 if ours {
                     next.lease = None;
-                    if self.entry.is_none() && !(flight.outdated && !self.bend.no_lease) {
+                    if self.entry.is_none() && (!flight.outdated || self.bend.no_lease) {
                         (next.entry, next.marker) = ((row > 0).then_some(row), row == 0);
                     }
                 }
