@@ -50,6 +50,7 @@ impl ReadThrough {
         let begun = std::time::Instant::now();
         // Rather too many than one too few: these are loaded again, that is all.
         self.shared.flights.iter().for_each(|flights| flights.outdate_all(|_| true));
+        self.shared.fresh.iter().for_each(super::fresh::Fresh::clear);
         let mut sum = Invalidation::default();
         for pattern in [pattern.to_vec(), sidecar_pattern(pattern)] {
             let mut cursor = Bytes::from_static(b"0");

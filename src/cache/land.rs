@@ -3,10 +3,11 @@
 //! Must not know: how waiting clients are told.
 
 use bytes::Bytes;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::flight::{Lease, Leg, Outcome};
 use super::loader::Airborne;
+use super::refresh::watches;
 use super::{Shared, store};
 use crate::cluster::Served;
 use crate::mapping::{Mapping, MappingId};
@@ -37,6 +38,14 @@ pub(super) async fn land(airborne: Airborne, outcomes: Vec<Outcome>) {
         let stored = store::fills(&*shared.observer, replies.get(..count).unwrap_or_default());
         let kept = stored.iter().filter(|stored| **stored).count();
         shared.observer.filled(*mapping, kept, count - kept);
+        let now = Instant::now();
+        for (at, ttl) in
+            plan.fills.iter().zip(&plan.ttls).zip(&stored).filter_map(|(fill, stored)| stored.then_some(fill))
+        {
+            if let Some(ttl) = ttl {
+                shared.fresh[usize::from(*mapping)].learn(&batch[*at].key, now + *ttl, now);
+            }
+        }
         for (at, _) in plan.fills.iter().zip(&stored).filter(|(_, stored)| !**stored) {
             served[*at] = Served::Bypass;
         }
@@ -58,11 +67,13 @@ struct Plan {
     requests: Vec<Vec<u8>>,
     /// Positions in the batch of what is filled.
     fills: Vec<usize>,
+    /// How long each of them is fresh.
+    ttls: Vec<Option<Duration>>,
 }
 
 impl Plan {
     fn new(shared: &Shared, mapping: MappingId, batch: &[Leg], outcomes: &[Outcome]) -> Self {
-        let mut plan = Self { requests: Vec::new(), fills: Vec::new() };
+        let mut plan = Self { requests: Vec::new(), fills: Vec::new(), ttls: Vec::new() };
         let Some(settings) = shared.source.mappings().get(mapping) else { return plan };
         let storable =
             |key: &Bytes| shared.writes.as_ref().is_none_or(|writes| writes.pending(mapping, key).is_none());
@@ -75,7 +86,10 @@ impl Plan {
                 Ok(_) if leg.flight.is_outdated() || !storable(&leg.key) => refused += 1,
                 Ok(found) => {
                     let value = found.as_ref().map(|found| &found.value);
-                    plan.requests.push(fill(shared, settings, leg, value));
+                    let jitter = settings.fill.ttl_jitter.unwrap_or(shared.options.ttl_jitter);
+                    let ttl = settings.ttl.map(|ttl| spread(ttl, jitter));
+                    plan.requests.push(fill(settings, leg, value, ttl));
+                    plan.ttls.push(ttl.filter(|_| value.is_some() && watches(settings)));
                     plan.fills.push(at);
                     continue;
                 }
@@ -98,9 +112,10 @@ impl Plan {
     }
 }
 
-fn fill(shared: &Shared, mapping: &Mapping, leg: &Leg, value: Option<&sidecar::Value>) -> Vec<u8> {
-    let jitter = mapping.fill.ttl_jitter.unwrap_or(shared.options.ttl_jitter);
-    let ttl = mapping.ttl.map(|ttl| spread(ttl, jitter) + mapping.fill.stale);
+fn fill(mapping: &Mapping, leg: &Leg, value: Option<&sidecar::Value>, ttl: Option<Duration>) -> Vec<u8> {
+    // Where nobody looks at the age of entries they may not outlive their time.
+    let stale = if watches(mapping) { mapping.fill.stale } else { Duration::ZERO };
+    let ttl = ttl.map(|ttl| ttl + stale);
     let generation = leg.generation.as_deref();
     sidecar::fill(
         &leg.key,

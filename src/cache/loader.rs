@@ -169,6 +169,7 @@ async fn query(shared: &Shared, mapping: MappingId, batch: &[Leg]) -> Vec<Outcom
                 Err(SourceError::Unavailable { message: format!("no answer within {limit:?}"), code: None })
             }
         };
+    shared.fresh[usize::from(mapping)].loaded_in(started.elapsed());
     shared.observer.queried(mapping, keys.len(), started.elapsed(), result.as_ref().err());
     match result {
         Ok(rows) => {

@@ -9,11 +9,13 @@
 
 mod board;
 mod flight;
+mod fresh;
 mod generation;
 mod invalidate;
 mod land;
 mod landed;
 mod loader;
+mod refresh;
 mod store;
 mod ticket;
 
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +36,7 @@ use crate::sidecar::{Fault, Value, Version};
 use crate::source::{Source, SourceError};
 use crate::writeback::WriteBehind;
 use flight::{Flights, Lease};
+use fresh::Fresh;
 pub use invalidate::Invalidation;
 pub use store::Store;
 use ticket::{Tickets, Waiting};
@@ -163,6 +167,10 @@ struct Shared {
     observer: Arc<dyn Observer>,
     options: ReadThroughOptions,
     flights: Vec<Flights>,
+    /// By mapping: the ages of entries, where they matter.
+    fresh: Vec<Fresh>,
+    /// Places for loads of entries that are refreshed.
+    refreshes: Semaphore,
     waiting: Arc<Waiting>,
     tickets: Arc<Tickets>,
     runtime: Handle,
@@ -189,6 +197,7 @@ impl ReadThrough {
         runtime: &Handle,
     ) -> Self {
         let flights = source.mappings().iter().map(|_| Flights::default()).collect();
+        let fresh = source.mappings().iter().map(|_| Fresh::default()).collect();
         let tickets = Arc::new(Tickets::new(options.timeout));
         let shared = Shared {
             source,
@@ -196,6 +205,8 @@ impl ReadThrough {
             store,
             observer,
             flights,
+            fresh,
+            refreshes: Semaphore::new(options.concurrency),
             waiting: Arc::new(Waiting::new(options.max_waiting)),
             tickets: tickets.clone(),
             options,
@@ -247,6 +258,7 @@ impl ReadThrough {
     pub fn note_write(&self, mapping: MappingId, key: &[u8]) {
         if let Some(flights) = self.shared.flights.get(usize::from(mapping)) {
             flights.outdate(key);
+            self.shared.fresh[usize::from(mapping)].forget(key);
         }
     }
 

@@ -109,6 +109,8 @@ pub struct Core {
     dedicated: Dedicated,
     scripts: scripts::Scripts,
     data: Option<DataSide>,
+    /// Whether hits of any mapping are looked at.
+    watches: bool,
     stats: Arc<WorkerStats>,
     next_serial: u32,
     spare: Vec<Vec<u8>>,
@@ -158,6 +160,7 @@ impl Core {
             pubsub: pubsub::PubSub::new(),
             dedicated: Dedicated::default(),
             scripts: scripts::Scripts::new(Arc::new(ScriptStore::new(0))),
+            watches: data.as_ref().is_some_and(DataSide::watches),
             data,
             stats,
             next_serial: 0,

@@ -98,6 +98,8 @@ impl Core {
         if upstream.take_early(reply) {
             return true;
         }
+        let watched = if self.watches { self.watched(index) } else { None };
+        let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         let Some(entry) = upstream.answer() else {
             self.outbox.close.push(index);
             self.upstream_lost(index, "it sent a reply that nothing asked for");
@@ -110,6 +112,9 @@ impl Core {
                 }
                 if entry.mapping != Entry::UNMAPPED {
                     self.count_hit(&entry, reply);
+                    if let Some(key) = watched {
+                        self.watch(&entry, key);
+                    }
                 }
                 self.deliver(&entry, reply);
             }

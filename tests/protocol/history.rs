@@ -207,7 +207,7 @@ fn random_histories_show_nothing_older_than_the_last_invalidation() {
     let count = |n: &AtomicUsize| n.load(Ordering::Relaxed);
     let (reads, refused, changes) = (count(&history.reads), count(&history.refused), count(&history.changes));
     println!("{reads} reads ({refused} refused), {changes} changes, {} queries", bed.loads());
-    assert!(reads > 1000 && changes > 50 && refused < reads, "too little happened");
+    assert!(reads > 1000 && changes > 10 && refused < reads, "too little happened");
 }
 
 /// Nothing is under way any more: entries are absent or equal to their rows, and so are answers.

@@ -16,3 +16,4 @@ mod degrade;
 mod history;
 mod invalidation;
 mod model;
+mod refresh;

@@ -10,6 +10,7 @@ mod list;
 mod read;
 mod reserved;
 mod set_options;
+mod watch;
 mod write;
 
 use super::gather::MappedKey;

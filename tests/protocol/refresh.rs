@@ -1,0 +1,93 @@
+//! Values that are loaded anew before, or shortly after, their time to live is over.
+
+use std::time::{Duration, Instant};
+
+use crate::bed::{Bed, PATIENCE};
+use crate::support::Value;
+
+#[test]
+fn a_stale_value_is_served_at_once_and_loaded_anew_by_one() {
+    let bed = Bed::start(2, "ttl = \"200ms\"\nttl_jitter = 0.0\nstale_while_revalidate = \"30s\"\n", "");
+    let mut clients: Vec<_> = bed.proxies.iter().map(|proxy| proxy.connect()).collect();
+    assert_eq!(clients[0].cmd(&["GET", "item:1"]), "v1".into());
+    bed.write(1, "new");
+    bed.slow(0.4);
+    let (started, before) = (Instant::now(), bed.loads());
+    let mut fresh = 0;
+    // Neither the proxy that filled it nor the other keeps a reader waiting.
+    while fresh < 2 {
+        fresh = 0;
+        for client in &mut clients {
+            let asked = Instant::now();
+            let value = client.cmd(&["GET", "item:1"]);
+            assert!(asked.elapsed() < Duration::from_millis(300), "a reader waited {:?}", asked.elapsed());
+            fresh += usize::from(value == "new".into());
+        }
+        assert!(started.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(started.elapsed() >= Duration::from_millis(200), "not before its time");
+    assert_eq!(bed.loads() - before, 1);
+}
+
+#[test]
+fn without_the_database_a_value_may_be_stale_for_so_long_and_no_longer() {
+    let bed = Bed::start(1, "ttl = \"200ms\"\nttl_jitter = 0.0\nstale_while_revalidate = \"1s\"\n", "");
+    let mut client = bed.proxies[0].connect();
+    assert_eq!(client.cmd(&["GET", "item:1"]), "v1".into());
+    let filled = Instant::now();
+    bed.fail(true);
+    loop {
+        let value = client.cmd(&["GET", "item:1"]);
+        let age = filled.elapsed();
+        if matches!(value, Value::Error(_)) {
+            assert!(age >= Duration::from_millis(1150), "{age:?}");
+            break;
+        }
+        assert_eq!(value, "v1".into(), "never nil");
+        assert!(age < Duration::from_secs(3), "{age:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    bed.fail(false);
+    assert_eq!(client.cmd(&["GET", "item:1"]), "v1".into());
+}
+
+#[test]
+fn a_value_that_is_read_all_the_time_is_never_missing() {
+    let bed = Bed::start(1, "ttl = \"1s\"\nttl_jitter = 0.0\nrefresh_ahead = 2.0\n", "");
+    bed.slow(0.2);
+    let mut client = bed.proxies[0].connect();
+    client.cmd(&["GET", "item:1"]);
+    let (started, mut slowest) = (Instant::now(), Duration::ZERO);
+    while started.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        assert_eq!(client.cmd(&["GET", "item:1"]), "v1".into());
+        slowest = slowest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let loads = bed.loads();
+    println!("{loads} loads, slowest read {slowest:?}");
+    assert!((3..=30).contains(&loads), "{loads}");
+    assert!(slowest < Duration::from_millis(190), "a reader waited {slowest:?}");
+}
+
+#[test]
+fn a_refresh_does_not_bring_back_what_was_invalidated() {
+    let bed = Bed::start(2, "ttl = \"100ms\"\nttl_jitter = 0.0\nstale_while_revalidate = \"30s\"\n", "");
+    let mut client = bed.proxies[0].connect();
+    assert_eq!(client.cmd(&["GET", "item:1"]), "v1".into());
+    bed.slow(0.4);
+    let before = bed.loads();
+    crate::support::eventually(PATIENCE, "a refresh is under way", || {
+        client.cmd(&["GET", "item:1"]);
+        bed.loads() > before
+    });
+    bed.slow(0.0);
+    bed.write(1, "new");
+    assert_eq!(bed.proxies[1].connect().cmd(&["DEL", "item:1"]).int(), 1);
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(700) {
+        assert_eq!(bed.proxies[1].connect().cmd(&["GET", "item:1"]), "new".into());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
