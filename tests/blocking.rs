@@ -320,3 +320,46 @@ fn the_limit_on_connections_is_an_error_and_not_a_wait() {
     assert!(refused.clone().all(|text| text.contains("limits.dedicated_connections")), "{told:?}");
     assert_eq!(refused.count(), 1, "{told:?}");
 }
+
+#[test]
+fn a_blocked_client_is_unblocked_by_its_id_from_any_thread() {
+    let stack = private(0);
+    let addrs = stack.redis_nodes();
+    let proxy = proxy(&addrs, "");
+    let id = |client: &mut Resp| client.cmd(&["CLIENT", "ID"]).int().to_string();
+    let mut askers: Vec<Resp> = (0..4).map(|_| proxy.connect()).collect();
+    for (n, line) in ["BLPOP {t2}q 0", "BLMOVE {t2}q {t2}r LEFT LEFT 0", "XREAD BLOCK 0 STREAMS {t2}x $"]
+        .iter()
+        .enumerate()
+    {
+        for (protocol, way) in [("2", "TIMEOUT"), ("3", "ERROR"), ("3", ""), ("2", "error")] {
+            let mut client = proxy.connect();
+            client.cmd(&["HELLO", protocol]);
+            let id = id(&mut client);
+            let asker = &mut askers[n];
+            let mut unblock = vec!["CLIENT", "UNBLOCK", &id];
+            unblock.extend([way].into_iter().filter(|way| !way.is_empty()));
+            assert_eq!(asker.cmd(&unblock), Value::Int(0), "it does not block yet");
+            client.send(&words(line));
+            eventually(PATIENCE, "it blocks", || blocked(&addrs) == 1);
+            let counted = || asker_info(&proxy, "blocked_clients:1");
+            eventually(PATIENCE, "it is counted", counted);
+            // The node may not have said yet what it calls the connection.
+            eventually(PATIENCE, "it is unblocked", || asker.cmd(&unblock) == Value::Int(1));
+            let reply = client.recv();
+            match way.eq_ignore_ascii_case("error") {
+                true => assert_eq!(reply.error(), "UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+                false => assert_eq!(reply, Value::Nil),
+            }
+            // It goes on as any other, and so does the connection.
+            assert_eq!(client.cmd(&["PING"]), Value::Simple("PONG".into()));
+            eventually(PATIENCE, "nobody blocks", || blocked(&addrs) == 0);
+            eventually(PATIENCE, "nobody is counted", || asker_info(&proxy, "blocked_clients:0"));
+        }
+    }
+    assert_eq!(proxy.metric("dsproxy_dedicated_connections"), 0.0);
+}
+
+fn asker_info(proxy: &Proxy, line: &str) -> bool {
+    proxy.connect().cmd(&["INFO", "clients"]).text().lines().any(|known| known == line)
+}

@@ -788,7 +788,7 @@ fn a_connection_that_is_being_made_for_a_client_that_has_gone_serves_the_next_on
     assert_eq!(rig.wanted.len(), 1, "the attempt of the first is the second's");
     rig.connects = true;
     rig.settle();
-    rig.serve(A, "BLPOP {a}2 0", "*2\r\n$4\r\n{a}2\r\n$1\r\nx\r\n");
+    rig.serve(A, "CLIENT ID\nBLPOP {a}2 0", ":7\r\n*2\r\n$4\r\n{a}2\r\n$1\r\nx\r\n");
     assert_eq!(rig.told(second), "*2\r\n$4\r\n{a}2\r\n$1\r\nx\r\n");
 }
 
@@ -798,6 +798,8 @@ fn what_has_a_connection_of_its_own_is_tried_again_while_its_slot_moves() {
     let client = rig.client();
     let try_again = "-TRYAGAIN Multiple keys request during rehashing of slot\r\n";
     rig.send(client, "BLPOP {a}1 {a}2 0");
+    rig.serve(A, "CLIENT ID\nBLPOP {a}1 {a}2 0", &format!(":7\r\n{try_again}"));
+    rig.later(20_000);
     for _ in 0..5 {
         rig.serve(A, "BLPOP {a}1 {a}2 0", try_again);
         rig.later(20_000);
@@ -822,4 +824,57 @@ fn what_has_a_connection_of_its_own_is_tried_again_while_its_slot_moves() {
         told += &rig.told(client);
     }
     assert!(told.starts_with("-LOADING"), "{told}");
+}
+
+#[test]
+fn who_blocks_is_unblocked_by_the_node_or_here_while_no_node_is_asked() {
+    let mut rig = Rig::new(options());
+    let (client, asker) = (rig.client(), rig.client());
+    rig.send(client, "CLIENT ID");
+    let id = rig.told(client).trim_start_matches(':').trim().to_owned();
+    let unblock = format!("CLIENT UNBLOCK {id}");
+    // The node is to be asked again in a moment: nothing is on its way.
+    rig.send(client, "BLPOP {a}1 {a}2 0");
+    rig.serve(A, "CLIENT ID\nBLPOP {a}1 {a}2 0", ":7\r\n-TRYAGAIN x\r\n");
+    rig.send(asker, &unblock);
+    assert_eq!((rig.told(asker).as_str(), rig.told(client).as_str()), (":1\r\n", "*-1\r\n"));
+    rig.later(100_000);
+    assert_eq!(rig.node_gets_some(A), 0, "it is not asked after all");
+    // It waits at the node, which alone can tell.
+    rig.send(client, "BLPOP {a}1 0");
+    rig.serve(A, "BLPOP {a}1 0", "");
+    rig.send(asker, &format!("{unblock} ERROR\n{unblock}0"));
+    assert_eq!(rig.told(asker), ":1\r\n:0\r\n");
+    assert_eq!(rig.told(client), "");
+    let asked = (0..8).filter(|index| words(rig.core.upstream_output(*index)) == "CLIENT UNBLOCK 7 ERROR");
+    assert_eq!(asked.count(), 1);
+    rig.node_says(A, b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
+    assert_eq!(rig.told(client), "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
+}
+
+#[test]
+fn connections_to_a_node_that_left_are_closed_once_they_owe_nothing() {
+    let mut rig = Rig::new(options());
+    let client = rig.client();
+    rig.send(client, "GET {a}1\nGET {b}1");
+    rig.serve(B, "GET {b}1", "$-1\r\n");
+    assert_eq!(rig.node_gets(A), "GET {a}1");
+    rig.core.set_topology(all_on_b());
+    let a = rig.upstream(A);
+    rig.core.outbox.close.clear();
+    rig.core.tick();
+    assert!(rig.core.outbox.close.is_empty(), "A still owes a reply");
+    rig.node_says(A, b"$1\r\na\r\n");
+    rig.core.tick();
+    assert_eq!(rig.core.outbox.close, [a]);
+    rig.core.outbox.close.clear();
+    rig.core.tick();
+    assert!(rig.core.outbox.close.is_empty(), "once");
+    assert_eq!(rig.told(client), "$1\r\na\r\n$-1\r\n");
+    // It comes back, and is connected to again.
+    rig.send(client, "GET {b}1");
+    rig.serve(B, "GET {b}1", &format!("-MOVED {SLOT_A} {A}\r\n"));
+    rig.settle();
+    rig.serve(A, "GET {b}1", "$1\r\nb\r\n");
+    assert_eq!(rig.told(client), "$1\r\nb\r\n");
 }

@@ -28,7 +28,7 @@ const BESIDE: &[(&str, &[&str])] = &[("embedded", &["resp"])];
 const LONG: usize = 400;
 const TOO_LONG: usize = 450;
 /// Files that are longer for now, and the length at which that ends. Only ever take from this list.
-const STILL_TOO_LONG: &[(&str, usize)] = &[("metrics/worker.rs", 470)];
+const STILL_TOO_LONG: &[(&str, usize)] = &[];
 
 struct File {
     path: PathBuf,

@@ -99,6 +99,8 @@ pub struct Upstream {
     pub heard_at: u64,
     /// What the node's gauge of requests in flight was last told of this connection.
     pub counted: u64,
+    /// What the node calls this connection, once it has said so.
+    pub client_id: Option<u64>,
     log: RequestLog,
     fifo: VecDeque<Entry>,
     tail: Vec<u8>,
@@ -123,6 +125,7 @@ impl Upstream {
             dirty: false,
             heard_at: 0,
             counted: 0,
+            client_id: None,
             log: RequestLog::default(),
             fifo: VecDeque::new(),
             tail: Vec::new(),
@@ -312,6 +315,7 @@ impl Upstream {
         self.scanner.reset();
         self.early = 0;
         self.refusal = None;
+        self.client_id = None;
         lost
     }
 }

@@ -25,6 +25,8 @@ impl Core {
         }
         self.degrade();
         self.retry_dedicated();
+        self.count_dedicated();
+        self.close_leavers();
         self.pubsub_tick();
         if !self.parking.is_empty() {
             self.release_parked();

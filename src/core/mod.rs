@@ -14,6 +14,7 @@ mod due;
 mod fanout;
 mod gather;
 mod guard;
+mod leavers;
 mod links;
 mod local;
 mod mapped;
@@ -123,6 +124,8 @@ pub struct Core {
     failures: retry::FailureLog,
     process: Arc<Process>,
     asked: peers::Asked,
+    /// Since the topology changed, not all connections were looked at (see `leavers.rs`).
+    may_have_left: bool,
     /// [`crate::config::Live::slow_us`] as of the last tick.
     slow_us: u64,
     /// Commands that may still be logged as slow before the next tick.
@@ -173,6 +176,7 @@ impl Core {
             failures: retry::FailureLog::default(),
             process,
             asked: peers::Asked::default(),
+            may_have_left: false,
             slow_us,
             slow_left: slow::MOST_PER_TICK,
         }

@@ -32,6 +32,13 @@ pub(super) enum Question {
     List(Filter),
     /// Close those that fit.
     Kill(Filter),
+    /// Let the client with this id go on, if it blocks.
+    Unblock {
+        /// Its id.
+        id: u64,
+        /// With an error, instead of as if its time were over.
+        error: bool,
+    },
     /// Look at the users again, who have changed.
     Rules {
         /// Id of the client that asks.
@@ -139,6 +146,9 @@ impl Core {
                 answer.count = if asker % about.workers as u64 == about.worker as u64 { deleted } else { 0 };
                 self.rules_changed(asker);
             }
+            if let Question::Unblock { id, error } = *question {
+                answer.count = u64::from(self.unblock(id, error));
+            }
             return answer;
         };
         let fits = |client: &&mut Client| client.kind == Kind::Socket && filter.fits(client);
@@ -156,7 +166,7 @@ impl Core {
                     client.gone = true;
                     killed.push(index);
                 }
-                Question::Rules { .. } => {}
+                Question::Unblock { .. } | Question::Rules { .. } => {}
             }
         }
         killed.into_iter().for_each(|index| self.touch(index));

@@ -120,6 +120,11 @@ impl Core {
             }
             // Only now is it known to be of use: one that refuses us must not be tried without pause.
             Owner::Handshake => upstream.failures = 0,
+            // The answer to `CLIENT ID`; every other one is no number, or belonged to a client once.
+            Owner::Nobody if entry.command == NO_COMMAND && kind == b':' => {
+                upstream.client_id =
+                    std::str::from_utf8(&reply[1..]).ok().and_then(|number| number.trim_end().parse().ok());
+            }
             Owner::Nobody => {}
         }
         if !self.dedicated.is_idle() {

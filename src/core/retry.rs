@@ -16,6 +16,9 @@ const ATTEMPTS: u8 = 16;
 /// Pause before a request is tried again that a node could not serve just now, in microseconds.
 const AGAIN_US: u64 = 20_000;
 
+/// Asked on connections that may block: who blocks there can be unblocked by this number only.
+const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+
 /// How a node says that it does not know the script of an `EVALSHA`.
 const NO_SCRIPT: &[u8] = b"-NOSCRIPT No matching script.";
 
@@ -33,6 +36,9 @@ impl Core {
         upstream.heard_at = now;
         // A node that refuses our scripts shows it when they are called.
         upstream.push_handshake(&loads, Owner::Nobody, now, NO_COMMAND);
+        if self.dedicated.owns(index) {
+            upstream.push_handshake(&[CLIENT_ID.to_vec()], Owner::Nobody, now, NO_COMMAND);
+        }
         upstream.push_handshake(&steps, Owner::Handshake, now, NO_COMMAND);
         self.cells(index).connects.add(1);
         self.mark_dirty(index);

@@ -2,11 +2,14 @@
 //!
 //! Must not know: commands, nodes or mappings beyond their labels.
 
+mod family;
 mod mapped;
 
 pub use super::cell::Cell;
+pub(super) use family::{count, family, gauge, identity};
 pub use mapped::MappingCells;
 
+use family::{counter, histogram};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily};
 use std::collections::HashMap;
@@ -118,6 +121,10 @@ pub struct WorkerStats {
     pub subscriptions: Cell,
     /// Messages handed to clients that subscribe.
     pub messages: Cell,
+    /// Clients that wait in a blocking command.
+    pub blocked: Cell,
+    /// Connections that one client has for itself, to watch or to wait; bounded by `limits.dedicated_connections`.
+    pub dedicated: Cell,
     nodes: Mutex<Vec<Arc<NodeCells>>>,
 }
 
@@ -145,6 +152,8 @@ impl WorkerStats {
             slow_clients: Cell::default(),
             subscriptions: Cell::default(),
             messages: Cell::default(),
+            blocked: Cell::default(),
+            dedicated: Cell::default(),
             nodes: Mutex::default(),
         }
     }
@@ -288,7 +297,7 @@ impl WorkerCollector {
 
     fn plain(&self, families: &mut Vec<MetricFamily>) {
         type Plain = (&'static str, &'static str, proto::MetricType, fn(&WorkerStats) -> &Cell);
-        let plain: [Plain; 13] = [
+        let plain: [Plain; 15] = [
             ("dsproxy_connected_clients", "Connected RESP clients.", proto::MetricType::GAUGE, |w| {
                 &w.clients
             }),
@@ -348,6 +357,18 @@ impl WorkerCollector {
                 &w.subscriptions
             }),
             (
+                "dsproxy_blocked_clients",
+                "Clients that wait in a blocking command.",
+                proto::MetricType::GAUGE,
+                |w| &w.blocked,
+            ),
+            (
+                "dsproxy_dedicated_connections",
+                "Upstream connections that one client has for itself, to watch keys or to wait.",
+                proto::MetricType::GAUGE,
+                |w| &w.dedicated,
+            ),
+            (
                 "dsproxy_messages_delivered_total",
                 "Pub/sub messages handed to clients.",
                 proto::MetricType::COUNTER,
@@ -376,80 +397,6 @@ impl Collector for WorkerCollector {
         families.retain(|family| !family.get_metric().is_empty());
         families
     }
-}
-
-/// What a registry tells collectors apart by. One family stands for all of a collector, whose families depend on what
-/// there is to show.
-pub(super) fn identity(family: &str) -> prometheus::Result<Desc> {
-    Desc::new(family.to_owned(), family.to_owned(), Vec::new(), HashMap::new())
-}
-
-fn labels(pairs: &[(&str, &str)]) -> Vec<proto::LabelPair> {
-    pairs
-        .iter()
-        .map(|(name, value)| {
-            let mut pair = proto::LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
-            pair
-        })
-        .collect()
-}
-
-fn counter(pairs: &[(&str, &str)], value: u64) -> proto::Metric {
-    count(pairs, value as f64)
-}
-
-pub(super) fn count(pairs: &[(&str, &str)], value: f64) -> proto::Metric {
-    let mut counter = proto::Counter::default();
-    counter.set_value(value);
-    let mut metric = proto::Metric::from_label(labels(pairs));
-    metric.set_counter(counter);
-    metric
-}
-
-pub(super) fn gauge(pairs: &[(&str, &str)], value: f64) -> proto::Metric {
-    let mut gauge = proto::Gauge::default();
-    gauge.set_value(value);
-    let mut metric = proto::Metric::from_label(labels(pairs));
-    metric.set_gauge(gauge);
-    metric
-}
-
-fn histogram(pairs: &[(&str, &str)], merged: &Merged) -> proto::Metric {
-    let mut histogram = proto::Histogram::default();
-    let mut buckets = Vec::with_capacity(BUCKETS);
-    let mut count = 0;
-    for (index, n) in merged.buckets.iter().enumerate() {
-        count += n;
-        // The encoder adds the last bucket by itself, and spells its bound as Prometheus does: `+Inf`.
-        if index + 1 < BUCKETS {
-            let mut bucket = proto::Bucket::default();
-            bucket.set_upper_bound((FIRST_BOUND_US << index) as f64 / 1e6);
-            bucket.set_cumulative_count(count);
-            buckets.push(bucket);
-        }
-    }
-    histogram.set_bucket(buckets);
-    histogram.set_sample_count(count);
-    histogram.set_sample_sum(merged.sum_us as f64 / 1e6);
-    let mut metric = proto::Metric::from_label(labels(pairs));
-    metric.set_histogram(histogram);
-    metric
-}
-
-pub(super) fn family(
-    name: &str,
-    help: &str,
-    samples: Vec<proto::Metric>,
-    kind: proto::MetricType,
-) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(samples);
-    family
 }
 
 #[cfg(test)]

@@ -191,7 +191,7 @@ pub(super) const COMMANDS: &[Command] = &[
              DEL, but non blocking.",
         )
         .note("Each slot counts its own keys; the counts are added."),
-    command("wait", 3, flag::NOSCRIPT, category::CONNECTION, Blocking)
+    command("wait", 3, flag::NOSCRIPT, category::CONNECTION, Refused)
         .tips(&["request_policy:all_shards", "response_policy:agg_min"])
         .docs(
             "3.0.0",
@@ -199,7 +199,7 @@ pub(super) const COMMANDS: &[Command] = &[
              the context of the current connection",
         )
         .note(
-            "Waits for replicas of the writes of this client, on the connections that \
-             carried them.",
+            "a node counts the replicas of the connection that asks, and clients share \
+             those that carry their writes",
         ),
 ];

@@ -21,6 +21,7 @@ const HELLO_2: &[u8] = b"*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n";
 const HELLO_3: &[u8] = b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n";
 
 mod moves;
+mod unblock;
 
 /// The connection that watches keys for a client.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +100,11 @@ impl Dedicated {
     #[inline]
     pub fn is_idle(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// True for a connection that a client has.
+    pub fn is_held(&self, upstream: usize) -> bool {
+        self.held.contains_key(&upstream)
     }
 
     /// True for the connections of this module, whoever has them.

@@ -7,7 +7,8 @@ use super::super::client::{Client, Mute};
 use super::super::peers::Question;
 use super::super::session::Session;
 use super::{
-    Refusal, SYNTAX, Said, Verdict, integer, is, push_map_header, push_set_header, push_text, unsupported,
+    NO_INTEGER, Refusal, SYNTAX, Said, Verdict, integer, is, push_map_header, push_set_header, push_text,
+    unsupported,
 };
 use crate::command::{self, Command};
 use crate::resp::{Args, push_array_header, push_bulk, push_error, push_integer, push_nil, push_simple};
@@ -59,6 +60,7 @@ impl Core {
                 let text = "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled";
                 return Err(text.into());
             }
+            "unblock" => return self.client_unblock(index, command, args),
             "unpause" => push_simple(reply, "OK"),
             "pause" => {
                 let text = "ERR dsproxy: CLIENT PAUSE is not available: only this proxy's clients could be held, not those of others";
@@ -86,6 +88,27 @@ impl Core {
         self.ask_all(index, command, &Question::List(filter), |answer, protocol, reply| {
             let text: String = answer.lines.into_iter().map(|(_, line)| line).collect();
             push_text(reply, &text, protocol);
+        });
+        Ok(Said::Elsewhere)
+    }
+
+    /// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`
+    fn client_unblock(&mut self, index: usize, command: &'static Command, args: &Args<'_>) -> Verdict {
+        if args.len() > 4 {
+            let text = "ERR unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT HELP.";
+            return Err(text.into());
+        }
+        let error = match args.get(3) {
+            None => false,
+            Some(word) if is(word, "timeout") => false,
+            Some(word) if is(word, "error") => true,
+            Some(_) => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".into()),
+        };
+        let id = args.get(2).and_then(integer).ok_or(NO_INTEGER)?;
+        // No client has a negative one.
+        let question = Question::Unblock { id: u64::try_from(id).unwrap_or(u64::MAX), error };
+        self.ask_all(index, command, &question, |answer, _, reply| {
+            push_integer(reply, answer.count as i64);
         });
         Ok(Said::Elsewhere)
     }

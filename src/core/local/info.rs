@@ -80,7 +80,8 @@ impl Core {
         line!(out, "connected_clients:{clients}");
         line!(out, "cluster_connections:0");
         line!(out, "maxclients:{}", self.process.live.max_clients.get());
-        line!(out, "blocked_clients:0");
+        let blocked: u64 = self.process.stats.iter().map(|worker| worker.blocked.get()).sum();
+        line!(out, "blocked_clients:{blocked}");
         line!(out, "tracking_clients:0");
     }
 
