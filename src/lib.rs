@@ -74,5 +74,6 @@ pub mod route;
 pub mod sidecar;
 pub mod slot;
 pub mod source;
+pub mod tls;
 pub mod worker;
 pub mod writeback;

@@ -17,7 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["cluster", "source", "journal"],
     &["sidecar", "acl"],
     &["mapping", "command"],
-    &["glob", "slot", "clock", "config", "metrics", "health", "task", "failpoint"],
+    &["glob", "tls", "slot", "clock", "config", "metrics", "health", "task", "failpoint"],
     &["resp", "route"],
 ];
 

@@ -3,7 +3,7 @@
 //! Must not know: the command line.
 
 use super::server::upstream_options;
-use super::{StartError, StartErrors, database, security};
+use super::{StartError, StartErrors, database, doors, security};
 use crate::cluster::{Discovery, Topology};
 use crate::config::Config;
 use crate::source::SourceError;
@@ -18,8 +18,9 @@ use thiserror::Error;
 /// # Errors
 /// Everything that is wrong, not just the first.
 pub async fn check(config: &Config) -> Result<String, StartErrors> {
+    let dialer = doors::dialer(config)?;
     let (topology, source) =
-        tokio::join!(Discovery::start(upstream_options(config)), database::open_source(config));
+        tokio::join!(Discovery::start(upstream_options(config, dialer)), database::open_source(config));
     let mut errors: Vec<StartError> = Vec::new();
     let topology = topology.map_err(|error| errors.push(error.into())).ok();
     let source = source.map_err(|found| errors.extend(found.0)).ok();

@@ -1,4 +1,4 @@
-//! Users, the deny list and certificates, from the configuration.
+//! Users and the deny list, from the configuration; and what `dsproxy check` says of security.
 //!
 //! Must not know: what they are used for.
 
@@ -66,5 +66,25 @@ pub(super) fn describe(config: &Config, access: &Access, report: &mut String) {
     }
     if !config.acl.deny.is_empty() {
         let _ = writeln!(report, "denied to everybody: {}", config.acl.deny.join(", "));
+    }
+    let tls = &config.tls;
+    if let Some(listen) = tls.listen {
+        let clients = match (&tls.client_ca, tls.client_optional) {
+            (None, _) => "clients need no certificate",
+            (Some(_), true) => "clients may show a certificate",
+            (Some(_), false) => "clients must show a certificate",
+        };
+        let _ = writeln!(report, "tls: {listen}, {clients}");
+    }
+    if config.upstream.tls {
+        let shown = if config.upstream.tls_certificate.is_some() { ", showing a certificate" } else { "" };
+        let _ = writeln!(report, "tls to the nodes: yes{shown}");
+    }
+    for (what, networks) in
+        [("allowed", &config.server.allow), ("PROXY protocol", &config.server.proxy_protocol)]
+    {
+        if !networks.is_empty() {
+            let _ = writeln!(report, "networks ({what}): {}", networks.join(", "));
+        }
     }
 }

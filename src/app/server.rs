@@ -3,6 +3,7 @@
 //! Must not know: the command line.
 
 use super::data::{self, Data};
+use super::doors::{self, Doors};
 use super::{StartError, StartErrors, facade, security};
 use crate::cluster::{Discovery, Gateway, Job, UpstreamOptions};
 use crate::command::{self, Command, ID_COUNT};
@@ -15,6 +16,7 @@ use crate::http::{self, Backend, HttpState, Site};
 use crate::metrics::Metrics;
 use crate::metrics::worker::{WorkerCollector, WorkerStats};
 use crate::resp::RequestLimits;
+use crate::tls::Dialer;
 use crate::worker::{self, Acceptor, Connection, WorkerParts};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -37,6 +39,8 @@ pub struct Addresses {
     pub resp: SocketAddr,
     /// HTTP, unless switched off.
     pub http: Option<SocketAddr>,
+    /// RESP over TLS, if configured.
+    pub tls: Option<SocketAddr>,
 }
 
 /// A running proxy.
@@ -50,6 +54,7 @@ pub struct Server {
     /// Everything that is left ends now.
     stop: CancellationToken,
     workers: Vec<JoinHandle<()>>,
+    dialer: Option<Dialer>,
     stats: Vec<Arc<WorkerStats>>,
     tasks: TaskTracker,
     data: Option<Data>,
@@ -77,13 +82,16 @@ impl Server {
     /// Every reason why it cannot start; nothing runs then.
     pub async fn start(config: &Config) -> Result<Self, StartErrors> {
         let (resp, http) = listen(config)?;
+        let doors = Doors::open(config)?;
         let auth = http::Auth::new(&config.auth).map_err(|text| StartErrors(vec![StartError::Http(text)]))?;
         let health = Arc::new(Health::new());
         let metrics = Arc::new(Metrics::new());
         let count = config.server.worker_count();
         let (gateway, ends, inboxes) = channels(count, config.mappings.len());
-        let (discovery, data) =
-            tokio::join!(Discovery::start(upstream_options(config)), Data::open(config, &gateway, &metrics));
+        let (discovery, data) = tokio::join!(
+            Discovery::start(upstream_options(config, doors.dialer.clone())),
+            Data::open(config, &gateway, &metrics)
+        );
         let (discovery, data) = both(discovery.map_err(StartErrors::from), data)?;
         health.set(Dependency::Redis, Condition::Up);
 
@@ -96,6 +104,7 @@ impl Server {
         let addresses = Addresses {
             resp: resp.local_addr()?,
             http: http.as_ref().map(TcpListener::local_addr).transpose()?,
+            tls: doors.tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
         };
         let server = Self {
             addresses,
@@ -105,11 +114,21 @@ impl Server {
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             workers: Vec::new(),
+            dialer: doors.dialer.clone(),
             stats,
             tasks: TaskTracker::new(),
             data,
         };
-        server.run_services(config, discovery, access, gateway, metrics, (resp, http, auth), ends, inboxes)
+        server.run_services(
+            config,
+            discovery,
+            access,
+            gateway,
+            metrics,
+            (resp, http, auth, doors),
+            ends,
+            inboxes,
+        )
     }
 
     /// Starts threads and tasks; the last thing is to accept clients.
@@ -121,7 +140,7 @@ impl Server {
         access: Arc<Access>,
         gateway: Gateway,
         metrics: Arc<Metrics>,
-        (resp, http, auth): (TcpListener, Option<TcpListener>, http::Auth),
+        (resp, http, auth, doors): (TcpListener, Option<TcpListener>, http::Auth, Doors),
         ends: Vec<WorkerEnd>,
         inboxes: Vec<Inbox>,
     ) -> Result<Self, StartErrors> {
@@ -163,6 +182,8 @@ impl Server {
             }
             None => data::absent(&self.health),
         }
+        let security = metrics.security.clone();
+        self.tasks.spawn(doors.keep_fresh(config, security.clone(), self.stop.clone()));
         if let Some(listener) = http {
             let state = HttpState {
                 config: config.http.clone(),
@@ -177,12 +198,19 @@ impl Server {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             self.tasks.spawn(http::serve(listener, Arc::new(state), self.stop.clone()));
         }
+        let (tls, unix) = doors.listeners()?;
         let acceptor = Acceptor {
-            listener: tokio::net::TcpListener::from_std(resp)?,
+            plain: tokio::net::TcpListener::from_std(resp)?,
+            tls,
+            unix,
             workers: ends.into_iter().map(|end| (end.connections, end.stats)).collect(),
             live,
             refused: process.refused.clone(),
+            metrics: security,
+            networks: doors::networks(config),
             keepalive: config.server.tcp_keepalive,
+            handshake_timeout: config.tls.handshake_timeout,
+            max_handshakes: config.tls.max_handshakes,
         };
         self.tasks.spawn(acceptor.run(self.drain.clone()));
         self.tasks.close();
@@ -210,6 +238,7 @@ impl Server {
             topology: discovery.watch(),
             refresh: discovery.refresh_handle(),
             connect_timeout: config.upstream.connect_timeout,
+            tls: self.dialer.clone(),
             busy_poll: config.server.busy_poll,
             stall_timeout: config.limits.client_stall_timeout,
             drain: self.drain.clone(),
@@ -326,13 +355,14 @@ fn command_names() -> Vec<&'static str> {
 }
 
 /// How the upstream is reached, from the configuration.
-pub(super) fn upstream_options(config: &Config) -> UpstreamOptions {
+pub(super) fn upstream_options(config: &Config, tls: Option<Dialer>) -> UpstreamOptions {
     let upstream = &config.upstream;
     UpstreamOptions {
         seeds: upstream.nodes.clone(),
         single: upstream.mode == UpstreamMode::Single,
         username: upstream.username.clone(),
         password: upstream.password.clone(),
+        tls,
         connect_timeout: upstream.connect_timeout,
         refresh_interval: upstream.refresh_interval,
     }

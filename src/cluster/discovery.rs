@@ -5,12 +5,13 @@
 use super::topology::{Topology, TopologyError};
 use crate::command::Learned;
 use crate::resp::{ReplyScanner, Scan, decode_reply, push_command};
+use crate::tls::Dialer;
 use redis_protocol::resp3::types::BytesFrame;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -39,6 +40,8 @@ pub struct UpstreamOptions {
     pub username: Option<String>,
     /// Password for `AUTH`, if any. Never printed.
     pub password: Option<crate::config::Secret>,
+    /// How the nodes are reached over TLS, if they are.
+    pub tls: Option<Dialer>,
     /// Bound on connecting, and on each question.
     pub connect_timeout: Duration,
     /// Time between two rounds when nothing asks for one.
@@ -264,19 +267,34 @@ async fn question_raw(
     command: &[&[u8]],
 ) -> Result<BytesFrame, String> {
     let asking = async {
-        let mut stream = TcpStream::connect(addr).await.map_err(|e| e.to_string())?;
-        let mut reader = ReplyReader::default();
-        if let Some(password) = &options.password {
-            let mut auth: Vec<&[u8]> = vec![b"AUTH"];
-            auth.extend(options.username.as_deref().map(str::as_bytes));
-            auth.push(password.expose().as_bytes());
-            reader.ask(&mut stream, &auth).await?;
+        let stream = TcpStream::connect(addr).await.map_err(|e| e.to_string())?;
+        match &options.tls {
+            None => converse(stream, options, command).await,
+            Some(dialer) => {
+                let stream = dialer.connect(addr, stream).await.map_err(|e| e.to_string())?;
+                converse(stream, options, command).await
+            }
         }
-        reader.ask(&mut stream, command).await
     };
     timeout(options.connect_timeout, asking)
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {:?}", options.connect_timeout)))
+}
+
+/// Logs in where that is needed, and asks.
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    options: &UpstreamOptions,
+    command: &[&[u8]],
+) -> Result<BytesFrame, String> {
+    let mut reader = ReplyReader::default();
+    if let Some(password) = &options.password {
+        let mut auth: Vec<&[u8]> = vec![b"AUTH"];
+        auth.extend(options.username.as_deref().map(str::as_bytes));
+        auth.push(password.expose().as_bytes());
+        reader.ask(&mut stream, &auth).await?;
+    }
+    reader.ask(&mut stream, command).await
 }
 
 /// Reads whole replies off one connection.
@@ -287,7 +305,11 @@ struct ReplyReader {
 }
 
 impl ReplyReader {
-    async fn ask(&mut self, stream: &mut TcpStream, command: &[&[u8]]) -> Result<BytesFrame, String> {
+    async fn ask(
+        &mut self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        command: &[&[u8]],
+    ) -> Result<BytesFrame, String> {
         let mut request = Vec::new();
         push_command(&mut request, command.iter().copied());
         stream.write_all(&request).await.map_err(|e| e.to_string())?;

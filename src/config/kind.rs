@@ -222,6 +222,9 @@ impl Kind for Address {
     fn schema(&self) -> Json {
         json!({"type": "string", "pattern": ":[0-9]{1,5}$"})
     }
+    fn example(&self) -> String {
+        quoted("127.0.0.1:0")
+    }
 }
 
 /// A text that passes a check.

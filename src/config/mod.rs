@@ -45,7 +45,7 @@ pub use route::{
 pub use secret::Secret;
 pub use settings::{
     AclConfig, DatabaseConfig, DevConfig, FacadeAccess, HttpConfig, JournalConfig, LimitsConfig, LogConfig,
-    LogFormat, ReadThroughConfig, ScriptPolicy, ServerConfig, UpstreamConfig, UpstreamMode,
+    LogFormat, ReadThroughConfig, ScriptPolicy, ServerConfig, TlsConfig, TlsVersion, UpstreamConfig, UpstreamMode,
     WriteBehindConfig,
 };
 
@@ -90,6 +90,7 @@ macro_rules! config {
 
 config! {
     server: ServerConfig,
+    tls: TlsConfig,
     acl: AclConfig,
     http: HttpConfig,
     auth: AuthConfig,

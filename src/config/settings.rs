@@ -37,6 +37,22 @@ pub(super) const USERNAME: Text = some_text("the user's name", "dsproxy");
 const PASSWORD: Text = some_text("the password", "change-me");
 const DIRECTORY: Text = some_text("a directory", ".dsproxy");
 
+const SOCKET: Text = some_text("the path of a socket, at most 100 bytes long", "/tmp/dsproxy.sock");
+const MODE: Text = Text {
+    expects: "three or four octal digits",
+    example: "770",
+    check: |text| matches!(text.len(), 3 | 4) && u32::from_str_radix(text, 8).is_ok(),
+};
+const NETWORK: Text = Text {
+    expects: "a network such as 10.0.0.0/8 or fd00::/8, or one address",
+    example: "127.0.0.0/8",
+    check: |text| text.parse::<ipnet::IpNet>().is_ok() || text.parse::<std::net::IpAddr>().is_ok(),
+};
+const PEM_FILE: Text = some_text("the path of a PEM file", "certs/proxy.pem");
+const SERVER_NAME: Text = some_text("a host name", "redis.example");
+/// No example port would be free everywhere.
+const TLS_ADDRESS: Address = Address;
+
 const USER_RULES: Text =
     some_text("a user's name and its rules, as in an ACL file", "reader on >change-me ~app:* +@read");
 const ACL_FILE: Text = some_text("the path of a file", "users.acl");
@@ -88,6 +104,14 @@ fn is_node(text: &str) -> bool {
 }
 
 words! {
+    /// A version of TLS.
+    TlsVersion {
+        /// 1.2
+        V12 = "1.2",
+        /// 1.3
+        V13 = "1.3",
+    }
+
     /// What becomes of scripts of users with limited rights.
     ScriptPolicy {
         /// They are refused.
@@ -137,6 +161,16 @@ settings! {
         max_clients: usize = 10_000, Count(1..=1_000_000);
         /// Idle time after which TCP asks whether the client is still there.
         tcp_keepalive: Duration = secs(300), duration_or("never", secs(1)..=hours(24));
+        /// A Unix socket for clients of this machine. Unset: none.
+        unix_socket: Option<String> = None, Optional(SOCKET);
+        /// Permissions of the Unix socket, in octal digits.
+        unix_socket_mode: String = "770".to_owned(), MODE;
+        /// Networks that clients may come from; empty: from everywhere. Holds for the address that the PROXY protocol tells, where
+        /// it does, and for TLS, too; not for the Unix socket.
+        allow: Vec<String> = Vec::new(), List(NETWORK);
+        /// Networks of load balancers whose connections begin with a header of the PROXY protocol (version 1 or 2). Those from
+        /// elsewhere begin with none.
+        proxy_protocol: Vec<String> = Vec::new(), List(NETWORK);
         /// Password that clients must send with AUTH. Unset: none is asked for.
         password: Option<Secret> = None, Optional(Hidden(PASSWORD));
         /// On SIGTERM: how long unfinished commands may take before their connections are closed.
@@ -150,6 +184,28 @@ settings! {
         /// The address that `CLUSTER SLOTS` and its like give to cluster-aware clients, such as `redis.example:6379`.
         /// Unset: the address that the client has connected to.
         announce: Option<String> = None, Optional(NODE);
+    }
+
+    /// TLS for Redis clients, on a port of its own. Certificates are read again on SIGHUP, and when a file changes.
+    TlsConfig in "tls" {
+        /// Address and port for clients that speak TLS. Unset: none. Needs `certificate` and `key`.
+        listen: Option<SocketAddr> = None, Optional(TLS_ADDRESS);
+        /// The proxy's certificate, and those up to its authority (PEM).
+        certificate: Option<String> = None, Optional(PEM_FILE);
+        /// Its private key (PEM).
+        key: Option<String> = None, Optional(PEM_FILE);
+        /// Authorities of client certificates (PEM). Set: clients must show one (mutual TLS).
+        client_ca: Option<String> = None, Optional(PEM_FILE);
+        /// With `client_ca`: clients may come without a certificate; one that is shown must be right.
+        client_optional: bool = false, Flag;
+        /// The oldest version that is spoken.
+        min_version: TlsVersion = TlsVersion::V12, choice::<TlsVersion>();
+        /// How long a handshake may take, that of the PROXY protocol included.
+        handshake_timeout: Duration = secs(5), duration(ms(50)..=secs(300));
+        /// Handshakes at once; one more connection is closed.
+        max_handshakes: usize = 256, Count(1..=65_536);
+        /// How often files of certificates are looked at, for clients and for nodes.
+        reload_interval: Duration = secs(10), duration_or("on SIGHUP only", ms(50)..=hours(24));
     }
 
     /// Who may do what: users with their rules, in Redis' ACL syntax, and what nobody may do.
@@ -202,6 +258,18 @@ settings! {
         username: Option<String> = None, Optional(USERNAME);
         /// Password for AUTH at the nodes.
         password: Option<Secret> = None, Optional(Hidden(PASSWORD));
+        /// Reach the nodes over TLS.
+        tls: bool = false, Flag;
+        /// Authorities of the nodes' certificates (PEM). Unset: those of the system.
+        tls_ca: Option<String> = None, Optional(PEM_FILE);
+        /// The certificate to show to the nodes (PEM), for mutual TLS. Needs `tls_key`.
+        tls_certificate: Option<String> = None, Optional(PEM_FILE);
+        /// Its private key (PEM).
+        tls_key: Option<String> = None, Optional(PEM_FILE);
+        /// The name that all nodes' certificates must be for. Unset: the host of each node's address.
+        tls_server_name: Option<String> = None, Optional(SERVER_NAME);
+        /// Whether a node's certificate must be for its name; otherwise one of the authority is enough.
+        tls_verify_names: bool = true, Flag;
         /// How long connecting to a node may take.
         connect_timeout: Duration = secs(1), duration(ms(10)..=secs(60));
         /// How long a node may take to answer a command before the client gets an error.

@@ -288,6 +288,11 @@ impl Core {
         })
     }
 
+    /// True when nobody waits for its replies any more.
+    pub fn is_gone(&self, key: ClientKey) -> bool {
+        self.client(key).is_none_or(|client| client.gone)
+    }
+
     /// True when the client has more unwritten replies than allowed and must be closed.
     pub fn is_too_slow(&self, key: ClientKey) -> bool {
         self.client(key).is_some_and(|client| client.unwritten() > self.options.output_max)

@@ -11,8 +11,10 @@ mod calls;
 mod due;
 
 use super::sockets::Socket;
+use super::stream::{self, Stream};
 use super::{Connection, WorkerParts};
 use crate::core::{ClientKey, Core, Kind, Process};
+use crate::tls::Dialer;
 use busy_poll::BusyPoll;
 use calls::Waiting;
 use std::cell::RefCell;
@@ -23,7 +25,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 /// Size of the one read buffer of a thread, in bytes.
@@ -76,7 +77,7 @@ pub(super) async fn run(mut parts: WorkerParts) {
         busy_poll: BusyPoll::default(),
     }));
     tokio::task::spawn_local(flusher(shared.clone()));
-    tokio::task::spawn_local(connector(shared.clone(), parts.connect_timeout));
+    tokio::task::spawn_local(connector(shared.clone(), parts.connect_timeout, parts.tls.take()));
     tokio::task::spawn_local(busy_poll::run(shared.clone(), parts.busy_poll));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -121,20 +122,18 @@ fn limit_us(limit: Duration) -> u64 {
 }
 
 fn accept(shared: &Shared, connection: Connection) {
-    let stream = match TcpStream::from_std(connection.stream) {
-        Ok(stream) => stream,
+    let (stream, local) = match connection.stream.open() {
+        Ok(opened) => opened,
         Err(error) => {
             shared.borrow().core.count_unserved();
             return tracing::warn!(%error, "cannot serve an accepted connection");
         }
     };
-    let local = stream.local_addr().ok();
     let mut worker = shared.borrow_mut();
     worker.clock();
-    let peer = connection.peer.to_string().into_boxed_str();
-    let key = worker.core.add_client(Kind::Socket, Some(peer));
+    let key = worker.core.add_client(Kind::Socket, Some(connection.peer));
     if let Some(local) = local {
-        worker.core.set_local_addr(key, local.to_string().into_boxed_str());
+        worker.core.set_local_addr(key, local.into_boxed_str());
     }
     let socket = Socket::new(stream, worker.core.now);
     let index = key.index as usize;
@@ -161,7 +160,7 @@ async fn flusher(shared: Shared) {
 }
 
 /// Makes the upstream connections that the core asks for, each in a task of its own.
-async fn connector(shared: Shared, timeout: Duration) {
+async fn connector(shared: Shared, timeout: Duration, tls: Option<Dialer>) {
     loop {
         let wanted = poll_fn(|cx| {
             let mut worker = shared.borrow_mut();
@@ -174,17 +173,16 @@ async fn connector(shared: Shared, timeout: Duration) {
         })
         .await;
         for (index, addr) in wanted {
-            tokio::task::spawn_local(connect(shared.clone(), index, addr, timeout));
+            tokio::task::spawn_local(connect(shared.clone(), index, addr, timeout, tls.clone()));
         }
     }
 }
 
-async fn connect(shared: Shared, index: usize, addr: String, timeout: Duration) {
-    let made = match tokio::time::timeout(timeout, TcpStream::connect(&addr)).await {
-        Ok(Ok(stream)) => stream.set_nodelay(true).map(|()| stream),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to the connection attempt")),
-    };
+async fn connect(shared: Shared, index: usize, addr: String, timeout: Duration, tls: Option<Dialer>) {
+    let made =
+        tokio::time::timeout(timeout, stream::connect(&addr, tls.as_ref())).await.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to the connection attempt"))
+        });
     if shared.borrow_mut().connected(index, made) {
         poll_fn(move |cx| shared.borrow_mut().poll_upstream(index, cx)).await;
     }
@@ -274,7 +272,7 @@ impl Worker {
     }
 
     /// A connection attempt has ended; true when there is a connection to serve.
-    fn connected(&mut self, index: usize, made: io::Result<TcpStream>) -> bool {
+    fn connected(&mut self, index: usize, made: io::Result<Stream>) -> bool {
         self.clock();
         let up = made.is_ok();
         match made {
@@ -352,13 +350,14 @@ impl Worker {
             return;
         }
         let output = self.core.client_output(key);
-        if !output.is_empty() {
+        if !output.is_empty() || socket.blocked {
             match socket.write(output, now) {
                 Ok(written) => self.core.client_wrote(key, written),
                 Err(_) => return self.close_client(key),
             }
         }
-        if self.core.is_finished(key) {
+        let unsent = socket.has_unsent();
+        if self.core.is_finished(key) && (!unsent || self.core.is_gone(key)) {
             self.close_client(key);
         } else if self.core.is_too_slow(key) {
             self.core.count_slow();
@@ -371,8 +370,8 @@ impl Worker {
         if let Some(place) = self.clients.get_mut(key.index as usize)
             && place.as_ref().is_some_and(|(owner, _)| *owner == key)
         {
-            if let Some((_, socket)) = place.take() {
-                socket.wake();
+            if let Some((_, mut socket)) = place.take() {
+                socket.close();
             }
             self.core.remove_client(key);
         }

@@ -1,22 +1,16 @@
-//! Accepts clients and hands each to the least busy worker.
+//! Opens the addresses that clients connect to.
 //!
-//! Must not know: what clients say.
+//! Must not know: who accepts.
 
-use super::Connection;
-use crate::config::Live;
-use crate::metrics::worker::{Cell, WorkerStats};
-use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::time::Duration;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use thiserror::Error;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Pause after an accept error such as "too many open files".
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, Error)]
@@ -28,6 +22,14 @@ pub enum ListenError {
         addr: SocketAddr,
         /// The configuration key (and environment variable) that names it.
         setting: &'static str,
+    },
+    /// The Unix socket cannot be had.
+    #[error("cannot listen on the Unix socket {} ([server] unix_socket): {error}", path.display())]
+    Unix {
+        /// Where.
+        path: PathBuf,
+        /// The system's word.
+        error: io::Error,
     },
     /// Anything else.
     #[error("cannot listen on {addr} ({setting}): {error}")]
@@ -60,67 +62,26 @@ pub fn bind(addr: SocketAddr, setting: &'static str) -> Result<TcpListener, List
     })
 }
 
-/// Accepts RESP clients.
-#[derive(Debug)]
-pub struct Acceptor {
-    /// Where to accept.
-    pub listener: tokio::net::TcpListener,
-    /// Where to hand clients to, with the counters that tell how busy each worker is.
-    pub workers: Vec<(mpsc::Sender<Connection>, Arc<WorkerStats>)>,
-    /// Most clients at once.
-    pub live: Arc<Live>,
-    /// Counts clients that were refused.
-    pub refused: Arc<Cell>,
-    /// Idle time before the system probes a client.
-    pub keepalive: Duration,
-}
-
-impl Acceptor {
-    /// Accepts until `stop`. Cancel-safe.
-    pub async fn run(self, stop: CancellationToken) {
-        // Counted here: what the workers count lags behind a burst.
-        let mut handed = vec![0; self.workers.len()];
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = self.listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => match stream.into_std() {
-                    Ok(stream) => self.hand_over(stream, peer, &mut handed).await,
-                    Err(error) => tracing::warn!(%error, "cannot take an accepted connection"),
-                },
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(PAUSE).await;
-                }
+/// Opens a Unix socket that clients of this machine connect to; `mode` are its permissions. A socket that nobody answers at
+/// is taken over.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+    let open = || {
+        if std::fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket()) {
+            if UnixStream::connect(path).is_ok() {
+                return Err(io::ErrorKind::AddrInUse.into());
             }
+            std::fs::remove_file(path)?;
         }
-    }
-
-    /// `handed` counts what each worker was given so far.
-    async fn hand_over(&self, mut stream: TcpStream, peer: SocketAddr, handed: &mut [u64]) {
-        let load = |(index, handed): (usize, &u64)| {
-            let closed = self.workers.get(index).map_or(0, |(_, stats)| stats.closed.get());
-            (handed.saturating_sub(closed), index)
-        };
-        let clients: u64 = handed.iter().enumerate().map(|worker| load(worker).0).sum();
-        if clients >= self.live.max_clients.get() {
-            self.refused.add(1);
-            // Best effort, in Redis' words; the socket is new, so this fits its buffer.
-            let _ = stream.write_all(b"-ERR max number of clients reached\r\n");
-            return;
-        }
-        let socket = socket2::SockRef::from(&stream);
-        let keepalive = socket2::TcpKeepalive::new().with_time(self.keepalive);
-        if let Err(error) = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive)) {
-            tracing::debug!(%error, "cannot set options of an accepted connection");
-        }
-        let Some((_, idlest)) = handed.iter().enumerate().map(load).min() else { return };
-        if let (Some((worker, _)), Some(handed)) = (self.workers.get(idlest), handed.get_mut(idlest))
-            && worker.send(Connection { stream, peer }).await.is_ok()
-        {
-            *handed += 1;
-        }
-    }
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&socket2::SockAddr::unix(path)?)?;
+        // Before anybody can connect.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        socket.listen(BACKLOG)?;
+        Ok(UnixListener::from(socket))
+    };
+    open().map_err(|error: io::Error| ListenError::Unix { path: path.to_owned(), error })
 }

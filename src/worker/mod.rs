@@ -2,16 +2,22 @@
 //!
 //! Must not know: commands, replies.
 
+mod acceptor;
 mod driver;
 mod listener;
+mod proxy_header;
 mod sockets;
+mod stream;
 
-pub use listener::{Acceptor, ListenError, bind};
+pub use acceptor::{Acceptor, Networks};
+pub use listener::{ListenError, bind, bind_unix};
 
 use crate::cluster::{Job, Topology};
 use crate::core::{Commons, CoreOptions, DataSide, Loads, Note};
 use crate::metrics::worker::WorkerStats;
-use std::net::{SocketAddr, TcpStream};
+use crate::tls::Dialer;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
@@ -25,9 +31,20 @@ const EVENT_INTERVAL: u32 = 1024;
 #[derive(Debug)]
 pub struct Connection {
     /// The accepted socket.
-    pub stream: TcpStream,
-    /// Where it comes from.
-    pub peer: SocketAddr,
+    pub stream: Incoming,
+    /// Where it comes from, as `CLIENT LIST` shows it.
+    pub peer: Box<str>,
+}
+
+/// An accepted connection, ready to be served.
+#[derive(Debug)]
+pub enum Incoming {
+    /// Plain.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+    /// Over TLS; the handshake is over.
+    Tls(TcpStream, Box<rustls::ServerConnection>),
 }
 
 /// Everything a worker needs.
@@ -54,6 +71,8 @@ pub struct WorkerParts {
     pub refresh: Arc<Notify>,
     /// Bound on connecting to a node.
     pub connect_timeout: Duration,
+    /// How nodes are reached over TLS, if they are.
+    pub tls: Option<Dialer>,
     /// How long the thread looks for further events before it sleeps; zero = not at all.
     pub busy_poll: Duration,
     /// A client that is written nothing for this long while it does not read is closed.

@@ -2,15 +2,13 @@
 //!
 //! Must not know: what the bytes mean.
 
+use super::stream::Stream;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 
 /// One socket with the waker of the task that serves it.
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     waker: Waker,
     /// The peer does not take more for now; the task is woken when it does.
     pub blocked: bool,
@@ -21,7 +19,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, now: u64) -> Self {
+    pub fn new(stream: Stream, now: u64) -> Self {
         Self { stream, waker: Waker::noop().clone(), blocked: false, wrote_at: now, read_at: now }
     }
 
@@ -38,15 +36,22 @@ impl Socket {
         self.waker.wake_by_ref();
     }
 
-    /// Reads once. A short read clears readiness, so the next call waits without another system call.
+    /// Reads once; 0 at the end.
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut read = ReadBuf::new(buf);
-        match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(read.filled().len())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
+        self.stream.poll_read(cx, buf)
+    }
+
+    /// True when what was taken is not all on its way yet: it must not be closed.
+    #[inline]
+    pub fn has_unsent(&self) -> bool {
+        self.stream.has_unsent()
+    }
+
+    /// Says goodbye; closed when dropped.
+    pub fn close(&mut self) {
+        self.stream.close();
+        self.wake();
     }
 
     /// Writes what the socket takes now; when that is not everything, the task is woken once it takes more.
@@ -56,9 +61,9 @@ impl Socket {
     #[inline]
     pub fn write(&mut self, bytes: &[u8], now: u64) -> io::Result<usize> {
         let mut written = 0;
-        while written < bytes.len() {
+        while written < bytes.len() || self.stream.has_unsent() {
             match self.stream.try_write(&bytes[written..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) if written < bytes.len() => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     written += n;
                     self.wrote_at = now;

@@ -18,8 +18,13 @@ impl PlainRedis {
     /// Starts it with these arguments, without persistence.
     #[track_caller]
     pub fn start(more: &[&str]) -> Self {
+        Self::start_at(free_ports(1).unwrap()[0], more)
+    }
+
+    /// The same on this port, on which one of the arguments may have it listen in another way.
+    #[track_caller]
+    pub fn start_at(port: u16, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = free_ports(1).unwrap()[0];
         let port_text = port.to_string();
         let args = ["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
         let launch = Launch {
