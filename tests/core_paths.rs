@@ -39,6 +39,8 @@ fn options() -> CoreOptions {
         upstream_buffer: 1 << 20,
         dedicated_connections: 8,
         subscriptions_per_client: 8,
+        request_timeout_us: u64::MAX,
+        login_timeout_us: u64::MAX,
         command_timeout_us: TIMEOUT_US,
         backoff_us: (1000, 50_000),
         upstream_auth: None,

@@ -140,6 +140,8 @@ pub fn joined_selectors(rules: &[&[u8]]) -> Result<Vec<Vec<u8>>, usize> {
     let mut open: Option<(usize, Vec<u8>)> = None;
     for (index, rule) in rules.iter().enumerate() {
         match &mut open {
+            // A second one begins anew, as in Redis.
+            _ if rule.starts_with(b"(") && !rule.ends_with(b")") => open = Some((index, rule.to_vec())),
             Some((_, selector)) => {
                 selector.push(b' ');
                 selector.extend_from_slice(rule);
@@ -147,7 +149,6 @@ pub fn joined_selectors(rules: &[&[u8]]) -> Result<Vec<Vec<u8>>, usize> {
                     joined.extend(open.take().map(|(_, selector)| selector));
                 }
             }
-            None if rule.starts_with(b"(") && !rule.ends_with(b")") => open = Some((index, rule.to_vec())),
             None => joined.push(rule.to_vec()),
         }
     }

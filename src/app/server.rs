@@ -371,6 +371,7 @@ pub(super) fn upstream_options(config: &Config, tls: Option<Dialer>) -> Upstream
 fn core_options(config: &Config, about: About) -> CoreOptions {
     let (limits, upstream) = (&config.limits, &config.upstream);
     let us = |duration: Duration| duration.as_micros() as u64;
+    let if_any = |duration: Duration| if duration.is_zero() { u64::MAX } else { us(duration) };
     CoreOptions {
         request: RequestLimits {
             inline_bytes: limits.inline,
@@ -386,6 +387,8 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
         upstream_buffer: limits.upstream_buffer,
         dedicated_connections: limits.dedicated_connections,
         subscriptions_per_client: limits.subscriptions_per_client,
+        request_timeout_us: if_any(limits.request_timeout),
+        login_timeout_us: if_any(limits.login_timeout),
         command_timeout_us: us(upstream.command_timeout),
         backoff_us: (us(upstream.reconnect_backoff_min), us(upstream.reconnect_backoff_max)),
         upstream_auth: upstream

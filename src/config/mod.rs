@@ -45,8 +45,8 @@ pub use route::{
 pub use secret::Secret;
 pub use settings::{
     AclConfig, DatabaseConfig, DevConfig, FacadeAccess, HttpConfig, JournalConfig, LimitsConfig, LogConfig,
-    LogFormat, ReadThroughConfig, ScriptPolicy, ServerConfig, TlsConfig, TlsVersion, UpstreamConfig, UpstreamMode,
-    WriteBehindConfig,
+    LogFormat, ReadThroughConfig, ScriptPolicy, ServerConfig, TlsConfig, TlsVersion, UpstreamConfig,
+    UpstreamMode, WriteBehindConfig,
 };
 
 /// One table of the file, with its settings.

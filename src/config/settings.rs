@@ -190,6 +190,8 @@ settings! {
     TlsConfig in "tls" {
         /// Address and port for clients that speak TLS. Unset: none. Needs `certificate` and `key`.
         listen: Option<SocketAddr> = None, Optional(TLS_ADDRESS);
+        /// The address that cluster-aware clients of this port are given, such as `redis.example:6390`; see `server.announce`.
+        announce: Option<String> = None, Optional(NODE);
         /// The proxy's certificate, and those up to its authority (PEM).
         certificate: Option<String> = None, Optional(PEM_FILE);
         /// Its private key (PEM).
@@ -298,6 +300,10 @@ settings! {
         client_output_pause: usize = MB, Size(KB..=GB);
         /// Unread replies of one client (bytes) at which it is disconnected.
         client_output_max: usize = 256 * MB, Size(KB..=8 * GB);
+        /// Slow senders: how long a client may take for each 16 kB of a request, and for its end.
+        request_timeout: Duration = secs(60), duration_or("for ever", secs(1)..=hours(24));
+        /// How long a client may stay that must log in and does not.
+        login_timeout: Duration = secs(60), duration_or("for ever", secs(1)..=hours(24));
         /// How long a client with unread replies may take nothing before it is disconnected.
         client_stall_timeout: Duration = secs(60), duration_or("never", ms(100)..=hours(24));
         /// Most channels and patterns that one client subscribes to; beyond it `SUBSCRIBE` answers an error.

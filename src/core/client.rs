@@ -125,6 +125,8 @@ pub struct Client {
     pub command: u16,
     /// When bytes last arrived, in microseconds of the core's clock.
     pub heard_at: u64,
+    /// Since when, and from which length on, its unfinished request has grown slowly.
+    pub growing: (u64, usize),
     /// Commands queued since `MULTI`.
     pub transaction: Option<Box<Transaction>>,
     /// The connection that watches keys for it.
@@ -158,6 +160,7 @@ impl Client {
             mute: Mute::No,
             command: u16::MAX,
             heard_at: 0,
+            growing: (0, 0),
             gone: false,
             transaction: None,
             watch: None,

@@ -2,10 +2,26 @@
 //!
 //! Must not know: replies, redirects.
 
-use super::Core;
+use super::{ClientKey, Core};
 use crate::cluster::{Entry, Link, Owner};
 
+/// What a client must bring of an unfinished request to be given more time, in bytes.
+pub(super) const STEP: usize = 16 << 10;
+
 impl Core {
+    /// Why a client is closed that holds its place without using it: it does not log in, or sends a request drop by drop.
+    pub fn is_overdue(&self, key: ClientKey) -> Option<&'static str> {
+        let client = self.client(key)?;
+        let past = |since: u64| self.now.saturating_sub(since);
+        if !client.session.authenticated && past(client.session.since) > self.options.login_timeout_us {
+            return Some("login_timeout");
+        }
+        // One that waits for replies is not read.
+        let is_unfinished = !client.tail.is_empty() && !client.paused && client.inflight() == 0;
+        let is_late = is_unfinished && past(client.growing.0) > self.options.request_timeout_us;
+        is_late.then_some("request_timeout")
+    }
+
     /// Runs what is due: reconnects, timeouts, delayed retries. Call every few tens of milliseconds.
     pub fn tick(&mut self) {
         self.slow_us = self.process.live.slow_us.get();

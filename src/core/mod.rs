@@ -212,10 +212,11 @@ impl Core {
         ClientKey { index, serial }
     }
 
-    /// The address of ours that the client has connected to.
-    pub fn set_local_addr(&mut self, key: ClientKey, local: Box<str>) {
+    /// The address of ours that the client has connected to, and whether over TLS.
+    pub fn set_local_addr(&mut self, key: ClientKey, local: Option<String>, encrypted: bool) {
         if let Some(client) = self.client_mut(key) {
-            client.session.local = Some(local);
+            client.session.local = local.map(String::into_boxed_str);
+            client.session.encrypted = encrypted;
         }
     }
 

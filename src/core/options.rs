@@ -29,6 +29,10 @@ pub struct CoreOptions {
     pub backoff_us: (u64, u64),
     /// Credentials for the nodes.
     pub upstream_auth: Option<UpstreamAuth>,
+    /// A client may take this long for each step of a request, in microseconds.
+    pub request_timeout_us: u64,
+    /// A client that must log in may take this long to do so, in microseconds.
+    pub login_timeout_us: u64,
     /// What `INFO`, `HELLO` and friends say about this process.
     pub about: About,
 }

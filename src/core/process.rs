@@ -39,8 +39,8 @@ pub struct Process {
     pub started: Instant,
     /// The same on the calendar, in seconds since 1970.
     pub started_at: u64,
-    /// `server.announce`.
-    pub announce: Option<String>,
+    /// `server.announce`, and `tls.announce`.
+    pub announce: [Option<String>; 2],
     notes: Vec<mpsc::UnboundedSender<Note>>,
     before: Mutex<Totals>,
     sampled: Mutex<(Instant, u64)>,
@@ -106,7 +106,7 @@ impl Process {
             run_id: random_id(),
             started: now,
             started_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-            announce: config.server.announce.clone(),
+            announce: [config.server.announce.clone(), config.tls.announce.clone()],
             notes,
             before: Mutex::default(),
             sampled: Mutex::new((now, 0)),

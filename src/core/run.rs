@@ -26,6 +26,9 @@ impl Core {
             self.keep(index, data.get(used..).unwrap_or_default());
         } else {
             client.tail.extend_from_slice(data);
+            if client.tail.len() - client.growing.1.min(client.tail.len()) >= super::due::STEP {
+                client.growing = (self.now, client.tail.len());
+            }
             if client.tail.len() >= client.need {
                 self.run_tail(index);
             }
@@ -55,6 +58,9 @@ impl Core {
             super::recycle(tail, &mut self.spare);
         } else {
             tail.drain(..used);
+            if used > 0 {
+                client.growing = (self.now, tail.len());
+            }
             client.tail = tail;
         }
     }
@@ -66,6 +72,7 @@ impl Core {
         }
         client.tail = self.spare.pop().unwrap_or_default();
         client.tail.extend_from_slice(rest);
+        client.growing = (self.now, rest.len());
     }
 
     /// Runs complete requests at the start of `buf`; how many bytes they took.

@@ -24,6 +24,8 @@ pub struct Session {
     pub peer: Option<Box<str>>,
     /// The address of ours that it has connected to.
     pub local: Option<Box<str>>,
+    /// It has come over TLS.
+    pub encrypted: bool,
     /// When it connected, in microseconds of the core's clock.
     pub since: u64,
 }
@@ -43,7 +45,18 @@ impl Session {
     /// A new session in the old dialect, as Redis starts it; nobody yet.
     pub fn new(id: u64, peer: Option<Box<str>>, since: u64) -> Self {
         let (authenticated, free, user) = (false, false, None);
-        Self { protocol: 2, authenticated, free, user, id, names: None, peer, local: None, since }
+        Self {
+            protocol: 2,
+            authenticated,
+            free,
+            user,
+            id,
+            names: None,
+            peer,
+            local: None,
+            encrypted: false,
+            since,
+        }
     }
 
     /// The name given by `CLIENT SETNAME`, empty when there is none.

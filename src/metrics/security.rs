@@ -40,7 +40,7 @@ impl SecurityMetrics {
             rejected: counters(
                 registry,
                 "dsproxy_rejected_connections_total",
-                "Connections that were turned away before they were clients, by reason.",
+                "Connections that were turned away, by reason.",
                 &["reason"],
             )?,
             reloads: counters(

@@ -132,9 +132,7 @@ fn accept(shared: &Shared, connection: Connection) {
     let mut worker = shared.borrow_mut();
     worker.clock();
     let key = worker.core.add_client(Kind::Socket, Some(connection.peer));
-    if let Some(local) = local {
-        worker.core.set_local_addr(key, local.into_boxed_str());
-    }
+    worker.core.set_local_addr(key, local, stream.is_tls());
     let socket = Socket::new(stream, worker.core.now);
     let index = key.index as usize;
     if worker.clients.len() <= index {

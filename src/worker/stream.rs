@@ -89,6 +89,11 @@ impl Stream {
         }
     }
 
+    /// True when it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     /// True when what was taken is not all on its way yet.
     #[inline]
     pub fn has_unsent(&self) -> bool {

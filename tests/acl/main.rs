@@ -494,9 +494,12 @@ fn a_change_holds_for_every_connection_once_it_is_answered() {
     assert_eq!(first.cmd(&["PING"]).text(), "PONG");
     let listed = admin.cmd(&["CLIENT", "LIST"]).text();
     assert_eq!(listed.matches(" user=live ").count(), 9, "{listed}");
+    let mut blocked = clients.pop().unwrap();
+    blocked.send(&["BLPOP", "nobody-pushes-here", "0"]);
     // A user that is gone takes its connections along, and nobody else's.
     assert_eq!(admin.cmd(&["ACL", "DELUSER", "live", "nosuch"]).int(), 1);
     assert!(first.recv_to_end().is_empty());
+    assert!(blocked.recv_to_end().is_empty());
     clients.iter_mut().for_each(|client| assert!(client.recv_to_end().is_empty()));
     assert_eq!(admin.cmd(&["PING"]).text(), "PONG");
     assert!(bed.proxy.connect().cmd(&["AUTH", "live", "pw"]).error().starts_with("WRONGPASS"));
@@ -624,6 +627,44 @@ impl TextOfAll for Value {
             other => format!("{other:?}"),
         }
     }
+}
+
+/// `dsproxy check` shows who there is, and nothing secret.
+#[test]
+fn check_shows_what_is_configured() {
+    let stack = SharedStack::get();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("proxy.toml");
+    let config = format!(
+        "[upstream]\nnodes = {:?}\n[server]\nallow = [\"127.0.0.1\"]\n[acl]\nread_only = true\ndeny = [\"@dangerous\"]\nusers = [\"eve on >hunter2 ~a:* +@all\"]\n",
+        stack.redis_nodes()
+    );
+    let check = |config: &str| {
+        std::fs::write(&file, config).unwrap();
+        let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_dsproxy"));
+        let output = check.args(["check", "--config"]).arg(&file).current_dir(dir.path()).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let report = check(&config);
+    for line in [
+        "user: default (on, no password, full rights)",
+        "user: eve (on, limited rights)",
+        "warning: the user default needs no password",
+        "read-only: ",
+        "denied to everybody: @dangerous",
+        "networks (allowed): 127.0.0.1",
+    ] {
+        assert!(report.contains(line), "no {line:?} in\n{report}");
+    }
+    assert!(!report.contains("hunter2"), "{report}");
+    let broken = check(&config.replace("+@all\"]", "+nosuch\"]"));
+    assert!(
+        broken.contains("acl.users:1: Unknown command or category name in ACL")
+            && !broken.contains("hunter2"),
+        "{broken}"
+    );
+    let both = check(&format!("{config}file = \"users.acl\"\n"));
+    assert!(both.contains("acl.users and acl.file are both set"), "{both}");
 }
 
 #[test]

@@ -85,6 +85,8 @@ impl World {
             upstream_buffer: *rng.pick(&[100, 1000, 1 << 20]),
             dedicated_connections: 8,
             subscriptions_per_client: 8,
+            request_timeout_us: u64::MAX,
+            login_timeout_us: u64::MAX,
             command_timeout_us: if troubles.time_runs_out { TIMEOUT_US } else { u64::MAX / 4 },
             backoff_us: (1000, 50_000),
             upstream_auth: None,

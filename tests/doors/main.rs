@@ -275,6 +275,40 @@ fn certificates_are_replaced_under_traffic() {
     ping(&mut old);
 }
 
+/// What `docs/security.md` tells to paste.
+#[test]
+fn the_commands_of_the_documents_work() {
+    let page = include_str!("../../docs/security.md");
+    let blocks = |kind: &str, word: &str| {
+        let fence = format!("```{kind}\n");
+        let blocks = page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
+        blocks.into_iter().find(|block| block.contains(word)).unwrap().to_owned()
+    };
+    let (dir, stack) = (tempfile::tempdir().unwrap(), SharedStack::get());
+    let run = |script: &str| {
+        let output = Command::new("timeout")
+            .args(["60", "sh", "-ec", script])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    run(&blocks("sh", "openssl"));
+    let port = free_ports(1).unwrap()[0];
+    let tls = blocks("toml", "[tls]").replace("0.0.0.0:6390", &format!("127.0.0.1:{port}"));
+    let tls = tls.replace("certs/", &format!("{}/certs/", dir.path().display()));
+    let users = blocks("toml", "users = [");
+    let proxy = Proxy::for_nodes(stack.redis_nodes(), None, &format!("{tls}\n{users}\n"));
+    let ping = blocks("sh", "redis-cli --tls").replace("6390", &port.to_string());
+    // The user `default` is off in that page's example.
+    let ping = ping.replace("PING", "--no-auth-warning --user app --pass change-me SET app:1 x");
+    assert_eq!(run(&ping).trim(), "OK");
+    let said = run(&blocks("sh", "--user report")
+        .replace("6380", &proxy.addr().1.to_string())
+        .replace("--user", "--no-auth-warning --user"));
+    assert!(said.starts_with("x\n") && said.contains("NOPERM this user has no permissions"), "{said}");
+}
+
 #[test]
 fn wrong_certificates_stop_the_start_with_their_name() {
     let (stack, certificates) = (SharedStack::get(), Certificates::new());

@@ -123,6 +123,36 @@ fn without_trust_the_header_is_no_header() {
 }
 
 #[test]
+fn clients_that_hold_their_place_for_nothing_are_closed() {
+    let proxy = start("password = \"pw\"\n[limits]\nrequest_timeout = \"1s\"\nlogin_timeout = \"1s\"\n");
+    let logged_in = || {
+        let mut client = proxy.connect();
+        assert_eq!(client.cmd(&["AUTH", "pw"]).text(), "OK");
+        client
+    };
+    let mut stranger = proxy.connect();
+    let (mut idle, mut slow, mut steady, mut blocked) = (logged_in(), logged_in(), logged_in(), logged_in());
+    blocked.send(&["BLPOP", "nobody-pushes-here", "0"]);
+    slow.send_raw(b"*2\r\n$3\r\nGET\r\n$500\r\n");
+    steady.send_raw(b"*3\r\n$3\r\nSET\r\n$6\r\nsteady\r\n$90000\r\n");
+    // One byte at a time saves nobody.
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_millis(100));
+        use std::io::Write as _;
+        let _ = slow.stream().write(b"a");
+        steady.send_raw(&[b'x'; 3000]);
+    }
+    assert!(slow.recv_to_end().is_empty() || slow.try_recv().is_err());
+    assert!(stranger.recv_to_end().is_empty());
+    steady.send_raw(b"\r\n");
+    assert_eq!(steady.recv().text(), "OK");
+    assert_eq!(idle.cmd(&["PING"]).text(), "PONG");
+    assert!(blocked.stays_silent(Duration::from_millis(10)));
+    assert_eq!(rejected(&proxy, "request_timeout"), 1.0);
+    assert_eq!(rejected(&proxy, "login_timeout"), 1.0);
+}
+
+#[test]
 fn one_client_too_many_is_told_so() {
     let proxy = start("max_clients = 2\n");
     let mut both = [proxy.connect(), proxy.connect()];

@@ -60,7 +60,13 @@ impl Core {
     /// Host and port under which the client can reach us.
     fn own_address(&self, index: usize) -> (String, u16) {
         let session = self.clients.get(index).map(|client| &client.session);
-        let address = self.process.announce.as_deref().or_else(|| session?.local.as_deref());
+        let encrypted = session.is_some_and(|session| session.encrypted);
+        let [plain, tls] = &self.process.announce;
+        let announced = if encrypted { tls } else { plain };
+        // A path is of no use to a client that looks for other nodes.
+        let local =
+            session.and_then(|session| session.local.as_deref()).filter(|local| !local.starts_with('/'));
+        let address = announced.as_deref().or(local);
         let parts = address.and_then(|address| address.rsplit_once(':'));
         let (host, port) = parts.unwrap_or(("", ""));
         let host = host.trim_start_matches('[').trim_end_matches(']');

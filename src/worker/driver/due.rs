@@ -30,22 +30,27 @@ impl Worker {
         self.settle();
     }
 
-    /// Closes clients that have been silent for too long. Looking at every socket is for once a second.
+    /// Closes clients that have been silent for too long, or hold their place for nothing. Looking at every socket is for
+    /// once a second.
     fn close_idle(&mut self) {
         let (now, idle) = (self.core.now, self.process.live.idle_us.get());
-        if idle == NEVER || now < self.next_idle_check {
+        if now < self.next_idle_check {
             return;
         }
         self.next_idle_check = now + IDLE_CHECK_US;
-        let silent = |socket: &Socket| now.saturating_sub(socket.read_at.max(socket.wrote_at)) > idle;
-        let expired: Vec<ClientKey> = self
-            .clients
-            .iter()
-            .flatten()
-            .filter(|(key, socket)| silent(socket) && !self.core.is_subscriber(*key))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in expired {
+        let silent =
+            |socket: &Socket| idle != NEVER && now.saturating_sub(socket.read_at.max(socket.wrote_at)) > idle;
+        let mut expired: Vec<(ClientKey, Option<&'static str>)> = Vec::new();
+        for (key, socket) in self.clients.iter().flatten() {
+            let overdue = self.core.is_overdue(*key);
+            if overdue.is_some() || silent(socket) && !self.core.is_subscriber(*key) {
+                expired.push((*key, overdue));
+            }
+        }
+        for (key, overdue) in expired {
+            if let Some(reason) = overdue {
+                self.process.access.metrics.rejected(reason);
+            }
             self.close_client(key);
         }
     }
