@@ -17,6 +17,7 @@ mod load;
 mod mapping;
 mod nearest;
 mod nested;
+pub mod postgres_url;
 mod problem;
 mod raw;
 mod reference;

@@ -72,7 +72,9 @@ const DATABASE_URL: Text = Text {
             return !path.trim_start_matches('/').is_empty() && !path.contains([':', '\0']);
         }
         (text.starts_with("postgres://") || text.starts_with("postgresql://"))
-            && text.parse::<tokio_postgres::Config>().is_ok_and(|config| !config.get_hosts().is_empty())
+            && super::postgres_url::split(text).is_some_and(|(url, _)| {
+                url.parse::<tokio_postgres::Config>().is_ok_and(|config| !config.get_hosts().is_empty())
+            })
     },
 };
 
@@ -321,7 +323,8 @@ settings! {
     /// The database behind the mappings.
     DatabaseConfig in "database" {
         /// Where the database is: Postgres (`postgres://..`) or a SQLite file (`sqlite:path/file.db`). Needed as soon as
-        /// there is a mapping. Also set by `DATABASE_URL`.
+        /// there is a mapping. TLS to Postgres as in libpq: `?sslmode=disable|prefer|require|verify-ca|verify-full`, with
+        /// `sslrootcert` (PEM file; unset: the system's), `sslcert` and `sslkey`. Also set by `DATABASE_URL`.
         url: Option<Secret> = None, Optional(Hidden(DATABASE_URL));
         /// Open connections at most. A quarter of them is for flushes, a quarter for statements of routes, the rest for
         /// loads (each has one at least), so that none can starve the others.

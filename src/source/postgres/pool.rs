@@ -3,13 +3,15 @@
 //! Must not know: mappings.
 
 use std::future::Future;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::Config;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::tls::connector;
 
 use crate::source::backend::PoolState;
 use crate::source::error::SourceError;
@@ -58,6 +60,8 @@ pub struct Postgres {
     statements: Arc<Lane>,
     deadline: Duration,
     max_value_bytes: usize,
+    /// For cancelling, which needs a connection of its own.
+    tls: MakeRustlsConnect,
 }
 
 impl std::fmt::Debug for Postgres {
@@ -69,8 +73,9 @@ impl std::fmt::Debug for Postgres {
 impl Postgres {
     /// Prepares the pools without connecting yet. `url` is a `postgres://` URL or a key=value string.
     pub fn new(url: &str, options: &PostgresOptions) -> Result<Self, SourceError> {
-        let config = session(url, options)?;
-        let lane = |name, size| Ok::<_, SourceError>(Arc::new(Lane::new(name, &config, size, options)?));
+        let (config, tls) = session(url, options)?;
+        let lane =
+            |name, size| Ok::<_, SourceError>(Arc::new(Lane::new(name, &config, &tls, size, options)?));
         Ok(Self {
             loads: lane("load", options.read_connections)?,
             writes: lane("write", options.write_connections)?,
@@ -78,6 +83,7 @@ impl Postgres {
             // Later than the server's own timeout: its error is the better one, ours is for a server that is gone.
             deadline: options.statement_timeout + Duration::from_millis(500),
             max_value_bytes: options.max_value_bytes,
+            tls,
         })
     }
 
@@ -141,7 +147,7 @@ impl Postgres {
         client: Object,
         work: impl AsyncFnOnce(&mut Object) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
-        let mut guard = Unfinished(Some(client));
+        let mut guard = Unfinished(Some(client), self.tls.clone());
         let Some(client) = guard.0.as_mut() else { return Err(SourceError::unavailable("no connection")) };
         let result = tokio::time::timeout(self.deadline, work(client)).await;
         match result {
@@ -169,12 +175,13 @@ impl Lane {
     fn new(
         name: &'static str,
         config: &Config,
+        tls: &MakeRustlsConnect,
         size: usize,
         options: &PostgresOptions,
     ) -> Result<Self, SourceError> {
         Ok(Self {
             name,
-            pool: pool(config, size, options)?,
+            pool: pool(config, tls, size, options)?,
             waited_us: AtomicU64::new(0),
             served: AtomicU64::new(0),
         })
@@ -203,7 +210,7 @@ impl Lane {
 }
 
 /// A connection in the middle of something.
-struct Unfinished(Option<Object>);
+struct Unfinished(Option<Object>, MakeRustlsConnect);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
@@ -212,8 +219,9 @@ impl Drop for Unfinished {
         let cancel = client.cancel_token();
         // Bounded by the server's own statement timeout if this message never arrives; nobody needs to await it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tls = self.1.clone();
             runtime.spawn(within(Duration::from_secs(2), async move {
-                let _ = cancel.cancel_query(NoTls).await;
+                let _ = cancel.cancel_query(tls).await;
             }));
         }
     }
@@ -223,12 +231,8 @@ async fn within(limit: Duration, work: impl Future<Output = ()>) {
     let _ = tokio::time::timeout(limit, work).await;
 }
 
-fn session(url: &str, options: &PostgresOptions) -> Result<Config, SourceError> {
-    // The parser's error may quote the URL, and with it the password: it is not passed on.
-    let mut config = Config::from_str(url).map_err(|_| SourceError::Schema {
-        message: "the database URL cannot be read; write postgres://user:password@host:5432/database".into(),
-        code: "08001".into(),
-    })?;
+fn session(url: &str, options: &PostgresOptions) -> Result<(Config, MakeRustlsConnect), SourceError> {
+    let (mut config, tls) = connector(url)?;
     // UTC and ISO make texts of times mean one thing, whatever the server's or role's defaults are.
     let ours = format!(
         "-c statement_timeout={} -c timezone=UTC -c datestyle=ISO -c intervalstyle=iso_8601 -c bytea_output=hex \
@@ -239,13 +243,18 @@ fn session(url: &str, options: &PostgresOptions) -> Result<Config, SourceError> 
     config.options(format!("{given} {ours}").trim());
     config.application_name(&options.application_name);
     config.connect_timeout(options.connect_timeout);
-    Ok(config)
+    Ok((config, tls))
 }
 
-fn pool(config: &Config, size: usize, options: &PostgresOptions) -> Result<Pool, SourceError> {
+fn pool(
+    config: &Config,
+    tls: &MakeRustlsConnect,
+    size: usize,
+    options: &PostgresOptions,
+) -> Result<Pool, SourceError> {
     let manager = Manager::from_config(
         config.clone(),
-        NoTls,
+        tls.clone(),
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
     Pool::builder(manager)
