@@ -76,6 +76,8 @@ pub const COMMANDS: &[Difference] = &[
 pub const LINES: &[Difference] = &[
     differs("SCAN 0", "one node is scanned after the other, so the cursor of an empty node is not the end"),
     differs("COMMAND LIST", "the two commands of Redis 7.2 that are in the table"),
+    differs("COMMAND COUNT", "counts PROXY, which is the proxy's own"),
+    differs("ACL CAT dangerous", "names the subcommands of PROXY, which is the proxy's own"),
     differs("SORT k BY nosort GET # LIMIT 0 5 ASC", CLUSTER_SORT),
     differs("SORT k GET store LIMIT store store STORE d", CLUSTER_SORT),
     differs("GEORADIUS k 1 2 3 m STORE a STORE b", "a node takes the last STORE, which is of another slot"),
