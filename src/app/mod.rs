@@ -6,6 +6,7 @@ mod admin;
 mod check;
 mod data;
 mod database;
+mod datagen;
 mod dev;
 mod doors;
 mod facade;
@@ -17,6 +18,7 @@ mod specs;
 mod warm;
 
 pub use check::{MigrateFailure, MigrateStep, check, migrate};
+pub use datagen::{DataSet, DatagenError, Skew, Social, datagen};
 pub use dev::{DevError, DevSource, dev};
 pub use journal::{JournalFailure, JournalStep, journal};
 pub use probe::{ProbeError, probe};

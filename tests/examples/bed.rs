@@ -79,6 +79,15 @@ impl Example {
         self.wait_ready();
     }
 
+    /// Runs another verb of the program in this example's environment; what it printed.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> String {
+        let Output { status, stdout, stderr } =
+            command(&self.config, &self.environment, self.dir.path()).args(args).output().unwrap();
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).unwrap()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }

@@ -74,7 +74,6 @@ fn the_cache_counts_exactly() {
 }
 
 #[test]
-#[ignore = "needs list mappings, which are on their way"]
 fn pages_are_outdated_by_every_write() {
     let example = start();
     let page = |query: &str| {

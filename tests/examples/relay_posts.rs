@@ -30,7 +30,6 @@ fn enter(example: &Example, name: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs list mappings, which are on their way"]
 fn posts_are_cached_until_somebody_posts_or_votes() {
     let example = start();
     let token = enter(&example, "testuser");

@@ -16,7 +16,6 @@ fn start() -> Example {
 }
 
 #[test]
-#[ignore = "needs list mappings, which are on their way"]
 fn the_second_request_of_a_page_needs_no_query() {
     let example = start();
     example.db.as_ref().unwrap().execute(
@@ -83,4 +82,26 @@ fn users_and_posts_have_endpoints() {
         assert_eq!(example.get(path).status, 400, "{path}");
     }
     assert_eq!(example.get("/ping").body, "pong");
+}
+
+#[test]
+fn sample_data_are_skewed() {
+    let example = start();
+    let made = example.run(&["datagen", "social", "--users", "20", "--posts", "5000", "--skew", "zipf:1.1"]);
+    assert!(made.starts_with("20 users and 5000 posts in "), "{made}");
+    let count =
+        |sql: &str| example.db.as_ref().unwrap().query(sql)[0][0].clone().unwrap().parse::<u32>().unwrap();
+    assert_eq!((count("select count(*) from users"), count("select count(*) from posts")), (20, 5000));
+    let (first, last) = (
+        count("select count(*) from posts where user_id = 1"),
+        count("select count(*) from posts where user_id = 20"),
+    );
+    assert!(first > 10 * last && last > 0, "{first} {last}");
+    assert_eq!(example.get("/api/v1/users/1/posts").json()["data"].as_array().unwrap().len(), 50);
+    for (_, output) in example.readme(8080) {
+        assert!(
+            output.contains("\"has_more\":true") || output.contains("post_object_cache_hits_total"),
+            "{output}"
+        );
+    }
 }

@@ -24,3 +24,21 @@ create table upvotes (
     primary key (post_id, user_id)
 );
 create view post_list as select p.*, u.username as author from posts p join users u on u.id = p.user_id;
+
+-- One vote of a user per post; the second one, and the end of none, change nothing.
+create function upvote(post bigint, voter bigint) returns setof posts language plpgsql as $$
+declare
+    changed bigint;
+begin
+    insert into upvotes (post_id, user_id) values (post, voter) on conflict do nothing;
+    get diagnostics changed = row_count;
+    return query update posts set upvotes = posts.upvotes + changed where posts.id = post returning posts.*;
+end $$;
+create function unvote(post bigint, voter bigint) returns setof posts language plpgsql as $$
+declare
+    changed bigint;
+begin
+    delete from upvotes where upvotes.post_id = post and upvotes.user_id = voter;
+    get diagnostics changed = row_count;
+    return query update posts set upvotes = posts.upvotes - changed where posts.id = post returning posts.*;
+end $$;
