@@ -18,6 +18,11 @@ pub struct MappingCells {
 }
 
 impl MappingCells {
+    /// Hits that were found on the way of a miss.
+    fn late_hits(&self) -> u64 {
+        self.served[Served::Hit as usize].get()
+    }
+
     /// A hit of the cluster is counted once, in `hits`.
     fn hits_if(&self, served: Served) -> u64 {
         if served == Served::Hit { self.hits.get() } else { 0 }
@@ -26,16 +31,19 @@ impl MappingCells {
 
 impl WorkerCollector {
     pub(super) fn hits_and_misses(&self, families: &mut Vec<MetricFamily>) {
-        type Part = (&'static str, &'static str, fn(&MappingCells) -> &Cell);
+        type Part = (&'static str, &'static str, fn(&MappingCells) -> u64);
+        // A list is looked at like a miss, and then found to be a hit.
         let parts: [Part; 2] = [
-            ("cache_hits_total", "Total cache hits by key.", |m| &m.hits),
-            ("cache_misses_total", "Total cache misses by key.", |m| &m.misses),
+            ("cache_hits_total", "Total cache hits by key.", |m| m.hits.get() + m.late_hits()),
+            ("cache_misses_total", "Total cache misses by key.", |m| {
+                m.misses.get().saturating_sub(m.late_hits())
+            }),
         ];
         let mut requests = Vec::new();
         for (name, help, cell) in parts {
             let mut samples = Vec::new();
             for (index, labels) in self.mappings.iter().enumerate() {
-                let count = self.sum(|w| w.mappings.get(index).map_or(0, |m| cell(m).get()));
+                let count = self.sum(|w| w.mappings.get(index).map_or(0, cell));
                 samples.push(counter(&[("key", &labels.key), ("mapping", &labels.name)], count));
                 let result = if name == "cache_hits_total" { "hit" } else { "miss" };
                 requests.push(counter(&[("mapping", &labels.name), ("result", result)], count));
