@@ -46,12 +46,13 @@
 //! # The path of a write-behind SET
 //!
 //! 1. [`core`] `mapped/write.rs`: the options (`set_options.rs`) and the value are checked, this against its table
-//!    ([`mapping`] `document.rs`), then the row is queued.
-//! 2. [`writeback`] `lane.rs`: the row gets its version ([`clock`]) and waits; `overlay.rs` shows it to readers until it
-//!    is in the database.
-//! 3. [`core`] `run.rs`: the SET goes to the slot's owner with the mapping's time to live; its reply is the client's.
-//! 4. [`writeback`] `batcher.rs`: at 50 rows, or 2 s after the first, a batch goes to [`source`] `change.rs`, then
-//!    `postgres/apply.rs` or `sqlite/apply.rs`.
+//!    ([`mapping`] `document.rs`).
+//! 2. [`core`] `mapped/writing.rs`: the command takes its place in its client's order (`parking.rs` holds what follows it).
+//! 3. [`writeback`] `log.rs`: the [`journal`]'s thread gives it a version ([`clock`]) and brings it to the disk
+//!    (`record.rs`); then it is in its lane (`lane.rs`), whose `overlay.rs` shows it to readers until it is in the database.
+//! 4. [`core`] `mapped/writing.rs`: the `apply` script ([`sidecar`]) goes to the slot's owner; its reply acknowledges.
+//! 5. [`writeback`] `batcher.rs`: at 50 rows, or 2 s after the first, a batch goes to [`source`]; then the `flushed` scripts
+//!    run, then the journal is trimmed.
 
 pub mod acl;
 pub mod app;

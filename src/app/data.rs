@@ -9,14 +9,14 @@ use super::warm::Warming;
 use crate::cache::{BoxFuture, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
 use crate::cluster::{Gateway, Origin};
 use crate::config::Config;
-use crate::core::{DataSide, Loads};
+use crate::core::{DataSide, Told};
 use crate::health::{Condition, Dependency, Health};
 use crate::mapping::{MappingId, WriteMode};
 use crate::metrics::worker::MappingLabels;
 use crate::metrics::{MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth};
 use crate::sidecar;
 use crate::source::{Source, SourceError};
-use crate::writeback::{MappingOptions, Observer as WriteObserver, WriteBehind, WriteBehindOptions};
+use crate::writeback::WriteBehind;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,8 +51,8 @@ impl Data {
         let source = Arc::new(source);
         let runtime = Handle::current();
         let mappings = source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
-        let observer = Arc::new(Observer { mappings, gateway: gateway.clone() });
-        let writes = WriteBehind::start(source.clone(), write_options(config), observer.clone(), &runtime);
+        let observer = Arc::new(Observer { mappings });
+        let writes = super::writes::open(config, &source, gateway, metrics).await?;
         let store = Arc::new(GatewayStore(gateway.clone()));
         let reads = ReadThrough::start(
             source.clone(),
@@ -82,11 +82,10 @@ impl Data {
         Ok(Some(data))
     }
 
-    /// The handle of the core of worker `index`.
-    pub fn side(&self, index: usize, loads: mpsc::UnboundedSender<Loads>) -> DataSide {
-        let writes = self.writes.for_writer(index as u16);
-        let (source, reads) = (self.source.clone(), self.reads.clone());
-        DataSide { source, reads, writes, admin: self.desk.clone(), loads, degrade_us: self.degrade_us }
+    /// What the core of a worker is handed.
+    pub fn side(&self, told: mpsc::UnboundedSender<Told>) -> DataSide {
+        let (source, reads, writes) = (self.source.clone(), self.reads.clone(), self.writes.clone());
+        DataSide { source, reads, writes, admin: self.desk.clone(), told, degrade_us: self.degrade_us }
     }
 
     /// Names and key templates, by index.
@@ -166,28 +165,6 @@ pub(super) fn absent(health: &Health) {
     health.set(Dependency::WriteBehind, Condition::Off);
 }
 
-fn write_options(config: &Config) -> WriteBehindOptions {
-    let queue = &config.write_behind;
-    WriteBehindOptions {
-        batch_rows: queue.batch_rows,
-        batch_interval: queue.batch_interval,
-        max_batch_rows: queue.max_batch_rows,
-        max_rows: queue.queue_rows,
-        max_bytes: queue.queue_bytes,
-        retry_first: queue.retry_min,
-        retry_most: queue.retry_max,
-        by_mapping: config
-            .mappings
-            .iter()
-            .map(|mapping| (mapping.name.clone(), own_options(mapping)))
-            .collect(),
-    }
-}
-
-fn own_options(mapping: &crate::config::MappingConfig) -> MappingOptions {
-    MappingOptions { batch_rows: mapping.batch_rows, batch_interval: mapping.batch_interval }
-}
-
 fn read_options(config: &Config) -> ReadThroughOptions {
     let reads = &config.read_through;
     ReadThroughOptions {
@@ -206,7 +183,6 @@ fn read_options(config: &Config) -> ReadThroughOptions {
 /// Counts what the services tell, by mapping.
 struct Observer {
     mappings: Vec<MappingMetrics>,
-    gateway: Gateway,
 }
 
 impl Observer {
@@ -226,39 +202,6 @@ impl ReadObserver for Observer {
         let Some(metrics) = self.of(mapping) else { return };
         metrics.query(QueryKind::Load, error.is_none(), took);
         metrics.load_keys.observe(keys as f64);
-    }
-}
-
-impl WriteObserver for Observer {
-    fn flushed(&self, mapping: MappingId, rows: usize, took: Duration) {
-        let Some(metrics) = self.of(mapping) else { return };
-        metrics.query(QueryKind::Flush, true, took);
-        metrics.flush_rows.observe(rows as f64);
-        metrics.flush_duration.observe(took.as_secs_f64());
-    }
-
-    fn retrying(&self, mapping: MappingId, _: &SourceError, _: Duration) {
-        let Some(metrics) = self.of(mapping) else { return };
-        metrics.flush_errors.inc();
-        metrics.flush_retries.inc();
-    }
-
-    fn contended(&self, _: MappingId, keys: Vec<Bytes>) {
-        let gateway = self.gateway.clone();
-        tokio::spawn(async move {
-            for key in keys {
-                drop_entry(&gateway, &key).await;
-            }
-        });
-    }
-
-    fn rejected(&self, mapping: MappingId, key: &[u8], _: &SourceError) {
-        if let Some(metrics) = self.of(mapping) {
-            metrics.rejected("refused", 1);
-        }
-        // What the cache holds for the key will never be in the database.
-        let (gateway, key) = (self.gateway.clone(), key.to_vec());
-        tokio::spawn(async move { drop_entry(&gateway, &key).await });
     }
 }
 

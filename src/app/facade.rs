@@ -10,7 +10,7 @@ use crate::metrics::worker::WorkerStats;
 use crate::metrics::{MappingMetrics, Metrics};
 use crate::resp::{decode_reply, push_command};
 use crate::slot;
-use crate::writeback::{Write, WriteBehind, WriteError};
+use crate::writeback::{KeyWrite, Write, WriteBehind, WriteError};
 use bytes::Bytes;
 use redis_protocol::resp3::types::BytesFrame;
 use std::sync::Arc;
@@ -127,7 +127,10 @@ impl Shared {
         let row = row_of(&target.bound, &request)?;
         let (mapping, key) = (target.bound.mapping.id, Bytes::from(key));
         let value = Bytes::from(request.value);
-        target.writes.enqueue(mapping, key.clone(), Write::Put { row, value }).map_err(refused)?;
+        let write = Write::Put { row, value };
+        let write =
+            KeyWrite { mapping, key: key.clone(), write, base: None, expires_at: None, applies: false };
+        target.writes.write(vec![write]).await.map_err(refused)?;
         target.reads.note_write(mapping, &key);
         data::drop_entry(&self.gateway, &key).await;
         Ok(())
@@ -155,7 +158,7 @@ impl Shared {
 
 fn refused(error: WriteError) -> ApiError {
     match error {
-        WriteError::Full { .. } | WriteError::Closed | WriteError::Outrun => {
+        WriteError::Full { .. } | WriteError::Closed | WriteError::Outrun | WriteError::Journal(_) => {
             ApiError::Unavailable(error.to_string())
         }
         WriteError::ReadOnly => ApiError::Unprocessable(error.to_string()),

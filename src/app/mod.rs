@@ -16,6 +16,7 @@ mod security;
 mod server;
 mod specs;
 mod warm;
+mod writes;
 
 pub use check::{MigrateFailure, MigrateStep, check, migrate};
 pub use datagen::{DataSet, DatagenError, Skew, Social, datagen};
@@ -54,6 +55,12 @@ pub enum StartError {
     /// The system refuses a thread or a socket.
     #[error("the system refuses a thread or a socket: {0}")]
     System(#[from] std::io::Error),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] crate::journal::OpenError),
+    /// The journal holds what this configuration cannot write.
+    #[error(transparent)]
+    Restore(crate::writeback::RestoreError),
     /// Our fault: two metrics of one name.
     #[error("the metrics are inconsistent: {0}")]
     Metrics(#[from] prometheus::Error),

@@ -9,7 +9,7 @@ use crate::cluster::{Discovery, Gateway, Job, UpstreamOptions};
 use crate::command::{self, Command, ID_COUNT};
 use crate::config::{Config, Live, UpstreamMode};
 use crate::core::{
-    About, Access, Commons, CoreOptions, DataSide, Loads, Note, Process, ScriptStore, UpstreamAuth,
+    About, Access, Commons, CoreOptions, DataSide, Note, Process, ScriptStore, Told, UpstreamAuth,
 };
 use crate::health::{Condition, Dependency, Health};
 use crate::http::{self, Backend, HttpState, Site};
@@ -70,7 +70,7 @@ struct WorkerEnd {
 struct Inbox {
     connections: mpsc::Receiver<Connection>,
     calls: mpsc::Receiver<Job>,
-    loads: (mpsc::UnboundedSender<Loads>, mpsc::UnboundedReceiver<Loads>),
+    told: (mpsc::UnboundedSender<Told>, mpsc::UnboundedReceiver<Told>),
     notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     stats: Arc<WorkerStats>,
 }
@@ -159,7 +159,7 @@ impl Server {
                 workers: ends.len(),
                 worker: index,
             };
-            let data = self.data.as_ref().map(|data| data.side(index, inbox.loads.0.clone()));
+            let data = self.data.as_ref().map(|data| data.side(inbox.told.0.clone()));
             let parts = self.worker_parts(
                 config,
                 &discovery,
@@ -233,7 +233,7 @@ impl Server {
             stats: inbox.stats,
             connections: inbox.connections,
             calls: inbox.calls,
-            loads: inbox.loads.1,
+            told: inbox.told.1,
             notes: inbox.notes.1,
             topology: discovery.watch(),
             refresh: discovery.refresh_handle(),
@@ -337,8 +337,8 @@ fn channels(workers: usize, mappings: usize) -> (Gateway, Vec<WorkerEnd>, Vec<In
         let (call_sender, call_receiver) = mpsc::channel(CALL_QUEUE);
         calls.push(call_sender);
         ends.push(WorkerEnd { connections: connection_sender, stats: stats.clone() });
-        let (loads, notes) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-        inboxes.push(Inbox { connections, calls: call_receiver, loads, notes, stats });
+        let (told, notes) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        inboxes.push(Inbox { connections, calls: call_receiver, told, notes, stats });
     }
     (Gateway::new(calls), ends, inboxes)
 }

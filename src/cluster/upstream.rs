@@ -53,6 +53,19 @@ pub struct Entry {
 impl Entry {
     /// `mapping` of a request whose keys belong to no mapping.
     pub const UNMAPPED: u16 = u16::MAX;
+    /// `mapping` of a script that brings a write of a mapped key to the cache.
+    pub const WRITE: u16 = u16::MAX - 1;
+    /// An entry that nobody has asked for.
+    pub const NONE: Self = Self {
+        owner: Owner::Nobody,
+        len: 0,
+        at: 0,
+        command: u16::MAX,
+        mapping: Self::UNMAPPED,
+        readonly: false,
+        attempts: 0,
+        more: 0,
+    };
 }
 
 /// State of the link to the node.

@@ -378,6 +378,8 @@ settings! {
         retry_min: Duration = ms(50), duration(ms(1)..=secs(60));
         /// Longest wait between attempts to flush.
         retry_max: Duration = secs(5), duration(ms(1)..=hours(1));
+        /// Keys whose commit the cache could not be told of that are kept; their records stay in the journal meanwhile.
+        max_untold: usize = 100_000, Count(0..=10_000_000);
         /// On shutdown: how long the last flush may take.
         shutdown_timeout: Duration = secs(30), duration(ms(0)..=hours(1));
     }

@@ -3,7 +3,7 @@
 //! Must not know: replies, redirects.
 
 use super::{ClientKey, Core};
-use crate::cluster::{Entry, Link, Owner};
+use crate::cluster::{Link, Owner};
 
 /// What a client must bring of an unfinished request to be given more time, in bytes.
 pub(super) const STEP: usize = 16 << 10;
@@ -49,7 +49,6 @@ impl Core {
             let deadline = self.now.saturating_sub(self.options.command_timeout_us);
             for parked in self.parking.expire(deadline) {
                 self.stats.timeouts.add(1);
-                self.doubt(&parked.entry, &parked.request);
                 self.fail(
                     &parked.entry,
                     "ERR dsproxy: no node could serve this slot within the command timeout",
@@ -79,13 +78,6 @@ impl Core {
             upstream.addr
         );
         let silent = blocks || upstream.heard_at < deadline;
-        let late: Vec<(Entry, Vec<u8>)> = upstream
-            .requests()
-            .filter(|(entry, _)| entry.at < deadline && !entry.readonly)
-            .map(|(entry, request)| (*entry, request.to_vec()))
-            .collect();
-        late.iter().for_each(|(entry, request)| self.doubt(entry, request));
-        let Some(upstream) = self.upstreams.get_mut(index) else { return };
         let mut overdue = Vec::new();
         for entry in upstream.entries_mut().filter(|entry| entry.at < deadline) {
             if matches!(entry.owner, Owner::Client { .. }) {
@@ -115,7 +107,6 @@ impl Core {
         for request in upstream.take_all() {
             if request.entry.at < deadline {
                 self.stats.timeouts.add(u64::from(matches!(request.entry.owner, Owner::Client { .. })));
-                self.doubt(&request.entry, &request.request);
                 self.fail(&request.entry, &text);
             } else {
                 again.push(request);

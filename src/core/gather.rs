@@ -288,6 +288,17 @@ impl Gather {
         self.data.get(*start as usize..(*start + *length) as usize).unwrap_or_default()
     }
 
+    /// Makes a nil of each mapped element that is not to be believed.
+    pub fn distrust(&mut self, doubtful: impl Fn(u16, &[u8]) -> bool) {
+        for mapped in self.mapped.iter().filter(|mapped| doubtful(mapped.mapping, &mapped.key)) {
+            if let Some(element) = self.elements.get_mut(mapped.position as usize) {
+                let start = self.data.len();
+                push_nil(&mut self.data, 2);
+                *element = (start as u32, (self.data.len() - start) as u32);
+            }
+        }
+    }
+
     /// Once all parts are here: the mappings of the mapped keys that have a value, and the keys of those that have none.
     pub fn split_mapped(&mut self) -> (Vec<u16>, Vec<(u16, Bytes)>) {
         let (nils, hits): (Vec<_>, Vec<_>) =

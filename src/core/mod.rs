@@ -37,7 +37,7 @@ mod transaction;
 
 pub use access::{Access, AccessError, AccessOptions};
 pub use client::{ClientKey, Kind};
-pub use mapped::{Admin, DataSide, Loads, Question};
+pub use mapped::{Admin, DataSide, Question, Told};
 pub use options::{About, CoreOptions, UpstreamAuth};
 pub use peers::Note;
 pub use process::Process;
@@ -45,14 +45,14 @@ pub use pubsub::Registry as PubSubRegistry;
 pub use scripts::ScriptStore;
 
 use crate::cluster::{Link, Served, Topology, Upstream};
-use crate::command::Command;
 use crate::metrics::worker::WorkerStats;
 use crate::resp::{RequestLimits, RequestScanner};
-use client::{Client, Slot};
+use client::Client;
 use dedicated::Dedicated;
 use gather::Gather;
 use parking::Parking;
 use routes::Routes;
+use rustc_hash::FxHashMap;
 use session::Session;
 use slab::Slab;
 use std::sync::Arc;
@@ -112,6 +112,8 @@ pub struct Core {
     data: Option<DataSide>,
     /// Whether hits of any mapping are looked at.
     watches: bool,
+    /// Commands whose writes are under way.
+    writing: FxHashMap<mapped::WritingKey, mapped::Writing>,
     stats: Arc<WorkerStats>,
     next_serial: u32,
     spare: Vec<Vec<u8>>,
@@ -165,6 +167,7 @@ impl Core {
             scripts: scripts::Scripts::new(Arc::new(ScriptStore::new(0))),
             watches: data.as_ref().is_some_and(DataSide::watches),
             data,
+            writing: FxHashMap::default(),
             stats,
             next_serial: 0,
             spare: Vec::new(),
@@ -394,32 +397,6 @@ impl Core {
             client.waits = false;
             self.outbox.resume.push(ClientKey { index: index as u32, serial: client.serial });
         }
-    }
-
-    /// Answers a request at once, in its turn.
-    fn answer_now(&mut self, index: usize, command: Option<&Command>, reply: &[u8]) {
-        self.count(command.map(|c| c.id), reply, 0);
-        let Some(client) = self.clients.get_mut(index) else { return };
-        if client.inflight() == 0 {
-            if client.out.capacity() == 0 {
-                client.out = self.spare.pop().unwrap_or_default();
-            }
-            client.say(reply);
-        } else {
-            let mut kept = self.spare.pop().unwrap_or_default();
-            kept.extend_from_slice(reply);
-            client.open(Slot::Ready(kept));
-            self.stats.inflight.add(1);
-        }
-        self.touch(index);
-    }
-
-    /// Answers a request at once with an error; `text` begins with its code.
-    fn answer_error(&mut self, index: usize, command: Option<&Command>, text: &[u8]) {
-        let mut reply = self.spare.pop().unwrap_or_default();
-        crate::resp::push_error(&mut reply, text);
-        self.answer_now(index, command, &reply);
-        recycle(reply, &mut self.spare);
     }
 
     /// Counts an answered command.

@@ -4,6 +4,9 @@
 //!
 //! A slot is held until connections that may still carry requests for it have answered what they were sent up to a
 //! mark, until a moment when a node may be tried again, or both. Whatever is asked for a held slot queues behind.
+//!
+//! A slot may also be held for one client only: it has a write under way that is not sent yet. What it asks for the slot
+//! after that write queues behind it.
 
 use crate::cluster::{Entry, Owner};
 use rustc_hash::FxHashMap;
@@ -38,13 +41,52 @@ pub(super) struct Parking {
     holds: Vec<Hold>,
     /// How many holds each held slot is in.
     held: FxHashMap<u16, u32>,
+    /// By client and slot: its commands that write there and are not sent yet, the oldest first.
+    behind: FxHashMap<(u32, u32, u16), VecDeque<u32>>,
 }
 
 impl Parking {
-    /// True when nothing is held.
+    /// True when nothing is held for all clients.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.holds.is_empty()
+    }
+
+    /// True when this request for `slot` must queue here.
+    #[inline]
+    pub fn keeps(&self, slot: u16, entry: &Entry) -> bool {
+        if self.holds.is_empty() && self.behind.is_empty() {
+            return false;
+        }
+        self.held.contains_key(&slot) || self.is_behind(slot, entry)
+    }
+
+    /// True when its client has an earlier write for the slot that is not sent yet.
+    fn is_behind(&self, slot: u16, entry: &Entry) -> bool {
+        let Owner::Client { seq, .. } = entry.owner else { return false };
+        let writes = waiter(slot, entry).and_then(|waiter| self.behind.get(&waiter));
+        writes.and_then(VecDeque::front).is_some_and(|first| (seq.wrapping_sub(*first) as i32) > 0)
+    }
+
+    /// Holds `slot` for the client of a command (index, serial number, sequence number) until it is let go.
+    pub fn hold_client(&mut self, (index, serial, seq): (u32, u32, u32), slot: u16) {
+        self.behind.entry((index, serial, slot)).or_default().push_back(seq);
+    }
+
+    /// The command is sent, or will not be: takes what waited for it, in order.
+    pub fn let_go(&mut self, (index, serial, seq): (u32, u32, u32), slot: u16) -> Vec<Parked> {
+        let waiter = (index, serial, slot);
+        let Some(writes) = self.behind.get_mut(&waiter) else { return Vec::new() };
+        if let Some(at) = writes.iter().position(|write| *write == seq) {
+            writes.remove(at);
+        }
+        if writes.is_empty() {
+            self.behind.remove(&waiter);
+        }
+        match self.waiting.contains_key(&waiter) {
+            true => self.take(|parked, parking| !parking.keeps(parked.slot, &parked.entry)),
+            false => Vec::new(),
+        }
     }
 
     /// Number of requests that wait.
@@ -116,7 +158,7 @@ impl Parking {
         if self.holds.len() == before {
             Vec::new()
         } else {
-            self.take(|parked, held| !held.contains_key(&parked.slot))
+            self.take(|parked, parking| !parking.keeps(parked.slot, &parked.entry))
         }
     }
 
@@ -136,9 +178,10 @@ impl Parking {
         self.take(|parked, _| wanted(&parked.entry))
     }
 
-    fn take(&mut self, wanted: impl Fn(&Parked, &FxHashMap<u16, u32>) -> bool) -> Vec<Parked> {
+    fn take(&mut self, wanted: impl Fn(&Parked, &Self) -> bool) -> Vec<Parked> {
         self.sort();
-        let (taken, kept) = self.queue.drain(..).partition::<Vec<_>, _>(|parked| wanted(parked, &self.held));
+        let queue = std::mem::take(&mut self.queue);
+        let (taken, kept) = queue.into_iter().partition::<Vec<_>, _>(|parked| wanted(parked, self));
         self.queue = kept.into();
         for waiter in taken.iter().filter_map(|parked| waiter(parked.slot, &parked.entry)) {
             match self.waiting.get_mut(&waiter) {

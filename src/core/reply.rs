@@ -8,6 +8,7 @@ use super::order::way_of;
 use super::{ClientKey, Core, Kind, NO_COMMAND, Route, recycle};
 use crate::cluster::{Entry, Owner};
 use crate::command;
+use crate::command::Command;
 use crate::resp::is_nil;
 
 /// Whether a reply to a read of a mapped key may say that there is no such key.
@@ -166,17 +167,13 @@ impl Core {
         }
         let named = if is_error { self.name_node(index, &oldest, reply) } else { None };
         let reply = named.as_deref().unwrap_or(reply);
-        let wants_key = !is_error && oldest.mapping != Entry::UNMAPPED;
+        let wants_key = !is_error && !matches!(oldest.mapping, Entry::UNMAPPED | Entry::WRITE);
         let mut request = self.spare.pop().unwrap_or_default();
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
-        let doubtful = is_error && !oldest.readonly;
-        if wants_key || doubtful {
+        if wants_key {
             request.extend_from_slice(upstream.oldest_request());
         }
         upstream.answer();
-        if doubtful {
-            self.doubt(&oldest, &request);
-        }
         if matches!(oldest.owner, Owner::Client { .. }) {
             if let Some(cells) = self.node_stats.get(index) {
                 cells.latency.record(self.now.saturating_sub(oldest.at));
@@ -217,6 +214,9 @@ impl Core {
     #[inline]
     pub(super) fn deliver(&mut self, entry: &Entry, reply: &[u8]) {
         let Owner::Client { index, serial, seq, part } = entry.owner else { return };
+        if entry.mapping == Entry::WRITE {
+            return self.write_answered(entry, reply);
+        }
         let Some(client) = self.clients.get_mut(index as usize).filter(|client| client.serial == serial)
         else {
             return;
@@ -254,6 +254,32 @@ impl Core {
         self.outbox.refresh |= outdated;
         self.complete(key.index as usize, seq, &merged, Route::Split);
         recycle(merged, &mut self.spare);
+    }
+
+    /// Answers a request at once, in its turn.
+    pub(super) fn answer_now(&mut self, index: usize, command: Option<&Command>, reply: &[u8]) {
+        self.count(command.map(|c| c.id), reply, 0);
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.inflight() == 0 {
+            if client.out.capacity() == 0 {
+                client.out = self.spare.pop().unwrap_or_default();
+            }
+            client.say(reply);
+        } else {
+            let mut kept = self.spare.pop().unwrap_or_default();
+            kept.extend_from_slice(reply);
+            client.open(Slot::Ready(kept));
+            self.stats.inflight.add(1);
+        }
+        self.touch(index);
+    }
+
+    /// Answers a request at once with an error; `text` begins with its code.
+    pub(super) fn answer_error(&mut self, index: usize, command: Option<&Command>, text: &[u8]) {
+        let mut reply = self.spare.pop().unwrap_or_default();
+        crate::resp::push_error(&mut reply, text);
+        self.answer_now(index, command, &reply);
+        recycle(reply, &mut self.spare);
     }
 
     /// Answers request `seq` of a client.

@@ -95,7 +95,6 @@ impl Core {
         for (mut request, outrun) in lost.into_iter().zip(outrun) {
             if dedicated && !request.sent {
                 let text = format!("ERR dsproxy: {addr} is unreachable ({reason}); the command was not run");
-                self.doubt(&request.entry, &request.request);
                 self.fail(&request.entry, &text);
             } else if (!request.sent || request.entry.readonly && !outrun)
                 && !dedicated
@@ -108,7 +107,6 @@ impl Core {
                 let text = format!(
                     "ERR dsproxy: the connection to {addr} was lost after the command was sent ({reason}); whether it ran is unknown"
                 );
-                self.doubt(&request.entry, &request.request);
                 self.fail(&request.entry, &text);
             }
         }

@@ -338,7 +338,7 @@ impl Core {
     /// Sends a request of the client in `entry` to the owner of `slot`; drops it when that client is gone.
     #[inline]
     pub(super) fn send(&mut self, slot: u16, entry: Entry, request: &[u8]) {
-        if self.parking.holds(slot) {
+        if self.parking.keeps(slot, &entry) {
             return self.parking.park(slot, entry, request.to_vec());
         }
         let Owner::Client { index, serial, .. } = entry.owner else { return };

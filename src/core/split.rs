@@ -64,7 +64,7 @@ impl Core {
             Split::Reads(keys) => gather.mapped = std::mem::take(keys),
             // They tell which keys are alone, too.
             Split::Counts(keys) => gather.mapped.clone_from(keys),
-            Split::Plain | Split::Writes(_) | Split::Drops(_) => {}
+            Split::Plain => {}
         }
         for group in by_slot.chunk_by(|a, b| mapped.may_share(a, b)) {
             gather.add_part(group.iter().map(|(_, position)| *position));
@@ -75,11 +75,9 @@ impl Core {
         self.stats.inflight.add(1);
         let mut request = self.spare.pop().unwrap_or_default();
         for (part, group) in by_slot.chunk_by(|a, b| mapped.may_share(a, b)).enumerate() {
-            let Some((slot, first)) = group.first() else { continue };
+            let Some((slot, _)) = group.first() else { continue };
             request.clear();
-            if !mapped.encode(args, *first, &mut request) {
-                encode_part(args, merge, group, &mut request);
-            }
+            encode_part(args, merge, group, &mut request);
             let entry = Entry {
                 owner: Owner::Client { index: index as u32, serial, seq, part: part as u32 },
                 len: 0,

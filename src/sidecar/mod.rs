@@ -27,12 +27,12 @@ mod tags;
 
 pub use generation::{current_generation, generation_key, new_generation};
 pub use reply::{
-    Applied, Ended, Fault, Filled, Flushed, Invalidated, Leased, Refusal, parse_applied, parse_begun,
-    parse_ended, parse_filled, parse_flushed, parse_invalidated, parse_leased,
+    Applied, Ended, Fault, Filled, Flushed, Invalidated, Leased, Refusal, had_entry, parse_applied,
+    parse_begun, parse_ended, parse_filled, parse_flushed, parse_invalidated, parse_leased,
 };
 pub use request::{
-    Change, Committed, Fill, Wanted, apply, begin_through, drop_entry, end_through, fill, flushed,
-    invalidate, lease, release,
+    Change, Committed, Fill, Wanted, apply, apply_after, begin_through, drop_entry, end_through, fill,
+    flushed, invalidate, lease, release,
 };
 pub use script::{Script, scripts};
 pub use tags::tag;

@@ -208,6 +208,11 @@ pub fn parse_applied(reply: &[u8]) -> Result<Applied, Fault> {
     }
 }
 
+/// Of `apply`: whether there was an entry before.
+pub fn had_entry(reply: &[u8]) -> bool {
+    reply.ends_with(b":1\r\n")
+}
+
 /// Of `flushed`.
 ///
 /// # Errors

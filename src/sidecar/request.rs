@@ -153,13 +153,25 @@ pub fn release(key: &[u8], token: Token) -> Vec<u8> {
 /// Applies a write to the cache. `ttl`: `None` marks the entry as dirty (it lives until [`flushed`]); `Some` stores one
 /// that is in the database already, with this life (`Some(None)` = no expiry).
 pub fn apply(key: &[u8], version: Version, change: Change<'_>, ttl: Option<Option<Duration>>) -> Vec<u8> {
+    apply_after(key, version, change, ttl, None)
+}
+
+/// As [`apply`], but only if the cache knows of nothing newer than the version `base` (`None` = whatever it knows).
+pub fn apply_after(
+    key: &[u8],
+    version: Version,
+    change: Change<'_>,
+    ttl: Option<Option<Duration>>,
+    base: Option<Version>,
+) -> Vec<u8> {
     let (kind, value) = match change {
         Change::Put(value) => (kind(value), Some(value)),
         Change::Delete => ("x", None),
         Change::Append => ("a", None),
     };
     let call = Call::new(&APPLY, key).arg(version.to_string()).arg(kind).flag(ttl.is_none());
-    call.ttl(ttl.flatten()).value(value)
+    let base = base.map_or_else(String::new, |base| base.to_string());
+    call.ttl(ttl.flatten()).arg(base).value(value)
 }
 
 fn committed<'a>(committed: Committed<'a>) -> (&'static str, Option<&'a Value>) {

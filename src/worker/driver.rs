@@ -31,6 +31,8 @@ use tokio::sync::Notify;
 const READ_BUFFER: usize = 64 << 10;
 /// Reads from one socket before the others get their turn.
 const READS_IN_A_ROW: usize = 4;
+/// Answers of the back runtime taken in one turn at most.
+const TOLD_AT_ONCE: usize = 1024;
 /// Time between two looks at timeouts, reconnects and delayed retries.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -98,10 +100,15 @@ pub(super) async fn run(mut parts: WorkerParts) {
                 worker.core.note(note);
                 worker.settle();
             }
-            Some(loads) = parts.loads.recv() => {
+            Some(told) = parts.told.recv() => {
                 let mut worker = shared.borrow_mut();
                 worker.clock();
-                worker.core.loaded(loads);
+                worker.core.told(told);
+                // What came at the same time is dealt with at the same time: its requests leave together.
+                for _ in 0..TOLD_AT_ONCE {
+                    let Ok(told) = parts.told.try_recv() else { break };
+                    worker.core.told(told);
+                }
                 worker.settle();
             }
             Ok(()) = parts.topology.changed() => {

@@ -13,7 +13,7 @@ pub use acceptor::{Acceptor, Networks};
 pub use listener::{ListenError, bind, bind_unix};
 
 use crate::cluster::{Job, Topology};
-use crate::core::{Commons, CoreOptions, DataSide, Loads, Note};
+use crate::core::{Commons, CoreOptions, DataSide, Note, Told};
 use crate::metrics::worker::WorkerStats;
 use crate::tls::Dialer;
 use std::net::TcpStream;
@@ -61,8 +61,8 @@ pub struct WorkerParts {
     pub connections: mpsc::Receiver<Connection>,
     /// Commands of the program itself.
     pub calls: mpsc::Receiver<Job>,
-    /// Results of loads.
-    pub loads: mpsc::UnboundedReceiver<Loads>,
+    /// What the data side answers.
+    pub told: mpsc::UnboundedReceiver<Told>,
     /// What the other workers ask and answer.
     pub notes: mpsc::UnboundedReceiver<Note>,
     /// The topology, now and after each change.

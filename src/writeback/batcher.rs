@@ -7,7 +7,7 @@
 //! is retried for ever; a row that the database refuses is found by halving the batch, and its neighbours are applied.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -15,6 +15,8 @@ use tracing::{error, info, warn};
 use super::handle::Shared;
 use super::lane::Entry;
 use super::queue::{Due, Queue};
+use super::record::LANES;
+use crate::failpoint;
 use crate::mapping::MappingId;
 use crate::source::{Backoff, Change, SourceError};
 
@@ -57,28 +59,53 @@ async fn due(queue: &Queue) -> bool {
 async fn flush(shared: &Shared, mapping: MappingId, queue: &Queue, batch: &[Arc<Entry>]) {
     let mut pieces = vec![batch];
     while let Some(piece) = pieces.pop() {
-        let settle = || {
-            let committed = queue.settle(piece, &shared.budget);
-            let contended: Vec<_> = committed.into_iter().filter(|c| c.doubtful).map(|c| c.key).collect();
-            if !contended.is_empty() {
-                shared.observer.contended(mapping, contended);
-            }
-        };
         match apply(shared, mapping, piece).await {
-            Ok(()) => settle(),
+            Ok(()) => settle(shared, mapping, queue, piece, false).await,
             Err(_) if piece.len() > 1 => {
                 let (first, second) = piece.split_at(piece.len() / 2);
                 pieces.extend([second, first]); // the first half first: order per key
             }
             Err(refusal) => {
-                settle();
                 for entry in piece {
                     reject(shared, mapping, entry, &refusal);
                 }
+                settle(shared, mapping, queue, piece, true).await;
             }
         }
     }
 }
+
+/// The piece is committed, or was rejected: the cache is told, then readers are on their own, then the journal may forget it.
+async fn settle(shared: &Shared, mapping: MappingId, queue: &Queue, piece: &[Arc<Entry>], rejected: bool) {
+    failpoint::hit("flush.committed");
+    let untold = shared.observer.committed(mapping, queue.to_tell(piece, rejected)).await;
+    failpoint::hit("flush.told");
+    queue.settle(piece, untold, shared.options.max_untold / LANES, &shared.budget);
+    shared.trim();
+}
+
+/// Tells the cache again what it could not be told, until the proxy ends.
+pub(super) async fn retell(shared: Arc<Shared>, mapping: MappingId) {
+    let Some(queue) = shared.queue(mapping) else { return };
+    let mut backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
+    loop {
+        let untold = queue.untold(shared.options.max_batch_rows);
+        if untold.is_empty() {
+            backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
+            tokio::time::sleep(shared.options.retry_most.min(RETELL)).await;
+            continue;
+        }
+        tokio::time::sleep(backoff.next_wait()).await;
+        let still = shared.observer.committed(mapping, untold.clone()).await;
+        for committed in untold.iter().filter(|committed| !still.iter().any(|s| s.key == committed.key)) {
+            queue.lane(&committed.key).told(committed);
+        }
+        shared.trim();
+    }
+}
+
+/// Time between two looks for keys that the cache could not be told of.
+const RETELL: Duration = Duration::from_millis(100);
 
 fn reject(shared: &Shared, mapping: MappingId, entry: &Entry, refusal: &SourceError) {
     let column = match refusal {
@@ -98,6 +125,7 @@ fn reject(shared: &Shared, mapping: MappingId, entry: &Entry, refusal: &SourceEr
 
 /// One transaction, until it is committed. An error means: this piece as it is will never be.
 async fn apply(shared: &Shared, mapping: MappingId, piece: &[Arc<Entry>]) -> Result<(), SourceError> {
+    failpoint::hit("flush.begin");
     let changes: Vec<&Change> = piece.iter().filter(|e| e.counts()).map(|entry| &entry.change).collect();
     let mut backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
     loop {

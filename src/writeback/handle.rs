@@ -2,20 +2,23 @@
 //!
 //! Must not know: Redis, clients.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::lane::{Arrival, Stamp};
+use super::log::{Done, Intake, Pace, Staged};
 use super::queue::{Budget, Queue};
-use super::{
-    Depth, InCache, KeyWrite, Observer, Pending, Write, WriteBehindOptions, WriteError, batcher, queue_of,
-};
+use super::{Depth, InCache, KeyWrite, Observer, Pending, Write, WriteBehindOptions, WriteError, batcher};
 use crate::clock::Clock;
-use crate::mapping::MappingId;
+use crate::failpoint;
+use crate::journal::{Journal, JournalStats, OpenError, Opened};
+use crate::mapping::{Durability, MappingId, WriteMode};
 use crate::source::Source;
 
 /// The write-behind queues. Cheap to clone.
@@ -23,8 +26,7 @@ use crate::source::Source;
 pub struct WriteBehind {
     pub(super) shared: Arc<Shared>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    /// Who writes through this handle.
-    writer: u16,
+    retelling: Arc<Mutex<JoinSet<()>>>,
 }
 
 pub(super) struct Shared {
@@ -35,6 +37,14 @@ pub(super) struct Shared {
     queues: Vec<Option<Queue>>,
     pub(super) budget: Budget,
     pub(super) clock: Arc<Clock>,
+    pub(super) runtime: Handle,
+    pub(super) pace: Pace,
+    journal: OnceLock<Journal<Staged>>,
+    /// The last record of the journal whose writes are in the queues.
+    taken_in: AtomicU64,
+    /// Keys that may be older in the cache than they should be.
+    doubts: Arc<AtomicUsize>,
+    closed: AtomicBool,
 }
 
 impl WriteBehind {
@@ -45,18 +55,48 @@ impl WriteBehind {
         observer: Arc<dyn Observer>,
         runtime: &Handle,
     ) -> Self {
-        let queues =
-            source.mappings().iter().map(|mapping| queue_of(&source, &options, mapping.id)).collect();
+        let doubts = Arc::default();
+        let queues = source.mappings().iter().map(|m| queue_of(&source, &options, m.id, &doubts)).collect();
         let budget = Budget::new(options.max_rows, options.max_bytes);
-        let shared = Arc::new(Shared { source, options, observer, queues, budget, clock: Arc::default() });
-        let ids = (0..shared.queues.len()).filter(|at| shared.queues[*at].is_some());
-        let tasks = ids.map(|id| runtime.spawn(batcher::run(shared.clone(), id as MappingId))).collect();
-        Self { shared, tasks: Arc::new(Mutex::new(tasks)), writer: u16::MAX }
+        let shared = Arc::new(Shared {
+            source,
+            options,
+            observer,
+            queues,
+            budget,
+            clock: Arc::default(),
+            runtime: runtime.clone(),
+            pace: Pace::default(),
+            journal: OnceLock::new(),
+            taken_in: AtomicU64::new(0),
+            doubts,
+            closed: AtomicBool::new(false),
+        });
+        let ids = || (0..shared.queues.len()).filter(|at| shared.queues[*at].is_some());
+        let tasks = ids().map(|id| runtime.spawn(batcher::run(shared.clone(), id as MappingId))).collect();
+        let mut retelling = JoinSet::new();
+        for id in ids() {
+            retelling.spawn_on(batcher::retell(shared.clone(), id as MappingId), runtime);
+        }
+        Self { shared, tasks: Arc::new(Mutex::new(tasks)), retelling: Arc::new(Mutex::new(retelling)) }
     }
 
-    /// A handle for one of several writers, each of which changes the cache in the order of its own writes.
-    pub fn for_writer(&self, writer: u16) -> Self {
-        Self { writer, ..self.clone() }
+    /// Writes go through this journal from now on, where their mapping wants it. What an earlier process left in it has been
+    /// restored before.
+    ///
+    /// # Errors
+    /// The journal cannot be started.
+    pub fn attach(&self, journal: Opened) -> Result<(), OpenError> {
+        self.shared.taken_in.store(journal.last(), Ordering::Release);
+        let journal = journal.start(Intake(Arc::downgrade(&self.shared)))?;
+        let _ = self.shared.journal.set(journal);
+        self.shared.trim();
+        Ok(())
+    }
+
+    /// How the journal stands, where there is one.
+    pub fn journal(&self) -> Option<JournalStats> {
+        self.shared.journal.get().map(Journal::stats)
     }
 
     /// The clock that gives versions: whoever sees a version elsewhere tells it.
@@ -65,24 +105,58 @@ impl WriteBehind {
     }
 
     /// Takes the writes of one command in their order: all of them, or none when one is refused. Never blocks and may be
-    /// called from any thread; when it returns Ok, `pending` shows them. Answers their versions.
+    /// called from any thread. Answers their versions when they are as durable as their mappings want it at once; `None`
+    /// when `done` will be told so. From then on `pending` shows them.
     ///
     /// # Errors
-    /// [`WriteError`]; nothing has happened then.
-    pub fn submit(&self, unit: Vec<KeyWrite>) -> Result<Vec<u64>, WriteError> {
-        let arrival = |write: KeyWrite| {
-            let queue = self.shared.queue(write.mapping).ok_or(WriteError::ReadOnly)?;
-            Ok((queue, Arrival::new(write, self.writer)))
+    /// [`WriteError`]; nothing has happened then, and `done` is not called.
+    pub fn submit(&self, unit: Vec<KeyWrite>, done: Done) -> Result<Option<Vec<u64>>, WriteError> {
+        let shared = &self.shared;
+        if shared.closed.load(Ordering::Acquire) {
+            return Err(WriteError::Closed);
+        }
+        let journal =
+            shared.journal.get().filter(|_| unit.iter().any(|write| shared.is_journaled(write.mapping)));
+        let Some(journal) = journal else {
+            let arrival = |write: KeyWrite| {
+                let queue = shared.queue(write.mapping).ok_or(WriteError::ReadOnly)?;
+                Ok((queue, Arrival::new(write)))
+            };
+            let arrivals = unit.into_iter().map(arrival).collect::<Result<Vec<_>, WriteError>>()?;
+            return shared.push(arrivals).map(Some);
         };
-        self.shared.push(unit.into_iter().map(arrival).collect::<Result<Vec<_>, WriteError>>()?)
+        let staged = Staged::new(shared, unit, done)?;
+        let (rows, bytes) = staged.size_of_rows();
+        shared.budget.take(rows, bytes)?;
+        failpoint::hit("write.before_journal");
+        journal.append(staged).map(|()| None).map_err(|refused| {
+            shared.budget.give_back(rows, bytes);
+            WriteError::Journal(refused.error)
+        })
     }
 
-    /// Queues one write that is brought to no cache.
+    /// The same for who can wait: the versions, once the writes are durable.
     ///
     /// # Errors
-    /// [`WriteError`]; nothing has happened then.
+    /// [`WriteError`]; only after a failure of the journal's disk it is not known whether something has happened.
+    pub async fn write(&self, unit: Vec<KeyWrite>) -> Result<Vec<u64>, WriteError> {
+        let (tell, told) = oneshot::channel();
+        let done = Box::new(move |outcome| {
+            let _ = tell.send(outcome);
+        });
+        match self.submit(unit, done)? {
+            Some(versions) => Ok(versions),
+            None => told.await.unwrap_or(Err(WriteError::Closed)),
+        }
+    }
+
+    /// Takes one write that is brought to no cache, and waits for nothing.
+    ///
+    /// # Errors
+    /// As [`WriteBehind::submit`].
     pub fn enqueue(&self, mapping: MappingId, key: Bytes, write: Write) -> Result<(), WriteError> {
-        self.submit(vec![KeyWrite { mapping, key, write, base: None, applies: false }]).map(drop)
+        let write = KeyWrite { mapping, key, write, base: None, expires_at: None, applies: false };
+        self.submit(vec![write], Box::new(drop)).map(drop)
     }
 
     /// Whether a write of `key` that is newer than `version` was queued by this process.
@@ -93,9 +167,8 @@ impl WriteBehind {
 
     /// Says what became of a write in the cache that was submitted with `applies`.
     pub fn resolve(&self, mapping: MappingId, key: &[u8], outcome: InCache) {
-        let Some(queue) = self.shared.queue(mapping) else { return };
-        if let Some(committed) = queue.lane(key).resolve(key, outcome) {
-            self.shared.observer.contended(mapping, vec![committed]);
+        if let Some(queue) = self.shared.queue(mapping) {
+            queue.lane(key).resolve(key, outcome);
         }
     }
 
@@ -104,16 +177,21 @@ impl WriteBehind {
     pub fn decide(&self, mapping: MappingId, key: &[u8], version: u64, won: bool) {
         if let Some(queue) = self.shared.queue(mapping) {
             queue.decide(key, version, won);
+            if !won {
+                self.shared.withdraw(version);
+            }
         }
     }
 
-    /// Whether the cache took a write of `key` is not known: its entry goes once nothing of the key waits.
-    pub fn doubt(&self, mapping: MappingId, key: &[u8]) {
-        if let Some(queue) = self.shared.queue(mapping)
-            && !queue.doubt(key)
-        {
-            self.shared.observer.contended(mapping, vec![Bytes::copy_from_slice(key)]);
-        }
+    /// Whether there is any key for which [`WriteBehind::is_doubtful`]. Costs a load of an atomic.
+    #[inline]
+    pub fn has_doubts(&self) -> bool {
+        self.shared.doubts.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether the cache may hold something older than what was written last: then [`WriteBehind::pending`] counts.
+    pub fn is_doubtful(&self, mapping: MappingId, key: &[u8]) -> bool {
+        self.shared.queue(mapping).is_some_and(|queue| queue.lane(key).is_doubtful(key))
     }
 
     /// What readers of `key` must see while a write of it waits; `None` when nothing does.
@@ -141,27 +219,42 @@ impl WriteBehind {
         self.shared.queue(mapping).map(|queue| queue.depth(Instant::now())).unwrap_or_default()
     }
 
-    /// The share of the limits of waiting rows and bytes that is used, from 0 to 1.
-    pub fn fill(&self) -> f64 {
-        self.shared.budget.fill()
+    /// The share of the fullest limit (waiting rows, bytes, the journal's) that is used, from 0 to 1.
+    pub fn pressure(&self) -> f64 {
+        self.shared.pressure()
     }
 
     /// The oldest record of the journal that is still needed; `None` when nothing that was journaled waits.
     pub fn oldest_sequence(&self) -> Option<u64> {
-        self.shared.queues.iter().flatten().filter_map(Queue::oldest_sequence).min()
+        self.shared.oldest_sequence(true)
     }
 
-    /// Takes no more writes, flushes what waits, and stops. Answers what could not be written within `deadline`, which
-    /// is lost when the process ends.
+    /// Takes no more writes, flushes what waits, and stops. Answers what could not be written within `deadline`: what is
+    /// not journaled of it is lost when the process ends.
     pub async fn shutdown(&self, deadline: Duration) -> Depth {
+        self.shared.closed.store(true, Ordering::Release);
+        let until = tokio::time::Instant::now() + deadline;
+        let journal = self.shared.journal.get().cloned();
+        // Whatever the journal has taken reaches the queues before they are closed.
+        while let Some(journal) = &journal
+            && journal.stats().inbox > 0
+            && tokio::time::Instant::now() < until
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         self.shared.queues.iter().flatten().for_each(Queue::close);
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        let until = tokio::time::Instant::now() + deadline;
         for mut task in tasks {
             if tokio::time::timeout_at(until, &mut task).await.is_err() {
                 task.abort();
                 let _ = task.await;
             }
+        }
+        self.retelling.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        if let Some(journal) = journal {
+            // It is trimmed of what was flushed, so that the next start does none of it again.
+            self.shared.trim();
+            let _ = tokio::task::spawn_blocking(move || journal.close()).await;
         }
         let depths = self.shared.queues.iter().flatten().map(|queue| queue.depth(Instant::now()));
         depths.fold(Depth::default(), Depth::and)
@@ -192,4 +285,56 @@ impl Shared {
     pub(super) fn queue(&self, mapping: MappingId) -> Option<&Queue> {
         self.queues.get(usize::from(mapping))?.as_ref()
     }
+
+    fn is_journaled(&self, mapping: MappingId) -> bool {
+        self.queue(mapping).is_some_and(|queue| queue.bound.mapping.durability == Durability::Journal)
+    }
+
+    pub(super) fn pressure(&self) -> f64 {
+        self.journal.get().map_or(0.0, Journal::pressure).max(self.budget.fill())
+    }
+
+    /// Records up to `sequence` are in the queues.
+    pub(super) fn taken_in(&self, sequence: u64) {
+        self.taken_in.store(sequence, Ordering::Release);
+    }
+
+    /// Has the journal forget the conditional write with this version; nobody waits for that.
+    pub(super) fn withdraw(&self, version: u64) {
+        if let Some(journal) = self.journal.get()
+            && let Err(refused) = journal.append(Staged::withdraw(self, version))
+        {
+            tracing::warn!(error = %refused.error, "the journal keeps a write that lost its race until it is trimmed");
+        }
+    }
+
+    fn oldest_sequence(&self, untold: bool) -> Option<u64> {
+        self.queues.iter().flatten().filter_map(|queue| queue.oldest_sequence(untold)).min()
+    }
+
+    /// The journal may forget what no queue needs any more. Keys that the cache could not be told of keep their records,
+    /// unless the journal would fill up for their sake.
+    pub(super) fn trim(&self) {
+        let Some(journal) = self.journal.get() else { return };
+        // In this order: what is taken in meanwhile has later sequences.
+        let next = self.taken_in.load(Ordering::Acquire) + 1;
+        let oldest = self.oldest_sequence(journal.pressure() < UNTOLD_PRESSURE);
+        journal.trim(oldest.map_or(next, |oldest| oldest.min(next)));
+    }
+}
+
+/// Share of the journal beyond which it does not wait for the cache.
+const UNTOLD_PRESSURE: f64 = 0.5;
+
+/// The queue of a mapping that takes writes.
+fn queue_of(
+    source: &Source,
+    options: &WriteBehindOptions,
+    mapping: MappingId,
+    doubts: &Arc<AtomicUsize>,
+) -> Option<Queue> {
+    let bound = source.bound(mapping).filter(|bound| bound.mapping.write == WriteMode::Behind)?;
+    let own = options.by_mapping.get(&bound.mapping.name).cloned().unwrap_or_default();
+    let rows = own.batch_rows.unwrap_or(options.batch_rows);
+    Some(Queue::new(bound.clone(), rows, own.batch_interval.unwrap_or(options.batch_interval), doubts))
 }

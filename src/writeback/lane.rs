@@ -4,13 +4,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use super::overlay::Overlay;
+use super::overlay::{Overlay, Pending};
 use super::{InCache, KeyWrite, Write, WriteError};
 use crate::clock::Clock;
 use crate::mapping::Bound;
@@ -31,6 +31,9 @@ const WITHDRAWN: u8 = 2;
 pub(super) struct Entry {
     pub(super) key: Bytes,
     pub(super) change: Change,
+    /// What readers see until its commit; `None` for a deletion.
+    value: Option<Bytes>,
+    expires_at: Option<u64>,
     pub(super) version: u64,
     /// Its record in the journal; 0 when it is not journaled.
     pub(super) sequence: u64,
@@ -55,22 +58,23 @@ pub(super) struct Arrival {
     value: Option<Bytes>,
     /// The version it was computed from, when it counts only if that is the newest.
     base: Option<u64>,
+    /// See [`KeyWrite::expires_at`].
+    expires_at: Option<u64>,
     /// Somebody brings it to the cache.
     applies: bool,
-    writer: u16,
     /// Approximate bytes.
     pub(super) size: usize,
 }
 
 impl Arrival {
-    pub(super) fn new(write: KeyWrite, writer: u16) -> Self {
-        let KeyWrite { key, write, base, applies, .. } = write;
+    pub(super) fn new(write: KeyWrite) -> Self {
+        let KeyWrite { key, write, base, expires_at, applies, .. } = write;
         let (change, value) = match write {
             Write::Put { row, value } => (Change::Put(row), Some(value)),
             Write::Delete { ids } => (Change::Delete(ids), None),
         };
         let size = OVERHEAD + key.len() + change.size() + value.as_ref().map_or(0, Bytes::len);
-        Self { key, change, value, base, applies, writer, size }
+        Self { key, change, value, base, expires_at, applies, size }
     }
 }
 
@@ -95,10 +99,14 @@ pub struct Committed {
     pub key: Bytes,
     /// Version of that write.
     pub version: u64,
-    /// It deleted the row.
-    pub deleted: bool,
-    /// The cache may hold something else.
-    pub doubtful: bool,
+    /// Its record in the journal; 0 when it is not journaled.
+    pub sequence: u64,
+    /// The value as readers have seen it; `None`: it deleted the row.
+    pub value: Option<Bytes>,
+    /// When the cached entry expires, ms since 1970; `None`: as the mapping says.
+    pub expires_at: Option<u64>,
+    /// It was refused: the database has something else.
+    pub rejected: bool,
 }
 
 /// One lane, to be kept behind a lock.
@@ -111,9 +119,17 @@ pub(super) struct Lane {
     last_version: u64,
     /// Takes no more writes; flushes what waits.
     pub(super) closed: bool,
+    /// Keys whose newest write is in the database, but the cache could not be told.
+    pub(super) untold: FxHashMap<Bytes, Committed>,
+    /// Keys of all lanes of the process that may be older in the cache.
+    doubts: Arc<AtomicUsize>,
 }
 
 impl Lane {
+    pub(super) fn new(doubts: Arc<AtomicUsize>) -> Self {
+        Self { doubts, ..Self::default() }
+    }
+
     /// Puts a write at the end, for which there is room in the budget; its version.
     pub(super) fn push(
         &mut self,
@@ -121,7 +137,7 @@ impl Lane {
         arrival: Arrival,
         stamp: Stamp<'_>,
     ) -> Result<u64, WriteError> {
-        let Arrival { key, change, value, base, applies, writer, size } = arrival;
+        let Arrival { key, change, value, base, expires_at, applies, size } = arrival;
         let order = match &change {
             Change::Put(row) if bound.is_append() => row.order_key(bound),
             _ => None,
@@ -137,15 +153,12 @@ impl Lane {
         let overlay = self.overlays.entry(key.clone()).or_default();
         let state = match base {
             Some(base) if !overlay.propose(version, base, value.clone()) => {
-                if overlay.is_over() {
-                    self.overlays.remove(&key);
-                }
+                self.forget_if_over(&key);
                 return Err(WriteError::Outrun);
             }
             Some(_) => UNDECIDED,
             None => {
-                overlay.written_by(writer);
-                match value {
+                match value.clone() {
                     Some(value) if bound.is_append() => overlay.append(version, order, value),
                     Some(value) => overlay.replace(version, value),
                     None => overlay.delete(version),
@@ -158,7 +171,17 @@ impl Lane {
         }
         self.bytes += size;
         let (at, state) = (Instant::now(), AtomicU8::new(state));
-        self.waiting.push_back(Arc::new(Entry { key, change, version, sequence, at, size, state }));
+        self.waiting.push_back(Arc::new(Entry {
+            key,
+            change,
+            value,
+            expires_at,
+            version,
+            sequence,
+            at,
+            size,
+            state,
+        }));
         Ok(version)
     }
 
@@ -171,25 +194,61 @@ impl Lane {
         }
         if let Some(overlay) = self.overlays.get_mut(key) {
             overlay.decide(version, won);
-            if overlay.is_over() {
-                self.overlays.remove(key);
-            }
+        }
+        self.forget_if_over(key);
+    }
+
+    /// A write of `key` has reached the cache, or nobody knows.
+    pub(super) fn resolve(&mut self, key: &[u8], outcome: InCache) {
+        let Some(overlay) = self.overlays.get_mut(key) else { return };
+        overlay.end_apply();
+        if outcome == InCache::Unknown && overlay.waits() && overlay.doubt() {
+            self.doubts.fetch_add(1, Ordering::AcqRel);
+        }
+        self.forget_if_over(key);
+    }
+
+    /// The cache could not be told of a commit: readers see what was committed until it is.
+    pub(super) fn keep_untold(&mut self, committed: Committed, most: usize) {
+        if self.untold.len() >= most {
+            tracing::error!(
+                "write_behind.max_untold is reached: the cache may keep an outdated entry that does not expire"
+            );
+            return;
+        }
+        if self.untold.insert(committed.key.clone(), committed).is_none() {
+            self.doubts.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// A write of `key` has reached the cache, or nobody knows. The key, when nothing of it is left and the cache may hold
-    /// something else than the database.
-    pub(super) fn resolve(&mut self, key: &[u8], outcome: InCache) -> Option<Bytes> {
-        let overlay = self.overlays.get_mut(key)?;
-        overlay.end_apply();
-        if outcome == InCache::Unknown {
-            overlay.doubt();
+    /// The cache knows this commit.
+    pub(super) fn told(&mut self, committed: &Committed) {
+        let known = self.untold.get(&committed.key).is_some_and(|untold| untold.version <= committed.version);
+        if known && self.untold.remove(&committed.key).is_some() {
+            self.doubts.fetch_sub(1, Ordering::AcqRel);
         }
-        let doubtful = overlay.is_doubtful();
-        if !overlay.is_over() {
-            return None;
+    }
+
+    /// What readers of `key` must see instead of what the cache holds.
+    pub(super) fn pending(&self, key: &[u8], append: bool) -> Option<Pending> {
+        if let Some(pending) = self.overlays.get(key).and_then(|overlay| overlay.pending(append)) {
+            return Some(pending);
         }
-        self.overlays.remove_entry(key).filter(|_| doubtful).map(|(key, _)| key)
+        let untold = self.untold.get(key).filter(|untold| !untold.rejected && !append)?;
+        Some(untold.value.clone().map_or(Pending::Deleted, Pending::Value))
+    }
+
+    /// Whether the cache may hold something older than what is waiting or committed.
+    pub(super) fn is_doubtful(&self, key: &[u8]) -> bool {
+        self.untold.contains_key(key) || self.overlays.get(key).is_some_and(Overlay::is_doubtful)
+    }
+
+    fn forget_if_over(&mut self, key: &[u8]) {
+        if self.overlays.get(key).is_some_and(Overlay::is_over)
+            && self.overlays.remove(key).is_some_and(|overlay| overlay.is_doubtful())
+        {
+            self.doubts.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// The oldest writes that may be flushed. They stay queued until they are settled.
@@ -198,21 +257,26 @@ impl Lane {
         self.waiting.iter().take_while(decided).take(most).cloned()
     }
 
-    /// The oldest write is in the database, or was rejected. The key, when nothing of it waits any more.
-    pub(super) fn settle(&mut self, entry: &Entry) -> Option<Committed> {
-        self.waiting.pop_front();
-        self.bytes -= entry.size;
-        let overlay = self.overlays.get_mut(&entry.key)?;
-        overlay.settle(entry.version);
-        let committed = (!overlay.waits() && entry.counts()).then(|| Committed {
+    /// What the cache is to be told once this write is in the database (or was rejected); nothing when a newer one waits.
+    pub(super) fn to_tell(&self, entry: &Entry, rejected: bool) -> Option<Committed> {
+        let newer = self.overlays.get(&entry.key).is_some_and(|overlay| overlay.newest() > entry.version);
+        (entry.counts() && !newer).then(|| Committed {
             key: entry.key.clone(),
             version: entry.version,
-            deleted: matches!(entry.change, Change::Delete(_)),
-            doubtful: overlay.is_doubtful(),
-        });
-        if overlay.is_over() {
-            self.overlays.remove(&entry.key);
+            sequence: entry.sequence,
+            value: entry.value.clone(),
+            expires_at: entry.expires_at,
+            rejected,
+        })
+    }
+
+    /// The oldest write is in the database, or was rejected.
+    pub(super) fn settle(&mut self, entry: &Entry) {
+        self.waiting.pop_front();
+        self.bytes -= entry.size;
+        if let Some(overlay) = self.overlays.get_mut(&entry.key) {
+            overlay.settle(entry.version);
         }
-        committed
+        self.forget_if_over(&entry.key);
     }
 }

@@ -4,27 +4,31 @@
 //!
 //! A write gets its version and is queued in the lane of its key (`lane.rs`), where it stays visible through `pending` until
 //! its commit: a reader never sees the older row meanwhile. The lanes of a mapping (`queue.rs`) are flushed by its batcher
-//! (`batcher.rs`). How writes stand in a journal is in `record.rs`, how they come back from there in `replay.rs`.
+//! (`batcher.rs`). What must survive a crash goes through the journal first (`log.rs`): how it stands there is in `record.rs`,
+//! how it comes back in `replay.rs`.
 
 mod batcher;
 mod handle;
 mod lane;
+mod log;
 mod overlay;
 mod queue;
 pub mod record;
 mod replay;
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::mapping::{MappingId, Row, WriteMode};
-use crate::source::{Source, SourceError};
-use queue::Queue;
+use crate::mapping::{MappingId, Row};
+use crate::source::SourceError;
 
 pub use handle::WriteBehind;
 pub use lane::Committed;
+pub use log::{Done, Staged};
 pub use overlay::Pending;
 pub use replay::{RestoreError, Restored, record_of, withdrawn};
 
@@ -45,6 +49,10 @@ pub struct WriteBehindOptions {
     pub retry_first: Duration,
     /// Longest wait after a failure that may pass.
     pub retry_most: Duration,
+    /// Share of any limit, from 0 to 1, above which acknowledgements are slowed down.
+    pub high_water: f64,
+    /// Keys that the cache could not be told of after their commit; beyond it the oldest are forgotten.
+    pub max_untold: usize,
     /// What single mappings have of their own, by name.
     pub by_mapping: HashMap<String, MappingOptions>,
 }
@@ -68,6 +76,8 @@ impl Default for WriteBehindOptions {
             max_bytes: 512 << 20,
             retry_first: Duration::from_millis(50),
             retry_most: Duration::from_secs(5),
+            high_water: 0.8,
+            max_untold: 100_000,
             by_mapping: HashMap::new(),
         }
     }
@@ -86,6 +96,9 @@ pub enum WriteError {
         /// Bytes waiting.
         bytes: usize,
     },
+    /// The journal does not take it.
+    #[error("BUSY {0}")]
+    Journal(crate::journal::JournalError),
     /// The proxy shuts down.
     #[error("BUSY the proxy is shutting down and takes no more writes")]
     Closed,
@@ -125,6 +138,9 @@ pub struct KeyWrite {
     pub write: Write,
     /// It counts only if no write newer than this version was queued; its outcome is said with [`WriteBehind::decide`].
     pub base: Option<u64>,
+    /// When the cached entry expires, ms since 1970; `None`: as the mapping says. It does not before the write is in the
+    /// database.
+    pub expires_at: Option<u64>,
     /// The caller brings it to the cache, and says with [`WriteBehind::resolve`] what became of it there.
     pub applies: bool,
 }
@@ -138,16 +154,22 @@ pub enum InCache {
     Unknown,
 }
 
+/// A boxed future.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// Told about every flush. Called on the back runtime; must not block.
 pub trait Observer: Send + Sync {
     /// A transaction with so many rows was committed.
     fn flushed(&self, _mapping: MappingId, _rows: usize, _took: Duration) {}
     /// A batch failed and will be tried again after `wait`.
     fn retrying(&self, _mapping: MappingId, _error: &SourceError, _wait: Duration) {}
-    /// Nothing of these keys waits any more, and the cache may hold another value than the database: several writers wrote
-    /// them at about the same time, or the cluster did not take a write.
-    fn contended(&self, _mapping: MappingId, _keys: Vec<Bytes>) {}
-    /// A row was refused by the database and dropped; what the cache holds for `key` is not true.
+    /// These writes are committed (or were rejected): the cache is to be told. Answers those it could not be told of.
+    fn committed(&self, _mapping: MappingId, _keys: Vec<Committed>) -> BoxFuture<Vec<Committed>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+    /// The journal takes nothing any more.
+    fn poisoned(&self, _reason: &str) {}
+    /// A row was refused by the database and dropped.
     fn rejected(&self, _mapping: MappingId, _key: &[u8], _error: &SourceError) {}
 }
 
@@ -173,12 +195,4 @@ impl Depth {
             oldest: self.oldest.max(other.oldest),
         }
     }
-}
-
-/// The queue of a mapping that takes writes.
-fn queue_of(source: &Source, options: &WriteBehindOptions, mapping: MappingId) -> Option<Queue> {
-    let bound = source.bound(mapping).filter(|bound| bound.mapping.write == WriteMode::Behind)?;
-    let own = options.by_mapping.get(&bound.mapping.name).cloned().unwrap_or_default();
-    let rows = own.batch_rows.unwrap_or(options.batch_rows);
-    Some(Queue::new(bound.clone(), rows, own.batch_interval.unwrap_or(options.batch_interval)))
 }

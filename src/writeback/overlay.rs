@@ -34,17 +34,9 @@ pub(super) struct Overlay {
     applying: u32,
     /// The cache may hold something else than the newest write.
     doubtful: bool,
-    /// Who wrote last.
-    writer: Option<u16>,
 }
 
 impl Overlay {
-    /// Notes who writes.
-    pub(super) fn written_by(&mut self, writer: u16) {
-        self.doubtful |= self.writer.is_some_and(|last| last != writer);
-        self.writer = Some(writer);
-    }
-
     /// Notes that the cache may not have taken a write; false when that was known.
     pub(super) fn doubt(&mut self) -> bool {
         !std::mem::replace(&mut self.doubtful, true)

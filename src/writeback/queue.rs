@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 
 use super::lane::{Arrival, Committed, Entry, Lane, Stamp};
@@ -84,10 +85,15 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(bound: Arc<Bound>, batch_rows: usize, batch_interval: Duration) -> Self {
+    pub(super) fn new(
+        bound: Arc<Bound>,
+        batch_rows: usize,
+        batch_interval: Duration,
+        doubts: &Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             bound,
-            lanes: Default::default(),
+            lanes: std::array::from_fn(|_| Mutex::new(Lane::new(doubts.clone()))),
             rows: AtomicUsize::new(0),
             flush_to: AtomicU64::new(0),
             wake: Notify::new(),
@@ -121,7 +127,7 @@ impl Queue {
     }
 
     pub(super) fn pending(&self, key: &[u8]) -> Option<Pending> {
-        self.lane(key).overlays.get(key)?.pending(self.bound.is_append())
+        self.lane(key).pending(key, self.bound.is_append())
     }
 
     /// When the next batch is due.
@@ -146,11 +152,6 @@ impl Queue {
         }
     }
 
-    /// Has the cached entry of `key` put right with its last waiting write; false when none waits.
-    pub(super) fn doubt(&self, key: &[u8]) -> bool {
-        self.lane(key).overlays.get_mut(key).map(|overlay| overlay.doubt()).is_some()
-    }
-
     /// The race of a conditional write is decided.
     pub(super) fn decide(&self, key: &[u8], version: u64, won: bool) {
         self.lane(key).decide(key, version, won);
@@ -169,17 +170,36 @@ impl Queue {
         vec![all]
     }
 
-    /// The oldest `entries` of their lanes are in the database, or were rejected. Answers the keys for which nothing
-    /// waits any more.
-    pub(super) fn settle(&self, entries: &[Arc<Entry>], budget: &Budget) -> Vec<Committed> {
-        let mut committed = Vec::new();
+    /// What the cache is to be told once `entries` are committed (or rejected), each key once.
+    pub(super) fn to_tell(&self, entries: &[Arc<Entry>], rejected: bool) -> Vec<Committed> {
+        let mut newest: FxHashMap<&[u8], &Entry> = FxHashMap::default();
+        entries.iter().filter(|entry| entry.counts()).for_each(|entry| {
+            newest.insert(&entry.key, entry);
+        });
+        newest.into_values().filter_map(|entry| self.lane(&entry.key).to_tell(entry, rejected)).collect()
+    }
+
+    /// The oldest `entries` of their lanes are in the database, or were rejected; the cache does not know of `untold`.
+    /// At most `most` of these are kept per lane.
+    pub(super) fn settle(
+        &self,
+        entries: &[Arc<Entry>],
+        untold: Vec<Committed>,
+        most: usize,
+        budget: &Budget,
+    ) {
+        untold.into_iter().for_each(|committed| self.lane(&committed.key).keep_untold(committed, most));
         for entry in entries {
-            committed.extend(self.lane(&entry.key).settle(entry));
+            self.lane(&entry.key).settle(entry);
             budget.give_back(1, entry.size);
         }
         self.rows.fetch_sub(entries.len(), Ordering::AcqRel);
         self.settled.send_replace(());
-        committed
+    }
+
+    /// Some of the keys that the cache could not be told of.
+    pub(super) fn untold(&self, most: usize) -> Vec<Committed> {
+        self.locked().flat_map(|lane| lane.untold.values().take(most).cloned().collect::<Vec<_>>()).collect()
     }
 
     /// Asks for a flush of everything up to `version`; the future ends when it is settled.
@@ -213,10 +233,13 @@ impl Queue {
         depths.fold(Depth::default(), Depth::and)
     }
 
-    /// The oldest record of the journal that is still needed.
-    pub(super) fn oldest_sequence(&self) -> Option<u64> {
+    /// The oldest record of the journal that is still needed. `untold`: also by keys that the cache is to be told of.
+    pub(super) fn oldest_sequence(&self, untold: bool) -> Option<u64> {
+        let journaled = |sequence: &u64| *sequence > 0;
         let oldest = |lane: MutexGuard<'_, Lane>| {
-            lane.waiting.iter().map(|entry| entry.sequence).find(|sequence| *sequence > 0)
+            let waiting = lane.waiting.iter().map(|entry| entry.sequence).find(journaled);
+            let kept = lane.untold.values().map(|committed| committed.sequence).filter(journaled);
+            kept.filter(|_| untold).chain(waiting).min()
         };
         self.locked().filter_map(oldest).min()
     }

@@ -100,8 +100,8 @@ impl WriteBehind {
             Write::Delete { .. } => None,
         };
         let (key, base) = (record.key.clone(), record.base);
-        let write = KeyWrite { mapping, key: key.clone(), write, base, applies: false };
-        let arrival = Arrival::new(write, u16::MAX);
+        let write = KeyWrite { mapping, key: key.clone(), write, base, expires_at: None, applies: false };
+        let arrival = Arrival::new(write);
         let size = arrival.size;
         if queue.push(arrival, Stamp::Journaled { version, sequence }).is_err() {
             return Ok(None); // a conditional write that a newer one has outrun

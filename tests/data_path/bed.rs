@@ -60,6 +60,10 @@ pub struct Bed {
     pub nodes: Vec<String>,
     prefix: String,
     stack: Stack,
+    /// Its proxy.toml.
+    config: String,
+    /// The directory of its journal, where that outlives the proxy.
+    data: Option<tempfile::TempDir>,
 }
 
 impl Bed {
@@ -71,6 +75,35 @@ impl Bed {
         let (db, nodes, prefix) =
             (stack.fresh_database(), stack.redis_nodes().to_vec(), stack.key_prefix().to_owned());
         Self::make(db, nodes, prefix, Stack::Shared(stack), more)
+    }
+
+    /// As `start`, with a journal that outlives the proxy: see `crash` and `restart`.
+    #[track_caller]
+    pub fn durable(more: &str) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let journal = format!("[journal]\ndata_dir = {:?}\nsegment_size = \"1mb\"\n", data.path());
+        Self { data: Some(data), ..Self::start(&format!("{more}\n{journal}")) }
+    }
+
+    /// `kill -9` of the proxy, and its next start.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        self.proxy.signal(rustix::process::Signal::KILL);
+        self.restart();
+    }
+
+    /// Starts the proxy again, which is about to end or has ended.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.proxy.wait_exit();
+        self.proxy = Proxy::start(&self.config);
+    }
+
+    /// Another proxy with the same configuration, not waited for.
+    #[track_caller]
+    pub fn second(&self) -> Proxy {
+        assert!(self.data.is_some(), "its journal is its own");
+        Proxy::spawn(&self.config)
     }
 
     /// On servers that the test may stop and kill; durable ones.
@@ -85,12 +118,12 @@ impl Bed {
     fn make(db: Database, nodes: Vec<String>, prefix: String, stack: Stack, more: &str) -> Self {
         db.execute(TABLES);
         let more = format!("{more}\n{MAPPINGS}").replace("PREFIX", &prefix);
-        let proxy = Proxy::start(&format!(
+        let config = format!(
             "[upstream]\nnodes = {nodes:?}\nrefresh_interval = \"500ms\"\ncommand_timeout = \"2s\"\n\
              [database]\nurl = {:?}\n{more}",
             db.url()
-        ));
-        Self { proxy, db, nodes, prefix, stack }
+        );
+        Self { proxy: Proxy::start(&config), db, nodes, prefix, stack, config, data: None }
     }
 
     #[track_caller]

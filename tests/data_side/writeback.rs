@@ -277,7 +277,7 @@ async fn what_was_journaled_comes_back_in_order_and_what_was_withdrawn_does_not(
                 value: Bytes::copy_from_slice(body.as_bytes()),
             },
         };
-        KeyWrite { mapping: 0, key, write, base, applies: false }
+        KeyWrite { mapping: 0, key, write, base, expires_at: None, applies: false }
     };
     let unit = |version: u64, writes: &[KeyWrite]| {
         let records: Vec<_> = writes.iter().map(|write| record_of(bound, write)).collect();
@@ -323,13 +323,15 @@ async fn a_write_that_lost_its_race_is_never_flushed() {
         let (body, ids) = (format!(r#"{{"age":{age}}}"#), ["1"]);
         let row = Row::parse(source.bound(0).unwrap(), &ids, body.as_bytes()).unwrap();
         let write = Write::Put { row, value: Bytes::from(body) };
-        writes.submit(vec![KeyWrite {
+        let write = KeyWrite {
             mapping: 0,
             key: Bytes::from_static(b"u:1"),
             write,
             base,
+            expires_at: None,
             applies: false,
-        }])
+        };
+        writes.submit(vec![write], Box::new(drop)).map(Option::unwrap)
     };
     let first = put(1, None).unwrap()[0];
     assert_eq!(put(2, Some(first - 1)), Err(WriteError::Outrun));

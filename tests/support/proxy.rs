@@ -54,6 +54,10 @@ impl Proxy {
                 text.push_str(&format!("\n{section}\nlisten = \"127.0.0.1:{port}\"\n"));
             }
         }
+        // A file of the journal is reserved when it is begun, and many proxies run at once.
+        if config.contains("[[mapping]]") && !config.contains("[journal]") {
+            text.push_str("\n[journal]\nsegment_size = \"1mb\"\n");
+        }
         let text = text.replace("$PORT", &port.to_string()).replace("$HTTP_PORT", &http_port.to_string());
         let file = dir.path().join("proxy.toml");
         std::fs::write(&file, text).unwrap();

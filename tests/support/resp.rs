@@ -152,6 +152,14 @@ impl Resp {
         }
     }
 
+    /// Sends one command and waits for its reply; `None` when the connection is gone.
+    pub fn try_cmd<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Option<Value> {
+        let mut request = Vec::new();
+        dsproxy::resp::push_command(&mut request, args.iter().map(AsRef::as_ref));
+        self.stream.write_all(&request).ok()?;
+        self.try_recv().ok()
+    }
+
     /// Sends one command.
     #[track_caller]
     pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) {

@@ -7,7 +7,7 @@ use super::super::{ClientKey, Core};
 use super::{Refusal, Said, Verdict, push_map_header};
 use crate::cluster::Served;
 use crate::command::{self, Command};
-use crate::core::mapped::{Loads, Question};
+use crate::core::mapped::{Loads, Question, Told};
 use crate::mapping::{Format, Mapping, StoreMode, WriteMode};
 use crate::resp::{
     Args, RequestLimits, RequestScanner, push_array_header, push_bulk, push_command, push_integer,
@@ -135,7 +135,7 @@ impl Core {
         question: Question,
     ) -> Result<(), Refusal> {
         let protocol = self.protocol(index);
-        let Some((admin, loads)) = self.data.as_ref().map(|data| (data.admin.clone(), data.loads.clone()))
+        let Some((admin, told)) = self.data.as_ref().map(|data| (data.admin.clone(), data.told.clone()))
         else {
             return Err("ERR no mapping is configured".into());
         };
@@ -148,7 +148,7 @@ impl Core {
             question,
             protocol,
             // The receiver is gone only when the worker has stopped: then nobody waits.
-            Box::new(move |reply| drop(loads.send(Loads::said(client, seq, reply)))),
+            Box::new(move |reply| drop(told.send(Told::Loads(Loads::said(client, seq, reply))))),
         );
         Ok(())
     }

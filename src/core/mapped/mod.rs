@@ -12,6 +12,7 @@ mod reserved;
 mod set_options;
 mod watch;
 mod write;
+mod writing;
 
 use super::gather::MappedKey;
 use super::run::Hook;
@@ -21,7 +22,6 @@ use crate::cluster::{Entry, Served};
 use crate::command::Command;
 use crate::mapping::{Bound, Format, Match, WriteMode};
 use crate::resp::Args;
-use crate::sidecar;
 use crate::source::Source;
 use crate::writeback::WriteBehind;
 pub use admin::{Admin, Question};
@@ -30,7 +30,8 @@ pub(in crate::core) use evaluate::may_be_absent;
 pub(in crate::core) use reserved::{push_random_key, push_visible};
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use write::{Keep, push_set};
+use writing::Written;
+pub(in crate::core) use writing::{Writing, WritingKey};
 
 /// What a core needs of the floors that own mapped data.
 #[derive(Clone)]
@@ -43,10 +44,19 @@ pub struct DataSide {
     pub writes: WriteBehind,
     /// Answers what is asked of the proxy itself.
     pub admin: Arc<dyn Admin>,
-    /// Where the results of loads come back to this core's driver.
-    pub loads: mpsc::UnboundedSender<Loads>,
+    /// Where answers come back to this core's driver.
+    pub told: mpsc::UnboundedSender<Told>,
     /// So long a node may be silent before the database is asked instead, in microseconds.
     pub degrade_us: u64,
+}
+
+/// What the floors below tell a core.
+#[derive(Debug)]
+pub enum Told {
+    /// A load has ended.
+    Loads(Loads),
+    /// Writes are durable, or cannot be.
+    Written(Written),
 }
 
 /// The result of one [`Miss`], on its way back to the client that waits.
@@ -71,45 +81,28 @@ pub(in crate::core) enum Split {
     Reads(Vec<MappedKey>),
     /// Counts: these keys have parts of their own, so that it is known which of them count.
     Counts(Vec<MappedKey>),
-    /// `MSET`: per key, `Some` when it is mapped.
-    Writes(Vec<Option<Keep>>),
-    /// `DEL`: the keys at these positions, in order, are of mappings that take no writes: their entries are dropped, and what is being
-    /// loaded for them is not stored.
-    Drops(Vec<u32>),
 }
 
 impl Split {
-    /// Whether two keys (slot, position) may be in one part: only those of one slot, and a mapped write is alone.
+    /// Whether two keys (slot, position) may be in one part: only those of one slot, and a counted mapped key is alone.
     pub fn may_share(&self, a: &(u16, u32), b: &(u16, u32)) -> bool {
         let alone = |position: u32| match self {
-            Self::Writes(keeps) => keeps.get(position as usize).is_some_and(Option::is_some),
             Self::Counts(keys) => keys.binary_search_by_key(&position, |key| key.position).is_ok(),
-            Self::Drops(positions) => positions.binary_search(&position).is_ok(),
             Self::Plain | Self::Reads(_) => false,
         };
         a.0 == b.0 && !alone(a.1) && !alone(b.1)
     }
-
-    /// Encodes the part that holds the mapped write at `position`; false when it is none.
-    pub fn encode(&self, args: &Args<'_>, position: u32, out: &mut Vec<u8>) -> bool {
-        if let Self::Drops(positions) = self {
-            let drops = positions.binary_search(&position).is_ok();
-            if drops {
-                let key = args.get(1 + position as usize).unwrap_or_default();
-                out.extend_from_slice(&sidecar::drop_entry(key));
-            }
-            return drops;
-        }
-        let Self::Writes(keeps) = self else { return false };
-        let Some(Some(keep)) = keeps.get(position as usize) else { return false };
-        let key = args.get(1 + position as usize * 2).unwrap_or_default();
-        let value = args.get(2 + position as usize * 2).unwrap_or_default();
-        push_set(out, key, value, *keep);
-        true
-    }
 }
 
 impl Core {
+    /// One of the floors below has something to tell.
+    pub fn told(&mut self, told: Told) {
+        match told {
+            Told::Loads(loads) => self.loaded(loads),
+            Told::Written(written) => self.written(written),
+        }
+    }
+
     /// Looks at the keys of a command that goes to one slot.
     #[inline]
     pub(in crate::core) fn mapping_of(
@@ -120,9 +113,13 @@ impl Core {
     ) -> Hook {
         let Some(data) = &self.data else { return Hook::Plain(Entry::UNMAPPED) };
         if command.name == "get" {
-            let mapping = data.source.mappings().find_id(args.get(1).unwrap_or_default());
+            let key = args.get(1).unwrap_or_default();
+            let mapping = data.source.mappings().find_id(key);
             let Some(mapping) = mapping else { return Hook::Plain(Entry::UNMAPPED) };
             let indirect = data.source.mappings().is_indirect(mapping);
+            if data.writes.has_doubts() && self.read_doubtful(index, command, mapping, key) {
+                return Hook::Done;
+            }
             return match self.reads_through(index) {
                 true if indirect => self.read_indirect(index, command, mapping, args),
                 true => Hook::Plain(mapping),
@@ -193,10 +190,6 @@ impl Core {
         data.and_then(|data| data.source.mappings().get(mapping)).map(|m| m.name.clone()).unwrap_or_default()
     }
 
-    fn bound(&self, mapping: u16) -> Option<Arc<Bound>> {
-        self.data.as_ref()?.source.bound(mapping).cloned()
-    }
-
     fn find<'k>(&self, key: &'k [u8]) -> Result<(u16, Arc<Bound>, Match<'k>), String> {
         let data = self.data.as_ref().ok_or("ERR no mapping is configured")?;
         let (mapping, found) = data.source.mappings().find(key).ok_or("ERR the key belongs to no mapping")?;
@@ -249,14 +242,13 @@ impl Core {
                         Some(MappedKey { position: at as u32, mapping, key: Bytes::copy_from_slice(key) })
                     })
                     .collect();
-                Ok(if command.name == "mget" { Split::Reads(found) } else { Split::Counts(found) })
+                Ok(Some(if command.name == "mget" { Split::Reads(found) } else { Split::Counts(found) }))
             }
-            "mset" => self.write_many(args),
-            "del" | "unlink" => self.delete_many(keys()),
-            _ => Ok(Split::Plain),
+            "mset" | "del" | "unlink" => self.write_many(index, command, args).map(|()| None),
+            _ => Ok(Some(Split::Plain)),
         };
         match verdict {
-            Ok(split) => Some(split),
+            Ok(split) => split,
             Err(text) => {
                 self.answer_error(index, Some(command), text.as_bytes());
                 None

@@ -5,10 +5,10 @@
 //! A read goes to the cluster as it came. Only when the reply may mean that the key is absent is the row loaded, and the
 //! command evaluated on it (`evaluate.rs`), or asked again where only a node can answer.
 
-use super::super::client::Slot;
+use super::super::client::{Begun, Slot};
 use super::super::{ClientKey, Core, Kind, Route, recycle};
-use super::Loads;
 use super::evaluate::{Verdict, WRONG_TYPE, evaluate};
+use super::{Loads, Told};
 use crate::cache::{Answer, Loaded, Miss, ReadThrough};
 use crate::cluster::{Entry, Owner, Served};
 use crate::command::{self, Command};
@@ -73,6 +73,31 @@ impl Core {
         self.load(ClientKey { index, serial }, seq, entry.at, mapped, Some(Box::new(ask)))
     }
 
+    /// What the cache holds for `key` may be older than what was written: then the read is answered without it. False when
+    /// the cache may be asked.
+    #[cold]
+    pub(super) fn read_doubtful(
+        &mut self,
+        index: usize,
+        command: &'static Command,
+        mapping: u16,
+        key: &[u8],
+    ) -> bool {
+        let doubtful = self.data.as_ref().is_some_and(|data| {
+            data.writes.is_doubtful(mapping, key) && data.writes.pending(mapping, key).is_some()
+        });
+        let Some(client) = self.clients.get_mut(index).filter(|c| doubtful && c.kind != Kind::Internal)
+        else {
+            return false;
+        };
+        // Its own writes of the key are in their places in the order: what waits is what it has to see.
+        let (at, serial) = (self.now, client.serial);
+        let seq = client.open(Slot::Waiting(Begun { at, command: command.id }));
+        self.stats.inflight.add(1);
+        let key = Bytes::copy_from_slice(key);
+        self.load(ClientKey { index: index as u32, serial }, seq, at, vec![(mapping, key)], None)
+    }
+
     /// All parts of a split command are here: loads the mapped keys that it did not find. False when there are none.
     pub(in crate::core) fn load_missing_parts(&mut self, key: ClientKey, seq: u32) -> bool {
         let Some(client) = self.clients.get_mut(key.index as usize).filter(|c| c.serial == key.serial) else {
@@ -80,6 +105,11 @@ impl Core {
         };
         let Some(Slot::Gathering(begun, gather)) = client.slot_mut(seq) else { return false };
         let asked = begun.at;
+        if let Some(data) = self.data.as_ref().filter(|data| data.writes.has_doubts()) {
+            gather.distrust(|mapping, key| {
+                data.writes.is_doubtful(mapping, key) && data.writes.pending(mapping, key).is_some()
+            });
+        }
         if gather.mapped.is_empty() || gather.failed() {
             return false;
         }
@@ -130,7 +160,7 @@ impl Core {
                 cells.misses.add(1);
             }
         }
-        let loads = data.loads.clone();
+        let told = data.told.clone();
         let mappings: Vec<u16> = keys.iter().map(|(mapping, _)| *mapping).collect();
         let now = Instant::now();
         let age = Duration::from_micros(self.now.saturating_sub(asked));
@@ -140,7 +170,7 @@ impl Core {
             // The receiver is gone only when the worker has stopped: then nobody waits.
             reply: Box::new(move |answers| {
                 let results = mappings.into_iter().zip(answers).collect();
-                let _ = loads.send(Loads { client, seq, results, ask, said: None });
+                let _ = told.send(Told::Loads(Loads { client, seq, results, ask, said: None }));
             }),
         };
         load(&data.reads, miss);
@@ -157,7 +187,7 @@ impl Core {
     }
 
     /// A load has ended: answers the client that waits for it.
-    pub fn loaded(&mut self, loads: Loads) {
+    pub(super) fn loaded(&mut self, loads: Loads) {
         let Loads { client: key, seq, results, ask, said } = loads;
         if let Some(reply) = said {
             if self.client(key).is_some() {

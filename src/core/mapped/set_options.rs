@@ -7,10 +7,11 @@ use crate::resp::Args;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Refuses what Redis would refuse, in its words: the row is queued before Redis sees the command.
-pub(in crate::core) fn check_set_options(args: &Args<'_>, command: &Command) -> Result<(), String> {
+/// Answers when the entry is to expire (ms since 1970), if the command says so.
+pub(in crate::core) fn check_set_options(args: &Args<'_>, command: &Command) -> Result<Option<u64>, String> {
     if command.name != "set" {
         let unit = if command.name == "setex" { 1000 } else { 1 };
-        return check_expiry(args.get(2).unwrap_or_default(), unit, command);
+        return check_expiry(args.get(2).unwrap_or_default(), unit, false, command).map(Some);
     }
     let mut expiry = None;
     let mut keep_ttl = false;
@@ -26,16 +27,16 @@ pub(in crate::core) fn check_set_options(args: &Args<'_>, command: &Command) -> 
             "KEEPTTL" if expiry.is_none() => keep_ttl = true,
             "EX" | "EXAT" | "PX" | "PXAT" if expiry.is_none() && !keep_ttl => {
                 let unit = if option.starts_with('E') { 1000 } else { 1 };
-                expiry = Some((options.next().ok_or("ERR syntax error")?, unit));
+                expiry = Some((options.next().ok_or("ERR syntax error")?, unit, option.ends_with("AT")));
             }
             _ => return Err("ERR syntax error".to_owned()),
         }
     }
-    expiry.map_or(Ok(()), |(time, unit)| check_expiry(time, unit, command))
+    expiry.map(|(time, unit, absolute)| check_expiry(time, unit, absolute, command)).transpose()
 }
 
-/// `time` in units of so many ms.
-fn check_expiry(time: &[u8], unit: i64, command: &Command) -> Result<(), String> {
+/// `time` in units of so many ms, from now on or since 1970, as ms since 1970.
+fn check_expiry(time: &[u8], unit: i64, absolute: bool, command: &Command) -> Result<u64, String> {
     let text = std::str::from_utf8(time).unwrap_or_default();
     // Only the spelling that Redis writes itself: no plus, no leading zeros.
     let number = text.parse::<i64>().ok().filter(|number| number.to_string() == text);
@@ -44,7 +45,8 @@ fn check_expiry(time: &[u8], unit: i64, command: &Command) -> Result<(), String>
     let far = number.checked_mul(unit).and_then(|ms| ms.checked_add(now)).is_none();
     match number <= 0 || far {
         true => Err(format!("ERR invalid expire time in '{}' command", command.name)),
-        false => Ok(()),
+        false if absolute => Ok((number * unit) as u64),
+        false => Ok((number * unit + now) as u64),
     }
 }
 

@@ -1,0 +1,247 @@
+//! Wires the writing of mapped keys: queues, journal, what an earlier process left in it, what the cache is told.
+//!
+//! Must not know: clients, HTTP.
+
+use super::{StartError, StartErrors};
+use crate::cluster::{Gateway, Origin};
+use crate::config::Config;
+use crate::journal::{Journal, JournalOptions, Opened};
+use crate::mapping::{Durability, Mapping, MappingId, StoreMode, WriteMode};
+use crate::metrics::{MappingMetrics, Metrics, QueryKind};
+use crate::sidecar::{self, Applied, Change, Value};
+use crate::source::{Source, SourceError, spread};
+use crate::writeback::{
+    BoxFuture, Committed, MappingOptions, Observer, Restored, WriteBehind, WriteBehindOptions, withdrawn,
+};
+use bytes::Bytes;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
+
+/// Restored writes that the cache is told of at a time.
+const AT_ONCE: usize = 1000;
+
+/// Starts the queues and brings back what an earlier process left in the journal: from then on readers see it.
+pub(super) async fn open(
+    config: &Config,
+    source: &Arc<Source>,
+    gateway: &Gateway,
+    metrics: &Arc<Metrics>,
+) -> Result<WriteBehind, StartErrors> {
+    let told = source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
+    let cache =
+        Cache { source: source.clone(), gateway: gateway.clone(), jitter: config.read_through.ttl_jitter };
+    let observer = Arc::new(Told { mappings: told, cache: cache.clone() });
+    let writes = WriteBehind::start(source.clone(), options(config), observer, &Handle::current());
+    let written = |durability| {
+        let mappings = source.mappings().iter();
+        mappings.filter(move |m| m.write == WriteMode::Behind && m.durability == durability)
+    };
+    let refused = written(Durability::Database).map(|mapping| {
+        let text = format!(
+            "mapping \"{}\": durability = \"database\" is planned, but this version does not have it yet; use \"journal\"",
+            mapping.name
+        );
+        StartError::Mapping(text)
+    });
+    let refused: Vec<_> = refused.collect();
+    if !refused.is_empty() {
+        return Err(StartErrors(refused));
+    }
+    for mapping in written(Durability::Memory) {
+        tracing::warn!(
+            mapping = mapping.name,
+            "durability = \"memory\": writes that wait for the database are lost when the proxy crashes"
+        );
+    }
+    if written(Durability::Journal).next().is_some() {
+        let opened = open_journal(config, metrics).await?;
+        let restored = restore(&writes, &opened)?;
+        writes.attach(opened).map_err(StartError::from)?;
+        if !restored.is_empty() {
+            tracing::info!(writes = restored.len(), "writes of an earlier process are back from the journal");
+            tokio::spawn(cache.apply_again(writes.clone(), restored));
+        }
+    }
+    Ok(writes)
+}
+
+async fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, StartErrors> {
+    let settings = &config.journal;
+    let options = JournalOptions {
+        segment_bytes: settings.segment_size as u64,
+        max_bytes: settings.max_bytes as u64,
+        max_age: if settings.max_age.is_zero() { Duration::MAX } else { settings.max_age },
+        inbox_records: settings.inbox,
+        inbox_bytes: settings.inbox_bytes as u64,
+        metrics: metrics.journal.clone(),
+    };
+    let directory = settings.data_dir.clone();
+    let opening = tokio::task::spawn_blocking(move || Journal::open(Path::new(&directory), options));
+    let opened = opening.await.map_err(|error| StartError::System(std::io::Error::other(error)))?;
+    Ok(opened.map_err(StartError::from)?)
+}
+
+/// Queues what the journal holds, in its order.
+fn restore(writes: &WriteBehind, opened: &Opened) -> Result<Vec<Restored>, StartErrors> {
+    let mut gone = HashSet::new();
+    let mut problem = None;
+    opened
+        .replay(|record| match withdrawn(&Bytes::copy_from_slice(record.payload)) {
+            Ok(versions) => gone.extend(versions),
+            Err(error) => problem = Some(error.into()),
+        })
+        .map_err(StartError::from)?;
+    let mut restored = Vec::new();
+    opened
+        .replay(|record| {
+            let payload = Bytes::copy_from_slice(record.payload);
+            match writes.restore(record.first, &payload, &gone, |_, _, _| true) {
+                Ok(some) => restored.extend(some),
+                Err(error) => problem = Some(error),
+            }
+        })
+        .map_err(StartError::from)?;
+    match problem {
+        None => Ok(restored),
+        Some(error) => Err(StartError::Restore(error).into()),
+    }
+}
+
+fn options(config: &Config) -> WriteBehindOptions {
+    let queue = &config.write_behind;
+    let own = |mapping: &crate::config::MappingConfig| MappingOptions {
+        batch_rows: mapping.batch_rows,
+        batch_interval: mapping.batch_interval,
+    };
+    WriteBehindOptions {
+        batch_rows: queue.batch_rows,
+        batch_interval: queue.batch_interval,
+        max_batch_rows: queue.max_batch_rows,
+        max_rows: queue.queue_rows,
+        max_bytes: queue.queue_bytes,
+        retry_first: queue.retry_min,
+        retry_most: queue.retry_max,
+        high_water: config.journal.high_water,
+        max_untold: queue.max_untold,
+        by_mapping: config.mappings.iter().map(|mapping| (mapping.name.clone(), own(mapping))).collect(),
+    }
+}
+
+/// Counts what the queues tell, by mapping, and passes on what is committed.
+struct Told {
+    mappings: Vec<MappingMetrics>,
+    cache: Cache,
+}
+
+impl Told {
+    fn of(&self, mapping: MappingId) -> Option<&MappingMetrics> {
+        self.mappings.get(usize::from(mapping))
+    }
+}
+
+impl Observer for Told {
+    fn flushed(&self, mapping: MappingId, rows: usize, took: Duration) {
+        let Some(metrics) = self.of(mapping) else { return };
+        metrics.query(QueryKind::Flush, true, took);
+        metrics.flush_rows.observe(rows as f64);
+        metrics.flush_duration.observe(took.as_secs_f64());
+    }
+
+    fn retrying(&self, mapping: MappingId, _: &SourceError, _: Duration) {
+        let Some(metrics) = self.of(mapping) else { return };
+        metrics.flush_errors.inc();
+        metrics.flush_retries.inc();
+    }
+
+    fn rejected(&self, mapping: MappingId, _: &[u8], _: &SourceError) {
+        if let Some(metrics) = self.of(mapping) {
+            metrics.rejected("refused", 1);
+        }
+    }
+
+    fn committed(&self, mapping: MappingId, keys: Vec<Committed>) -> BoxFuture<Vec<Committed>> {
+        Box::pin(self.cache.clone().committed(mapping, keys))
+    }
+}
+
+/// The cache, past all mappings.
+#[derive(Clone)]
+struct Cache {
+    source: Arc<Source>,
+    gateway: Gateway,
+    jitter: f64,
+}
+
+impl Cache {
+    fn mapping(&self, mapping: MappingId) -> Option<&Mapping> {
+        self.source.mappings().get(mapping)
+    }
+
+    /// Says that these writes are in the database; answers those of which it could not be said.
+    async fn committed(self, mapping: MappingId, keys: Vec<Committed>) -> Vec<Committed> {
+        let Some(settings) = self.mapping(mapping).filter(|mapping| mapping.cache) else { return Vec::new() };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let request = |committed: &Committed| {
+            let row = match committed.rejected {
+                true => sidecar::Committed::Absent,
+                false => sidecar::Committed::AsApplied,
+            };
+            let ttl = match committed.expires_at {
+                Some(at) => Some(Duration::from_millis(at.saturating_sub(now).max(1))),
+                None => settings.ttl.map(|ttl| spread(ttl, self.jitter)),
+            };
+            sidecar::flushed(&committed.key, committed.version, row, ttl)
+        };
+        let requests = keys.iter().map(request).collect();
+        let replies = self.gateway.call_many(Origin::Internal, requests).await;
+        let told = |reply: &Result<Bytes, _>| {
+            reply.as_ref().is_ok_and(|reply| sidecar::parse_flushed(reply).is_ok())
+        };
+        let untold: Vec<_> =
+            keys.into_iter().zip(&replies).filter(|(_, reply)| !told(reply)).map(|(key, _)| key).collect();
+        if !untold.is_empty() {
+            tracing::warn!(
+                mapping = settings.name,
+                keys = untold.len(),
+                "the cache could not be told of a commit; readers of this proxy get the committed values until it is"
+            );
+        }
+        untold
+    }
+
+    /// Brings restored writes to the cache again: those whose process died before it could.
+    async fn apply_again(self, writes: WriteBehind, restored: Vec<Restored>) {
+        let mut newest: HashMap<Bytes, Restored> = HashMap::new();
+        restored.into_iter().for_each(|write| drop(newest.insert(write.key.clone(), write)));
+        let newest: Vec<Restored> = newest.into_values().collect();
+        for some in newest.chunks(AT_ONCE) {
+            let requests = some.iter().map(|write| self.apply(write)).collect();
+            let replies = self.gateway.call_many(Origin::Internal, requests).await;
+            for (write, reply) in some.iter().zip(replies) {
+                let applied = reply.map(|reply| sidecar::parse_applied(&reply));
+                if let Ok(Ok(Applied::Behind(newer))) = applied {
+                    writes.clock().observe(newer);
+                }
+                if write.base.is_some() {
+                    // It may have been acknowledged, so only a newer write shows that it has lost its race.
+                    let lost = matches!(applied, Ok(Ok(Applied::Behind(_))));
+                    writes.decide(write.mapping, &write.key, write.version, !lost);
+                }
+            }
+        }
+    }
+
+    fn apply(&self, write: &Restored) -> Vec<u8> {
+        let append = self.mapping(write.mapping).is_some_and(|mapping| mapping.mode == StoreMode::Append);
+        let value = write.value.clone().map(Value::Text);
+        let change = match &value {
+            None => Change::Delete,
+            Some(_) if append => Change::Append,
+            Some(value) => Change::Put(value),
+        };
+        sidecar::apply_after(&write.key, write.version, change, None, write.base)
+    }
+}

@@ -1,0 +1,182 @@
+//! Between the queues and the journal: a unit of writes gets its versions as it is written, and is queued once it is on the
+//! disk.
+//!
+//! Must not know: who waits for a unit, files.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use super::handle::Shared;
+use super::lane::{Arrival, Stamp};
+use super::record::{self, Operation, Record};
+use super::{WriteError, record_of};
+use crate::clock::Clock;
+use crate::journal::{Durable, Item, JournalError, Sink};
+use crate::mapping::MappingId;
+use bytes::Bytes;
+
+/// Told once what became of a unit: the versions of its writes, or why there are none. May be called from any thread and must
+/// not block.
+pub type Done = Box<dyn FnOnce(Result<Vec<u64>, WriteError>) + Send>;
+
+/// A unit on its way into the journal.
+pub struct Staged {
+    payload: Vec<u8>,
+    arrivals: Vec<(MappingId, Arrival)>,
+    entries: u32,
+    version: u64,
+    clock: Arc<Clock>,
+    done: Option<Done>,
+}
+
+impl Staged {
+    pub(super) fn new(shared: &Shared, writes: Vec<super::KeyWrite>, done: Done) -> Result<Self, WriteError> {
+        let mut records = Vec::with_capacity(writes.len());
+        for write in &writes {
+            let queue = shared.queue(write.mapping).ok_or(WriteError::ReadOnly)?;
+            records.push(record_of(&queue.bound, write));
+        }
+        let arrivals: Vec<_> = writes.into_iter().map(|write| (write.mapping, Arrival::new(write))).collect();
+        let entries = arrivals.len() as u32;
+        let (payload, clock) = (record::encode(&records), shared.clock.clone());
+        Ok(Self { payload, arrivals, entries, version: 0, clock, done: Some(done) })
+    }
+
+    /// Says that the conditional write with this version never was; nobody waits for it.
+    pub(super) fn withdraw(shared: &Shared, version: u64) -> Self {
+        let record = Record {
+            mapping: "".into(),
+            key: Bytes::new(),
+            operation: Operation::Withdraw(version),
+            value: Bytes::new(),
+            base: None,
+        };
+        let (payload, clock) = (record::encode(&[record]), shared.clock.clone());
+        Self { payload, arrivals: Vec::new(), entries: 1, version: 0, clock, done: None }
+    }
+
+    /// Rows and bytes that it takes of the limits.
+    pub(super) fn size_of_rows(&self) -> (usize, usize) {
+        (self.arrivals.len(), self.arrivals.iter().map(|(_, arrival)| arrival.size).sum())
+    }
+}
+
+impl Item for Staged {
+    fn size(&self) -> usize {
+        self.payload.len()
+    }
+
+    fn encode(&mut self, _first: u64, out: &mut Vec<u8>) -> u32 {
+        self.version = self.clock.take(u64::from(self.entries));
+        record::set_version(&mut self.payload, self.version);
+        out.append(&mut self.payload);
+        self.entries
+    }
+}
+
+/// Takes what is on the disk into the queues, in the journal's order.
+pub(super) struct Intake(pub(super) Weak<Shared>);
+
+impl Sink<Staged> for Intake {
+    fn durable(&mut self, items: &mut Vec<Durable<Staged>>) {
+        let Some(shared) = self.0.upgrade() else { return items.clear() };
+        for Durable { first, item } in items.drain(..) {
+            let (count, version) = (u64::from(item.entries), item.version);
+            let mut outcome = Ok((version..version + count).collect());
+            for (at, (mapping, arrival)) in item.arrivals.into_iter().enumerate() {
+                let stamp = Stamp::Journaled { version: version + at as u64, sequence: first + at as u64 };
+                let size = arrival.size;
+                let pushed =
+                    shared.queue(mapping).ok_or(WriteError::ReadOnly).and_then(|q| q.push(arrival, stamp));
+                if let Err(error) = pushed {
+                    // A conditional write that another has outrun: it is in the journal, so it is taken back there.
+                    shared.budget.give_back(1, size);
+                    shared.withdraw(version + at as u64);
+                    outcome = Err(error);
+                }
+            }
+            shared.taken_in(first + count - 1);
+            if let Some(done) = item.done {
+                shared.pace.tell(&shared, done, outcome);
+            }
+        }
+    }
+
+    fn failed(&mut self, items: Vec<Staged>, error: &JournalError) {
+        let Some(shared) = self.0.upgrade() else { return };
+        for item in items {
+            let (rows, bytes) = item.size_of_rows();
+            shared.budget.give_back(rows, bytes);
+            if let Some(done) = item.done {
+                shared.pace.tell(&shared, done, Err(WriteError::Journal(error.clone())));
+            }
+        }
+    }
+
+    fn poisoned(&self, reason: &str) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.observer.poisoned(reason);
+        }
+    }
+}
+
+/// What somebody is still to be told.
+type Held = (Done, Result<Vec<u64>, WriteError>);
+
+/// Slows acknowledgements down while too much waits for the database: who is told late writes late again. The order stays.
+#[derive(Default)]
+pub(super) struct Pace {
+    line: Mutex<Line>,
+}
+
+#[derive(Default)]
+struct Line {
+    held: VecDeque<Held>,
+    /// A task lets them through; whatever comes meanwhile stands behind.
+    runs: bool,
+}
+
+/// Longest pause between two handfuls of acknowledgements.
+const LONGEST: Duration = Duration::from_millis(50);
+/// Acknowledgements let through between two pauses.
+const HANDFUL: usize = 64;
+
+impl Pace {
+    /// Tells now, or, above the high-water mark, in a moment.
+    fn tell(&self, shared: &Arc<Shared>, done: Done, outcome: Result<Vec<u64>, WriteError>) {
+        let mut line = self.lock();
+        if !line.runs && shared.pressure() < shared.options.high_water {
+            drop(line);
+            return done(outcome);
+        }
+        line.held.push_back((done, outcome));
+        if !std::mem::replace(&mut line.runs, true) {
+            let shared = shared.clone();
+            shared.runtime.clone().spawn(async move { shared.pace.let_through(&shared).await });
+        }
+    }
+
+    async fn let_through(&self, shared: &Shared) {
+        loop {
+            let mark = shared.options.high_water;
+            let above = ((shared.pressure() - mark) / (1.0 - mark).max(0.001)).clamp(0.0, 1.0);
+            tokio::time::sleep(LONGEST.mul_f64(above)).await;
+            let some: Vec<Held> = {
+                let mut line = self.lock();
+                let most = if above > 0.0 { HANDFUL } else { usize::MAX };
+                let count = most.min(line.held.len());
+                line.runs = count > 0;
+                line.held.drain(..count).collect()
+            };
+            if some.is_empty() {
+                return;
+            }
+            some.into_iter().for_each(|(done, outcome)| done(outcome));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
