@@ -79,7 +79,7 @@ fn schema(param: &Param) -> Json {
         ParamType::Json => return json!({}),
     };
     let mut schema = json!({"type": ty});
-    if param.place == In::Body && !param.required {
+    if param.place == In::Body && param.may_be_null() {
         schema["type"] = json!([ty, "null"]);
     }
     let (min, max) = match param.ty {
@@ -160,13 +160,24 @@ fn responses(route: &Compiled) -> Json {
                     }
                 };
             }
-            responses.entry(status.to_string()).or_insert(response);
+            merge(&mut responses, status, response);
         }
     }
     if route.method == RouteMethod::Get {
         responses.insert("304".to_owned(), json!({"description": "the client has it already"}));
     }
     Json::Object(responses)
+}
+
+/// Adds a response; two outcomes may have one status, each with a body of its own type.
+fn merge(responses: &mut Map<String, Json>, status: u16, response: Json) {
+    let there = responses.entry(status.to_string()).or_insert_with(|| response.clone());
+    let Some(content) = response.get("content").and_then(Json::as_object) else { return };
+    for (kind, schema) in content {
+        if there["content"].get(kind).is_none() {
+            there["content"][kind] = schema.clone();
+        }
+    }
 }
 
 /// The JSON schema of a placeholder's value.

@@ -102,7 +102,7 @@ impl Param {
     pub fn read_json(&self, json: &Json) -> Result<ParamValue, String> {
         let value = match (self.ty, json) {
             (ParamType::Json, json) => Some(ParamValue::Json(json.clone())),
-            (_, Json::Null) if !self.required => return Ok(ParamValue::Null),
+            (_, Json::Null) if self.may_be_null() => return Ok(ParamValue::Null),
             (ParamType::Text, Json::String(text)) => Some(ParamValue::Text(text.clone())),
             (ParamType::Boolean, Json::Bool(value)) => Some(ParamValue::Boolean(*value)),
             (ParamType::Integer, Json::Number(number)) => whole(number).map(ParamValue::Integer),
@@ -110,6 +110,11 @@ impl Param {
             _ => None,
         };
         self.check(value.ok_or_else(|| self.refused(&json.to_string()))?)
+    }
+
+    /// Whether `null` is a value of it: one that has a default is that, or something else.
+    pub fn may_be_null(&self) -> bool {
+        !self.required && self.default.is_none()
     }
 
     /// What an absent one is.
