@@ -1,6 +1,6 @@
 # The targets a newcomer needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: examples help setup setup-bench setup-test build run test test-clients conformance lint bench fuzz clean clean-data
+.PHONY: examples help setup setup-bench setup-test build run test crash test-clients conformance lint bench fuzz clean clean-data
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `dsproxy dev`, as in: make run ARGS="--help"
@@ -9,6 +9,8 @@ ARGS ?=
 TESTS ?=
 # Folder of the public compatibility suite (run.py, cts.json).
 CONFORMANCE ?= ../shared/conformance
+# Rounds of the crash test.
+ROUNDS ?= 3
 # Seconds per fuzz target.
 FUZZ_SECONDS ?= 60
 
@@ -47,6 +49,9 @@ test-clients: setup-test ## Run redis-py, ioredis, node-redis, redis-rs and fred
 
 examples: setup ## Run the five example systems' acceptance tests
 	cargo test --locked --test examples
+
+crash: setup ## Kill proxies, Postgres and Redis under load, ROUNDS times (CRASH_SEED repeats a run)
+	ROUNDS="$(ROUNDS)" cargo test --locked --test crash -- --nocapture
 
 conformance: setup ## Run the public compatibility suite, where CONFORMANCE is its folder
 	@if [ -f "$(CONFORMANCE)/run.py" ]; then \

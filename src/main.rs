@@ -69,6 +69,13 @@ enum Verb {
         #[command(subcommand)]
         step: app::MigrateStep,
     },
+    /// Writes that the database refused: list, show, replay or drop them
+    Dlq {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(subcommand)]
+        step: app::DlqStep,
+    },
     /// Look into the journal of acknowledged writes
     Journal {
         #[command(subcommand)]
@@ -109,6 +116,10 @@ fn main() -> ExitCode {
         Some(Verb::Dev { file, source, migrations }) => dev(&file, source, migrations.as_deref()),
         Some(Verb::Check { file }) => check(&file),
         Some(Verb::Migrate { file, migrations, step }) => migrate(&file, &migrations, step),
+        Some(Verb::Dlq { file, step }) => dlq(&file, step),
+        Some(Verb::Journal { step: app::JournalStep::Adopt { config, dir } }) => {
+            adopt(&ConfigFile { config }, &dir)
+        }
         Some(Verb::Journal { step }) => app::journal(&step, &mut std::io::stdout().lock()).map_err(text),
         Some(Verb::Health { file, ready, timeout }) => health(&file, ready, Duration::from_secs(timeout)),
         Some(Verb::Datagen { file, set }) => datagen(&file, &set),
@@ -170,6 +181,19 @@ fn health(file: &ConfigFile, ready: bool, timeout: Duration) -> Outcome {
 fn datagen(file: &ConfigFile, set: &app::DataSet) -> Outcome {
     let config = Config::load(file.path().as_deref(), &Environment::of_process()).map_err(text)?;
     let report = runtime()?.block_on(app::datagen(&config, set)).map_err(text)?;
+    write!(std::io::stdout().lock(), "{report}").map_err(text)
+}
+
+fn adopt(file: &ConfigFile, dir: &Path) -> Outcome {
+    let config = Config::load(file.path().as_deref(), &Environment::of_process()).map_err(text)?;
+    start_logs(&config.log)?;
+    let report = runtime()?.block_on(app::adopt(config, dir)).map_err(text)?;
+    write!(std::io::stdout().lock(), "{report}").map_err(text)
+}
+
+fn dlq(file: &ConfigFile, step: app::DlqStep) -> Outcome {
+    let config = Config::load(file.path().as_deref(), &Environment::of_process()).map_err(text)?;
+    let report = runtime()?.block_on(app::dlq(&config, step)).map_err(text)?;
     write!(std::io::stdout().lock(), "{report}").map_err(text)
 }
 

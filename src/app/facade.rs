@@ -158,9 +158,11 @@ impl Shared {
 
 fn refused(error: WriteError) -> ApiError {
     match error {
-        WriteError::Full { .. } | WriteError::Closed | WriteError::Outrun | WriteError::Journal(_) => {
-            ApiError::Unavailable(error.to_string())
-        }
+        WriteError::Full { .. }
+        | WriteError::Fenced(_)
+        | WriteError::Closed
+        | WriteError::Outrun
+        | WriteError::Journal(_) => ApiError::Unavailable(error.to_string()),
         WriteError::ReadOnly => ApiError::Unprocessable(error.to_string()),
     }
 }

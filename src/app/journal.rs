@@ -1,13 +1,18 @@
-//! `dsproxy journal`: looks into the journal of a proxy.
+//! `dsproxy journal`: looks into the journal of a proxy, and takes over that of a dead one.
 //!
 //! Must not know: the command line.
 
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use thiserror::Error;
 
+use super::{Server, StartErrors};
+use crate::config::Config;
 use crate::journal::{self, OpenError};
+use crate::writeback::record::{self, Operation, Record};
 
 /// What `dsproxy journal` is to do.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -20,6 +25,14 @@ pub enum JournalStep {
     /// Check every byte of it, as a start does; changes nothing
     Verify {
         /// The proxy's data directory
+        dir: PathBuf,
+    },
+    /// Write what a dead proxy's journal holds to the database, and to the cache; its proxy can write nothing any more
+    Adopt {
+        /// Configuration file [default: proxy.toml, when it is there]
+        #[arg(long, value_name = "FILE", env = "DSPROXY_CONFIG")]
+        config: Option<PathBuf>,
+        /// The dead proxy's data directory
         dir: PathBuf,
     },
 }
@@ -36,6 +49,14 @@ pub enum JournalFailure {
     /// Damaged segments, named in the report.
     #[error("{0} files of the journal are damaged, see above")]
     Damaged(usize),
+    /// The configuration, the cluster or the database do not fit.
+    #[error(transparent)]
+    Start(#[from] StartErrors),
+    /// Not everything could be written.
+    #[error(
+        "{0} writes could not be written to the database within write_behind.shutdown_timeout; they are still in the journal"
+    )]
+    Left(usize),
 }
 
 /// Does it; the report goes to `out`.
@@ -61,6 +82,25 @@ pub fn journal(step: &JournalStep, out: &mut dyn Write) -> Result<(), JournalFai
             }
             Ok(())
         }
+        JournalStep::Adopt { .. } => Ok(()), // a runtime is needed: `adopt`
+    }
+}
+
+/// Starts a proxy over the journal in `dir` that takes no clients, and ends it when everything is written.
+///
+/// # Errors
+/// [`JournalFailure`].
+pub async fn adopt(mut config: Config, dir: &Path) -> Result<String, JournalFailure> {
+    let dir = checked(dir)?;
+    let found = journal::verify(&dir)?;
+    config.journal.data_dir = dir.display().to_string();
+    config.server.listen = (Ipv4Addr::LOCALHOST, 0).into();
+    config.http.enabled = false;
+    let server = Server::start(&config).await?;
+    // Ending flushes: what an earlier process left is queued by now, and nothing comes in.
+    match server.run(std::future::ready(())).await {
+        0 => Ok(format!("everything up to write {} of {} is in the database\n", found.last, dir.display())),
+        left => Err(JournalFailure::Left(left)),
     }
 }
 
@@ -72,7 +112,22 @@ fn checked(dir: &Path) -> Result<PathBuf, io::Error> {
     }
 }
 
-/// A payload as far as it is text.
+/// The writes of a payload: version, mapping, operation, key, columns. Values of rows are not shown, only their length.
 fn as_text(payload: &[u8]) -> String {
-    payload.escape_ascii().to_string()
+    let (version, writes) = match record::decode(&Bytes::copy_from_slice(payload)) {
+        Ok(decoded) => decoded,
+        Err(error) => return format!("{} bytes: {error}", payload.len()),
+    };
+    let write = |(at, write): (u64, Record)| {
+        let (operation, columns) = match &write.operation {
+            Operation::Put(columns) => ("put", columns.as_slice()),
+            Operation::Append(columns) => ("append", columns.as_slice()),
+            Operation::Delete => ("delete", [].as_slice()),
+            Operation::Withdraw(version) => return format!("withdraw {version}"),
+        };
+        let names: Vec<&str> = columns.iter().map(|(name, _)| &**name).collect();
+        let (mapping, key, length) = (&write.mapping, write.key.escape_ascii(), write.value.len());
+        format!("v{} {mapping} {operation} {key} ({}) {length} bytes", version + at, names.join(", "))
+    };
+    (0..).zip(writes).map(write).collect::<Vec<_>>().join("; ")
 }

@@ -8,8 +8,10 @@ mod data;
 mod database;
 mod datagen;
 mod dev;
+mod dlq;
 mod doors;
 mod facade;
+mod instance;
 mod journal;
 mod probe;
 mod security;
@@ -21,7 +23,8 @@ mod writes;
 pub use check::{MigrateFailure, MigrateStep, check, migrate};
 pub use datagen::{DataSet, DatagenError, Skew, Social, datagen};
 pub use dev::{DevError, DevSource, dev};
-pub use journal::{JournalFailure, JournalStep, journal};
+pub use dlq::{DlqFailure, DlqStep, dlq};
+pub use journal::{JournalFailure, JournalStep, adopt, journal};
 pub use probe::{ProbeError, probe};
 pub use server::{Addresses, Server};
 
@@ -55,6 +58,14 @@ pub enum StartError {
     /// The system refuses a thread or a socket.
     #[error("the system refuses a thread or a socket: {0}")]
     System(#[from] std::io::Error),
+    /// The file that says who this proxy is cannot be used.
+    #[error("cannot use {path}, which says whose journal it is: {error}")]
+    Instance {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] crate::journal::OpenError),

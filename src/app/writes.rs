@@ -2,16 +2,17 @@
 //!
 //! Must not know: clients, HTTP.
 
-use super::{StartError, StartErrors};
+use super::{StartError, StartErrors, instance};
 use crate::cluster::{Gateway, Origin};
 use crate::config::Config;
 use crate::journal::{Journal, JournalOptions, Opened};
-use crate::mapping::{Durability, Mapping, MappingId, StoreMode, WriteMode};
+use crate::mapping::{Durability, Format, Mapping, MappingId, StoreMode, WriteMode};
 use crate::metrics::{MappingMetrics, Metrics, QueryKind};
 use crate::sidecar::{self, Applied, Change, Value};
-use crate::source::{Source, SourceError, spread};
+use crate::source::{Claim, Committed as Held, Source, SourceError, spread};
 use crate::writeback::{
     BoxFuture, Committed, MappingOptions, Observer, Restored, WriteBehind, WriteBehindOptions, withdrawn,
+    written,
 };
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
@@ -56,10 +57,17 @@ pub(super) async fn open(
             "durability = \"memory\": writes that wait for the database are lost when the proxy crashes"
         );
     }
+    if source.mappings().iter().any(|mapping| mapping.write == WriteMode::Behind) {
+        source.prepare_ledger().await?;
+    }
     if written(Durability::Journal).next().is_some() {
         let opened = open_journal(config, metrics).await?;
-        let restored = restore(&writes, &opened)?;
+        let (id, claim) = instance::claim(Path::new(&config.journal.data_dir), source, opened.last()).await?;
+        writes.claimed(id, claim.epoch);
+        let restored = restore(&writes, &opened, &claim)?;
+        let applied = applied(source, &opened, &claim)?;
         writes.attach(opened).map_err(StartError::from)?;
+        tokio::spawn(cache.clone().told_again(applied));
         if !restored.is_empty() {
             tracing::info!(writes = restored.len(), "writes of an earlier process are back from the journal");
             tokio::spawn(cache.apply_again(writes.clone(), restored));
@@ -85,7 +93,7 @@ async fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened,
 }
 
 /// Queues what the journal holds, in its order.
-fn restore(writes: &WriteBehind, opened: &Opened) -> Result<Vec<Restored>, StartErrors> {
+fn restore(writes: &WriteBehind, opened: &Opened, claim: &Claim) -> Result<Vec<Restored>, StartErrors> {
     let mut gone = HashSet::new();
     let mut problem = None;
     opened
@@ -98,7 +106,9 @@ fn restore(writes: &WriteBehind, opened: &Opened) -> Result<Vec<Restored>, Start
     opened
         .replay(|record| {
             let payload = Bytes::copy_from_slice(record.payload);
-            match writes.restore(record.first, &payload, &gone, |_, _, _| true) {
+            match writes.restore(record.first, &payload, &gone, |mapping, lane, sequence| {
+                sequence > claim.offset(mapping, lane)
+            }) {
                 Ok(some) => restored.extend(some),
                 Err(error) => problem = Some(error),
             }
@@ -108,6 +118,39 @@ fn restore(writes: &WriteBehind, opened: &Opened) -> Result<Vec<Restored>, Start
         None => Ok(restored),
         Some(error) => Err(StartError::Restore(error).into()),
     }
+}
+
+/// The newest write of each key that is in the database already: the process may have died before the cache knew.
+fn applied(
+    source: &Source,
+    opened: &Opened,
+    claim: &Claim,
+) -> Result<HashMap<MappingId, Vec<Committed>>, StartErrors> {
+    let mut newest: HashMap<(MappingId, Bytes), Committed> = HashMap::new();
+    opened
+        .replay(|record| {
+            // What cannot be read has been found by `restore`.
+            let Ok(all) = written(record.first, &Bytes::copy_from_slice(record.payload)) else { return };
+            for write in all.filter(|write| write.sequence <= claim.offset(&write.mapping, write.lane)) {
+                let Some(mapping) = source.mappings().by_name(&write.mapping) else { continue };
+                let committed = Committed {
+                    key: write.key.clone(),
+                    version: write.version,
+                    sequence: 0,
+                    value: None,
+                    expires_at: None,
+                    rejected: false,
+                    held: None,
+                };
+                newest.insert((mapping.id, write.key), committed);
+            }
+        })
+        .map_err(StartError::from)?;
+    let mut by_mapping: HashMap<MappingId, Vec<Committed>> = HashMap::new();
+    for ((mapping, _), committed) in newest {
+        by_mapping.entry(mapping).or_default().push(committed);
+    }
+    Ok(by_mapping)
 }
 
 fn options(config: &Config) -> WriteBehindOptions {
@@ -128,6 +171,11 @@ fn options(config: &Config) -> WriteBehindOptions {
         max_untold: queue.max_untold,
         by_mapping: config.mappings.iter().map(|mapping| (mapping.name.clone(), own(mapping))).collect(),
     }
+}
+
+/// A committed value as the cache keeps it; `None` where it is not kept as one text.
+fn text_of(mapping: &Mapping, value: &Bytes) -> Option<Value> {
+    matches!(mapping.format, Format::Json | Format::Text).then(|| Value::Text(value.clone()))
 }
 
 /// Counts what the queues tell, by mapping, and passes on what is committed.
@@ -185,9 +233,15 @@ impl Cache {
         let Some(settings) = self.mapping(mapping).filter(|mapping| mapping.cache) else { return Vec::new() };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let request = |committed: &Committed| {
-            let row = match committed.rejected {
-                true => sidecar::Committed::Absent,
-                false => sidecar::Committed::AsApplied,
+            let value = match &committed.held {
+                Some(Held::Value(value)) => text_of(settings, value),
+                _ => None,
+            };
+            let row = match (&committed.held, &value) {
+                _ if committed.rejected => sidecar::Committed::Absent,
+                (_, Some(value)) => sidecar::Committed::Row(value),
+                (Some(Held::Gone | Held::Unknown), _) => sidecar::Committed::Absent,
+                _ => sidecar::Committed::AsApplied,
             };
             let ttl = match committed.expires_at {
                 Some(at) => Some(Duration::from_millis(at.saturating_sub(now).max(1))),
@@ -210,6 +264,15 @@ impl Cache {
             );
         }
         untold
+    }
+
+    /// Says of writes of an earlier process that they are in the database: it may have died before it could.
+    async fn told_again(self, applied: HashMap<MappingId, Vec<Committed>>) {
+        for (mapping, keys) in applied {
+            for some in keys.chunks(AT_ONCE) {
+                self.clone().committed(mapping, some.to_vec()).await;
+            }
+        }
     }
 
     /// Brings restored writes to the cache again: those whose process died before it could.

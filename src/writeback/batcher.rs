@@ -9,16 +9,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::handle::Shared;
 use super::lane::Entry;
 use super::queue::{Due, Queue};
-use super::record::LANES;
+use super::record::{LANES, lane_of};
 use crate::failpoint;
 use crate::mapping::MappingId;
-use crate::source::{Backoff, Change, SourceError};
+use crate::source::{Applied, Backoff, Batch, Committed as Held, Once, Refused, SourceError, Versioned};
 
 /// Runs until the proxy closes and nothing waits.
 pub(super) async fn run(shared: Arc<Shared>, mapping: MappingId) {
@@ -59,8 +60,8 @@ async fn due(queue: &Queue) -> bool {
 async fn flush(shared: &Shared, mapping: MappingId, queue: &Queue, batch: &[Arc<Entry>]) {
     let mut pieces = vec![batch];
     while let Some(piece) = pieces.pop() {
-        match apply(shared, mapping, piece).await {
-            Ok(()) => settle(shared, mapping, queue, piece, false).await,
+        match apply(shared, mapping, piece, None).await {
+            Ok(held) => settle(shared, mapping, queue, piece, Outcome::Held(held)).await,
             Err(_) if piece.len() > 1 => {
                 let (first, second) = piece.split_at(piece.len() / 2);
                 pieces.extend([second, first]); // the first half first: order per key
@@ -69,16 +70,35 @@ async fn flush(shared: &Shared, mapping: MappingId, queue: &Queue, batch: &[Arc<
                 for entry in piece {
                     reject(shared, mapping, entry, &refusal);
                 }
-                settle(shared, mapping, queue, piece, true).await;
+                // Its dead letter cannot be refused for what is in it; whatever else it is, it passes.
+                while apply(shared, mapping, piece, Some(&refusal)).await.is_err() {
+                    tokio::time::sleep(shared.options.retry_most).await;
+                }
+                settle(shared, mapping, queue, piece, Outcome::Rejected).await;
             }
         }
     }
 }
 
+/// What became of a piece.
+enum Outcome {
+    /// It is committed; what the database holds now, for each write that counts.
+    Held(Vec<Held>),
+    /// It is in the dead letters.
+    Rejected,
+}
+
 /// The piece is committed, or was rejected: the cache is told, then readers are on their own, then the journal may forget it.
-async fn settle(shared: &Shared, mapping: MappingId, queue: &Queue, piece: &[Arc<Entry>], rejected: bool) {
+async fn settle(shared: &Shared, mapping: MappingId, queue: &Queue, piece: &[Arc<Entry>], outcome: Outcome) {
     failpoint::hit("flush.committed");
-    let untold = shared.observer.committed(mapping, queue.to_tell(piece, rejected)).await;
+    let mut told = queue.to_tell(piece, matches!(outcome, Outcome::Rejected));
+    if let Outcome::Held(held) = outcome {
+        // Of several writes of one key the last one counts, and all of them have the same answer.
+        let counting = piece.iter().filter(|entry| entry.counts()).map(|entry| &entry.key);
+        let mut held: FxHashMap<_, _> = counting.zip(held).collect();
+        told.iter_mut().for_each(|committed| committed.held = held.remove(&committed.key));
+    }
+    let untold = shared.observer.committed(mapping, told).await;
     failpoint::hit("flush.told");
     queue.settle(piece, untold, shared.options.max_untold / LANES, &shared.budget);
     shared.trim();
@@ -118,20 +138,37 @@ fn reject(shared: &Shared, mapping: MappingId, entry: &Entry, refusal: &SourceEr
         column = column.unwrap_or("-"),
         sqlstate = refusal.code().unwrap_or("-"),
         error = %refusal,
-        "the database refused a row; it is dropped"
+        "the database refused a row; it goes to the dead letters (`dsproxy dlq`)"
     );
     shared.observer.rejected(mapping, &entry.key, refusal);
 }
 
-/// One transaction, until it is committed. An error means: this piece as it is will never be.
-async fn apply(shared: &Shared, mapping: MappingId, piece: &[Arc<Entry>]) -> Result<(), SourceError> {
+/// One transaction, until it is committed: the rows of `piece`, or, when they are refused, their dead letters. An error means:
+/// this piece as it is will never be.
+async fn apply(
+    shared: &Shared,
+    mapping: MappingId,
+    piece: &[Arc<Entry>],
+    refusal: Option<&SourceError>,
+) -> Result<Vec<Held>, SourceError> {
     failpoint::hit("flush.begin");
-    let changes: Vec<&Change> = piece.iter().filter(|e| e.counts()).map(|entry| &entry.change).collect();
+    let counting = || piece.iter().filter(|entry| entry.counts());
+    let (mut writes, mut refused) = (Vec::new(), Vec::new());
+    for entry in counting() {
+        let write = Versioned { change: &entry.change, version: entry.version };
+        match refusal {
+            None => writes.push(write),
+            Some(error) => refused.push(Refused { key: &entry.key, write, error }),
+        }
+    }
+    let applied = advance(shared, piece);
+    let once = applied.as_ref().map_or(Once::Nothing, Once::Advance);
+    let batch = Batch { writes: &writes, refused: &refused, once };
     let mut backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
     loop {
         let started = Instant::now();
-        let failure = match shared.source.apply(mapping, &changes).await {
-            Ok(()) => {
+        let failure = match shared.source.commit(mapping, &batch).await {
+            Ok(held) => {
                 shared.observer.flushed(mapping, piece.len(), started.elapsed());
                 if backoff.attempts() > 0 {
                     info!(
@@ -140,7 +177,12 @@ async fn apply(shared: &Shared, mapping: MappingId, piece: &[Arc<Entry>]) -> Res
                         "writing works again"
                     );
                 }
-                return Ok(());
+                return Ok(held);
+            }
+            Err(failure @ SourceError::Fenced { .. }) => {
+                shared.fence(&failure);
+                // What waits is another proxy's now. Only the end of this one ends this.
+                return std::future::pending().await;
             }
             Err(failure) => failure,
         };
@@ -161,6 +203,19 @@ async fn apply(shared: &Shared, mapping: MappingId, piece: &[Arc<Entry>]) -> Res
         shared.observer.retrying(mapping, &failure, wait);
         tokio::time::sleep(wait).await;
     }
+}
+
+/// How far the journal is applied with `piece`, where it is journaled.
+fn advance(shared: &Shared, piece: &[Arc<Entry>]) -> Option<Applied> {
+    let (source, epoch) = shared.claim()?;
+    let mut offsets = [0; LANES];
+    for entry in piece {
+        if let Some(offset) = offsets.get_mut(lane_of(&entry.key)) {
+            *offset = entry.sequence.max(*offset);
+        }
+    }
+    let offsets: Vec<_> = (0..).zip(offsets).filter(|(_, offset)| *offset > 0).collect();
+    (!offsets.is_empty()).then_some(Applied { source, epoch, offsets })
 }
 
 fn name(shared: &Shared, mapping: MappingId) -> &str {

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::failpoint;
 use crate::journal::{Journal, JournalStats, OpenError, Opened};
 use crate::mapping::{Durability, MappingId, WriteMode};
-use crate::source::Source;
+use crate::source::{Source, SourceError};
 
 /// The write-behind queues. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +40,9 @@ pub(super) struct Shared {
     pub(super) runtime: Handle,
     pub(super) pace: Pace,
     journal: OnceLock<Journal<Staged>>,
+    /// The instance whose journal it is, and the epoch in which it is ours.
+    claim: OnceLock<(String, i64)>,
+    fenced: OnceLock<String>,
     /// The last record of the journal whose writes are in the queues.
     taken_in: AtomicU64,
     /// Keys that may be older in the cache than they should be.
@@ -68,6 +71,8 @@ impl WriteBehind {
             runtime: runtime.clone(),
             pace: Pace::default(),
             journal: OnceLock::new(),
+            claim: OnceLock::new(),
+            fenced: OnceLock::new(),
             taken_in: AtomicU64::new(0),
             doubts,
             closed: AtomicBool::new(false),
@@ -79,6 +84,16 @@ impl WriteBehind {
             retelling.spawn_on(batcher::retell(shared.clone(), id as MappingId), runtime);
         }
         Self { shared, tasks: Arc::new(Mutex::new(tasks)), retelling: Arc::new(Mutex::new(retelling)) }
+    }
+
+    /// What is journaled is applied for the instance `id`, in this epoch. Said before anything is flushed.
+    pub fn claimed(&self, id: String, epoch: i64) {
+        let _ = self.shared.claim.set((id, epoch));
+    }
+
+    /// Why this proxy may not write to the database any more, if so.
+    pub fn fenced(&self) -> Option<&str> {
+        self.shared.fenced.get().map(String::as_str)
     }
 
     /// Writes go through this journal from now on, where their mapping wants it. What an earlier process left in it has been
@@ -114,6 +129,9 @@ impl WriteBehind {
         let shared = &self.shared;
         if shared.closed.load(Ordering::Acquire) {
             return Err(WriteError::Closed);
+        }
+        if let Some(reason) = shared.fenced.get() {
+            return Err(WriteError::Fenced(reason.clone()));
         }
         let journal =
             shared.journal.get().filter(|_| unit.iter().any(|write| shared.is_journaled(write.mapping)));
@@ -288,6 +306,18 @@ impl Shared {
 
     fn is_journaled(&self, mapping: MappingId) -> bool {
         self.queue(mapping).is_some_and(|queue| queue.bound.mapping.durability == Durability::Journal)
+    }
+
+    pub(super) fn claim(&self) -> Option<(String, i64)> {
+        self.claim.get().cloned()
+    }
+
+    /// Another process has taken over: nothing more is written from here.
+    pub(super) fn fence(&self, error: &SourceError) {
+        if self.fenced.set(error.to_string()).is_ok() {
+            tracing::error!(%error, "writes are refused from now on");
+            self.observer.poisoned(&error.to_string());
+        }
     }
 
     pub(super) fn pressure(&self) -> f64 {

@@ -107,6 +107,8 @@ pub struct Committed {
     pub expires_at: Option<u64>,
     /// It was refused: the database has something else.
     pub rejected: bool,
+    /// What the database holds, where that is known.
+    pub held: Option<crate::source::Committed>,
 }
 
 /// One lane, to be kept behind a lock.
@@ -267,6 +269,7 @@ impl Lane {
             value: entry.value.clone(),
             expires_at: entry.expires_at,
             rejected,
+            held: None,
         })
     }
 

@@ -30,7 +30,7 @@ pub use handle::WriteBehind;
 pub use lane::Committed;
 pub use log::{Done, Staged};
 pub use overlay::Pending;
-pub use replay::{RestoreError, Restored, record_of, withdrawn};
+pub use replay::{RestoreError, Restored, Written, record_of, withdrawn, written};
 
 /// Triggers and limits of write-behind.
 #[derive(Debug, Clone)]
@@ -99,6 +99,9 @@ pub enum WriteError {
     /// The journal does not take it.
     #[error("BUSY {0}")]
     Journal(crate::journal::JournalError),
+    /// Another process writes for this proxy's instance.
+    #[error("BUSY {0}")]
+    Fenced(String),
     /// The proxy shuts down.
     #[error("BUSY the proxy is shutting down and takes no more writes")]
     Closed,
@@ -169,7 +172,7 @@ pub trait Observer: Send + Sync {
     }
     /// The journal takes nothing any more.
     fn poisoned(&self, _reason: &str) {}
-    /// A row was refused by the database and dropped.
+    /// A row was refused by the database; it becomes a dead letter.
     fn rejected(&self, _mapping: MappingId, _key: &[u8], _error: &SourceError) {}
 }
 

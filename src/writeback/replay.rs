@@ -123,6 +123,40 @@ pub fn withdrawn(payload: &Bytes) -> Result<impl Iterator<Item = u64> + use<>, R
     }))
 }
 
+/// A write as the journal names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Name of its mapping.
+    pub mapping: Box<str>,
+    /// Lane of its key.
+    pub lane: usize,
+    /// Its key.
+    pub key: Bytes,
+    /// Its version.
+    pub version: u64,
+    /// Its sequence.
+    pub sequence: u64,
+}
+
+/// The writes of a record, as far as they say which key they are about.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn written(
+    first_sequence: u64,
+    payload: &Bytes,
+) -> Result<impl Iterator<Item = Written> + use<>, RecordError> {
+    let (first, records) = decode(payload)?;
+    let counts = |(_, record): &(u64, Record)| !matches!(record.operation, Operation::Withdraw(_));
+    Ok((0..).zip(records).filter(counts).map(move |(at, record)| Written {
+        lane: super::record::lane_of(&record.key),
+        mapping: record.mapping,
+        key: record.key,
+        version: first + at,
+        sequence: first_sequence + at,
+    }))
+}
+
 fn write_of(bound: &Bound, found: &Match<'_>, record: &Record) -> Result<Write, Box<str>> {
     let ids: Box<[Box<str>]> = found.ids().iter().map(|id| Box::from(*id)).collect();
     let (Operation::Put(named) | Operation::Append(named)) = &record.operation else {

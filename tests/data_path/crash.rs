@@ -87,7 +87,9 @@ fn a_writer_never_finds_less_than_was_acknowledged_to_it() {
         });
         bed.restart();
         let seen = |text: &str| -> u32 {
-            let name = text.split('"').nth(3).unwrap().to_owned();
+            // As it was written, or, once it is flushed, the whole row.
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
+            let name = value["name"].as_str().unwrap();
             name.strip_prefix(&format!("{round}-")).map_or(0, |n| n.parse().unwrap())
         };
         for (writer, acknowledged) in acknowledged.iter().enumerate() {

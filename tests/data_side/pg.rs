@@ -77,7 +77,9 @@ impl Pg {
     pub async fn source(&self, specs: Vec<MappingSpec>) -> Source {
         let options = PostgresOptions { wait_timeout: Duration::from_secs(2), ..PostgresOptions::default() };
         let postgres = Postgres::connect(self.url(), &options).await.unwrap();
-        Source::open(postgres, MappingSet::new(specs).unwrap()).await.unwrap()
+        let source = Source::open(postgres, MappingSet::new(specs).unwrap()).await.unwrap();
+        source.prepare_ledger().await.unwrap();
+        source
     }
 }
 
