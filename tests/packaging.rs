@@ -178,6 +178,8 @@ fn alerts_ask_for_metrics_that_exist() {
     database.execute("create table alerts (id bigint primary key, name text)");
     let mapping = "[[mapping]]\nname = \"alert\"\nkey = \"alert:{id}\"\ntable = \"alerts\"\nid = \"bigint\"\nwrite = \"behind\"\n";
     let proxy = Proxy::for_nodes(stack.redis_nodes(), Some(database.url()), mapping);
+    // What is counted by node shows once a node was asked.
+    proxy.connect().cmd(&["GET", "alerts"]);
     let page = proxy.get("/metrics").body;
     let rules = yaml("packaging/alerts.yml");
     for rule in rules["groups"][0]["rules"].as_sequence().unwrap() {
