@@ -92,6 +92,13 @@ enum Verb {
         #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
         timeout: u64,
     },
+    /// Have a running proxy load rows of a mapping into the cache
+    Warm {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        options: app::WarmOptions,
+    },
     /// Make sample data for the example systems
     Datagen {
         #[command(flatten)]
@@ -122,6 +129,7 @@ fn main() -> ExitCode {
         }
         Some(Verb::Journal { step }) => app::journal(&step, &mut std::io::stdout().lock()).map_err(text),
         Some(Verb::Health { file, ready, timeout }) => health(&file, ready, Duration::from_secs(timeout)),
+        Some(Verb::Warm { file, options }) => warm(&file, &options),
         Some(Verb::Datagen { file, set }) => datagen(&file, &set),
         Some(Verb::KeepStack { args }) => {
             keeper::run(&args).map_err(|message| format!("keep-stack: {message}"))
@@ -176,6 +184,12 @@ fn health(file: &ConfigFile, ready: bool, timeout: Duration) -> Outcome {
         return Err("the HTTP side is off (http.enabled = false): there is nobody to ask".to_owned());
     }
     app::probe(config.http.listen, ready, timeout).map_err(text)
+}
+
+fn warm(file: &ConfigFile, options: &app::WarmOptions) -> Outcome {
+    let config = Config::load(file.path().as_deref(), &Environment::of_process()).map_err(text)?;
+    let report = runtime()?.block_on(app::warm(&config, options)).map_err(text)?;
+    write!(std::io::stdout().lock(), "{report}").map_err(text)
 }
 
 fn datagen(file: &ConfigFile, set: &app::DataSet) -> Outcome {

@@ -11,6 +11,7 @@ mod dev;
 mod dlq;
 mod doors;
 mod facade;
+mod ids;
 mod instance;
 mod journal;
 mod probe;
@@ -18,6 +19,7 @@ mod security;
 mod server;
 mod specs;
 mod warm;
+mod warm_verb;
 mod writes;
 
 pub use check::{MigrateFailure, MigrateStep, check, migrate};
@@ -27,6 +29,7 @@ pub use dlq::{DlqFailure, DlqStep, dlq};
 pub use journal::{JournalFailure, JournalStep, adopt, journal};
 pub use probe::{ProbeError, probe};
 pub use server::{Addresses, Server};
+pub use warm_verb::{WarmFailure, WarmOptions, warm};
 
 use crate::cluster::DiscoveryError;
 use crate::config::Config;

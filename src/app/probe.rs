@@ -45,7 +45,7 @@ pub fn probe(listen: SocketAddr, ready: bool, timeout: Duration) -> Result<(), P
 }
 
 /// "All addresses" is one to listen on, not one to connect to.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -5,18 +5,16 @@
 //! The ids are read page by page in their order, so that nothing is held open and a row that is added behind is found. What
 //! goes wrong ends the warming of that mapping, with a line in the log: clients load what they need themselves.
 
+use super::ids::{IdPages, PAGE};
 use crate::cache::{Loaded, Miss, ReadThrough};
 use crate::config::WarmUp;
-use crate::mapping::{MappingId, fields_of};
-use crate::source::{Param, Source, Statement};
+use crate::mapping::MappingId;
+use crate::source::Source;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-
-/// Rows of one page.
-const PAGE: u64 = 500;
 
 /// One mapping to be warmed.
 pub(super) struct Warming {
@@ -41,11 +39,12 @@ impl Warming {
     }
 
     async fn load_all(&self) -> Result<u64, String> {
+        let ids = IdPages::new(&self.source, self.mapping, self.wanted.filter.as_deref())?;
         let (mut done, mut after) = (0, Vec::new());
         loop {
             let begun = Instant::now();
             let room = self.wanted.limit.map_or(PAGE, |limit| limit.saturating_sub(done).min(PAGE));
-            let page = if room == 0 { Vec::new() } else { self.page(&after, room).await? };
+            let page = if room == 0 { Vec::new() } else { ids.next(&after, room).await? };
             let Some(last) = page.last().cloned() else { return Ok(done) };
             self.load(&page).await?;
             done += page.len() as u64;
@@ -55,40 +54,6 @@ impl Warming {
                 tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
             }
         }
-    }
-
-    /// The ids of the next rows behind `after`.
-    async fn page(&self, after: &[String], room: u64) -> Result<Vec<Vec<String>>, String> {
-        let bound = self.source.bound(self.mapping).ok_or("the mapping is not bound")?;
-        let table = bound.table.as_ref().ok_or("the mapping has no table")?;
-        let ids: Vec<String> = bound
-            .id_columns
-            .iter()
-            .filter_map(|at| table.columns.get(usize::from(*at)))
-            .map(|column| format!("\"{}\"", column.name.replace('"', "\"\"")))
-            .collect();
-        let shown: Vec<String> =
-            ids.iter().enumerate().map(|(at, id)| format!("cast({id} as text) as k{at}")).collect();
-        let mut conditions = Vec::new();
-        conditions.extend(self.wanted.filter.as_ref().map(|filter| format!("({filter}\n)")));
-        let list = ids.join(", ");
-        if !after.is_empty() {
-            let given: Vec<String> = (1..=after.len()).map(|n| format!("${n}")).collect();
-            conditions.push(format!("({list}) > ({})", given.join(", ")));
-        }
-        let filter = match conditions.is_empty() {
-            true => String::new(),
-            false => format!("where {}", conditions.join(" and ")),
-        };
-        let sql = format!(
-            "select {} from {} {filter} group by {list} order by {list} limit {room}",
-            shown.join(", "),
-            table.sql_name
-        );
-        let statement = Statement::parse(&sql).map_err(|error| format!("its statement {error}"))?;
-        let params: Vec<Param<'_>> = after.iter().map(|id| Param::Text(id)).collect();
-        let rows = self.source.statement(&statement, &params).await.map_err(|error| error.to_string())?;
-        rows.rows.iter().map(|row| ids_in(row)).collect()
     }
 
     async fn load(&self, page: &[Vec<String>]) -> Result<(), String> {
@@ -113,9 +78,4 @@ impl Warming {
             None => Ok(()),
         }
     }
-}
-
-fn ids_in(row: &[u8]) -> Result<Vec<String>, String> {
-    let fields = fields_of(row)?;
-    Ok(fields.into_iter().map(|(_, value)| String::from_utf8_lossy(&value).into_owned()).collect())
 }

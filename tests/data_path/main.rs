@@ -14,4 +14,5 @@ mod rest;
 mod scrape;
 #[path = "../support/mod.rs"]
 mod support;
+mod warm;
 mod writes;
