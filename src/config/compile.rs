@@ -86,8 +86,9 @@ pub(super) struct Mistake {
 }
 
 /// Paths that no route may take.
-const RESERVED: [&str; 9] = [
+const RESERVED: [&str; 10] = [
     "/api/v1/cache/invalidate",
+    "/api/v1/explain",
     "/metrics",
     "/ping",
     "/health/live",

@@ -207,7 +207,8 @@ impl Backend {
         used.and_then(|used| used.trim().parse().ok()).ok_or_else(unexpected)
     }
 
-    async fn call(&self, args: &[&[u8]]) -> Result<(BytesFrame, Served), ApiError> {
+    /// Runs a command as a client would; its reply, and where that was found.
+    pub async fn call(&self, args: &[&[u8]]) -> Result<(BytesFrame, Served), ApiError> {
         self.run(Origin::Client, args).await
     }
 

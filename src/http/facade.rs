@@ -36,7 +36,7 @@ struct Keys {
 }
 
 /// Who may use the facade.
-fn admit(call: &Call) -> Result<(), ApiError> {
+pub(super) fn admit(call: &Call) -> Result<(), ApiError> {
     match call.state.config.facade {
         FacadeAccess::Open => Ok(()),
         FacadeAccess::Off => Err(ApiError::NotFound("the facade is switched off (http.facade)".to_owned())),
@@ -47,7 +47,7 @@ fn admit(call: &Call) -> Result<(), ApiError> {
     }
 }
 
-fn backend(call: &Call) -> Result<&Backend, ApiError> {
+pub(super) fn backend(call: &Call) -> Result<&Backend, ApiError> {
     call.state.site.backend.as_ref().ok_or_else(|| ApiError::NotFound("there is no cluster".to_owned()))
 }
 

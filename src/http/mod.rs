@@ -14,6 +14,7 @@ mod compress;
 mod cors;
 mod endpoint;
 mod error;
+mod explain;
 mod facade;
 mod input;
 mod invalidate;

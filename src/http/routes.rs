@@ -12,7 +12,7 @@ use hyper::{Method, Response, StatusCode};
 use serde_json::{Map, Value as Json, json};
 
 use super::error::ApiError;
-use super::{BoxFuture, HttpState, facade, invalidate, openapi, pages};
+use super::{BoxFuture, HttpState, explain, facade, invalidate, openapi, pages};
 use crate::health::{Condition, Dependency};
 use crate::metrics;
 
@@ -40,7 +40,7 @@ pub struct Route {
 }
 
 /// Every route.
-pub static ROUTES: [Route; 19] = [
+pub static ROUTES: [Route; 20] = [
     Route { method: Method::GET, path: "/metrics", handler: |call| Box::pin(show_metrics(call)) },
     Route { method: Method::GET, path: "/ping", handler: |call| Box::pin(ping(call)) },
     Route { method: Method::GET, path: "/health/live", handler: |call| Box::pin(live(call)) },
@@ -65,6 +65,7 @@ pub static ROUTES: [Route; 19] = [
         path: "/swagger/swagger-ui-bundle.js",
         handler: |call| Box::pin(pages::swagger_js(call)),
     },
+    Route { method: Method::GET, path: explain::PATH, handler: |call| Box::pin(explain::explain(call)) },
     Route { method: Method::GET, path: "/dashboard", handler: |call| Box::pin(pages::dashboard(call)) },
     Route { method: Method::GET, path: "/dashboard/events", handler: |call| Box::pin(pages::events(call)) },
     Route {

@@ -3,6 +3,7 @@
 
 mod bed;
 mod crash;
+mod explain;
 mod formats;
 mod outage;
 mod proxy;
