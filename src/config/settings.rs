@@ -314,6 +314,10 @@ settings! {
         upstream_inflight: usize = 65_536, Count(16..=16 * MB);
         /// Connections of their own that clients hold to watch keys or to wait in blocking commands, per data thread.
         dedicated_connections: usize = 1000, Count(1..=100_000);
+        /// Clients that look on (`MONITOR`) at the same time; further ones are answered an error.
+        monitors: usize = 16, Count(0..=1000);
+        /// Lines that each of them is shown per second; the others are counted, and told once a second.
+        monitor_lines: usize = 10_000, Count(1..=1_000_000);
         /// Scripts that clients have shown to the proxy, kept to answer `NOSCRIPT` of a node that lacks them; bytes of all.
         script_store: usize = 16 * MB, Size(KB..=GB);
         /// Unsent bytes to one node, per data thread; further commands wait with their clients.

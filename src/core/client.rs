@@ -133,6 +133,8 @@ pub struct Client {
     pub watch: Option<Watch>,
     /// Of a call: where the mapped keys that it reads were found.
     pub served: Option<Served>,
+    /// Place in its order of the `MONITOR` by which it looks on.
+    pub monitors: Option<u32>,
     slots: VecDeque<Slot>,
     head: u32,
     /// Bytes of replies whose turn has not come.
@@ -165,6 +167,7 @@ impl Client {
             transaction: None,
             watch: None,
             served: None,
+            monitors: None,
             slots: VecDeque::new(),
             head: 0,
             held: 0,
@@ -215,6 +218,11 @@ impl Client {
         }
         self.slots.push_back(slot);
         seq
+    }
+
+    /// True while request `seq` is unanswered.
+    pub fn is_open(&self, seq: u32) -> bool {
+        (seq.wrapping_sub(self.head) as usize) < self.slots.len()
     }
 
     /// The place of request `seq`, if it is still unanswered.

@@ -44,6 +44,7 @@ impl Core {
         self.count_dedicated();
         self.close_leavers();
         self.pubsub_tick();
+        self.monitor_tick();
         if !self.parking.is_empty() {
             self.release_parked();
             let deadline = self.now.saturating_sub(self.options.command_timeout_us);

@@ -27,13 +27,21 @@ impl Core {
     }
 
     fn become_user(&mut self, index: usize, user: Option<Arc<User>>) {
-        let policy = self.process.access.policy.is_free();
+        let policy = self.process.access.policy.is_free() && !self.process.monitors.is_on();
         let Some(client) = self.clients.get_mut(index) else { return };
         let session = &mut client.session;
         session.free = session.authenticated
             && (policy || client.kind == Kind::Internal)
             && user.as_ref().is_none_or(|user| user.is_free());
         session.user = user;
+    }
+
+    /// What makes a client free has changed for all.
+    pub(super) fn look_at_all_again(&mut self) {
+        for index in self.clients.iter().map(|(index, _)| index).collect::<Vec<_>>() {
+            let user = self.clients.get(index).and_then(|client| client.session.user.clone());
+            self.become_user(index, user);
+        }
     }
 
     /// `AUTH`, `HELLO ... AUTH`: true when the client is this user from now on.
@@ -59,6 +67,10 @@ impl Core {
         let Some(client) = self.clients.get(index) else { return true };
         if !client.session.authenticated && !command.flags.contains(Flags::NO_AUTH) {
             self.turn_down(index, command, "NOAUTH Authentication required.");
+            return true;
+        }
+        if client.monitors.is_some() && (command.is_write() || command.is_readonly() || may_write(command)) {
+            self.turn_down(index, command, "ERR Replica can't interact with the keyspace");
             return true;
         }
         let asked = Asked::new(command, args);
@@ -193,6 +205,11 @@ enum Refusal {
     Denied(Denied),
     /// For another reason: as metrics call it, and the error.
     Other(&'static str, String),
+}
+
+/// It writes, though its flags do not say so (`may_replicate` of Redis).
+fn may_write(command: &Command) -> bool {
+    command.class == Class::Script || matches!(command.name, "publish" | "spublish")
 }
 
 /// The option by which `SORT` reads keys that it does not name.

@@ -18,6 +18,7 @@ mod leavers;
 mod links;
 mod local;
 mod mapped;
+mod monitor;
 mod options;
 mod order;
 mod parking;
@@ -237,6 +238,9 @@ impl Core {
         }
         if let Some(subscriber) = client.subscriber {
             self.forget_subscriber(key, &subscriber);
+        }
+        if client.monitors.is_some() {
+            self.end_monitor(key);
         }
         recycle(client.out, &mut self.spare);
         recycle(client.tail, &mut self.spare);

@@ -23,6 +23,10 @@ pub struct Note {
 enum Content {
     Question(Question),
     Answer(Answer),
+    /// A line for a client that looks on.
+    Shown(ClientKey, Vec<u8>),
+    /// Whether anybody looks on has changed.
+    Look,
 }
 
 /// What a worker is asked about its clients.
@@ -46,6 +50,8 @@ pub(super) enum Question {
         /// How many are gone: counted once, where the client is.
         deleted: u64,
     },
+    /// Learn that somebody looks on.
+    Monitors,
 }
 
 /// Answers of all workers, added up.
@@ -127,6 +133,22 @@ impl Core {
                     self.finish_question(open);
                 }
             }
+            Content::Shown(client, line) => self.shown(client, &line),
+            Content::Look => self.look_at_all_again(),
+        }
+    }
+
+    /// A line for a client of another worker.
+    pub(super) fn tell_shown(&self, worker: usize, client: ClientKey, line: &[u8]) {
+        let content = Content::Shown(client, line.to_vec());
+        self.process.tell(worker, Note { from: self.options.about.worker, number: 0, content });
+    }
+
+    /// Whether anybody looks on has changed: the other workers learn it.
+    pub(super) fn tell_others_to_look(&self) {
+        let from = self.options.about.worker;
+        for worker in (0..self.process.peers()).filter(|worker| *worker != from) {
+            self.process.tell(worker, Note { from, number: 0, content: Content::Look });
         }
     }
 
@@ -145,6 +167,9 @@ impl Core {
                 let about = &self.options.about;
                 answer.count = if asker % about.workers as u64 == about.worker as u64 { deleted } else { 0 };
                 self.rules_changed(asker);
+            }
+            if matches!(question, Question::Monitors) {
+                self.look_at_all_again();
             }
             if let Question::Unblock { id, error } = *question {
                 answer.count = u64::from(self.unblock(id, error));
@@ -166,7 +191,7 @@ impl Core {
                     client.gone = true;
                     killed.push(index);
                 }
-                Question::Unblock { .. } | Question::Rules { .. } => {}
+                Question::Unblock { .. } | Question::Rules { .. } | Question::Monitors => {}
             }
         }
         killed.into_iter().for_each(|index| self.touch(index));

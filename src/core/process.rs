@@ -3,6 +3,7 @@
 //! Must not know: any client, any request on its way.
 
 use super::access::Access;
+use super::monitor::Monitors;
 use super::peers::Note;
 use super::slow::SlowLog;
 use crate::command::Learned;
@@ -41,6 +42,8 @@ pub struct Process {
     pub started_at: u64,
     /// `server.announce`, and `tls.announce`.
     pub announce: [Option<String>; 2],
+    /// Who looks on.
+    pub(super) monitors: Monitors,
     notes: Vec<mpsc::UnboundedSender<Note>>,
     before: Mutex<Totals>,
     sampled: Mutex<(Instant, u64)>,
@@ -107,6 +110,7 @@ impl Process {
             started: now,
             started_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             announce: [config.server.announce.clone(), config.tls.announce.clone()],
+            monitors: Monitors::new(config),
             notes,
             before: Mutex::default(),
             sampled: Mutex::new((now, 0)),

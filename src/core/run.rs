@@ -232,12 +232,16 @@ impl Core {
 
     fn run_command(&mut self, index: usize, command: &'static Command, class: Class, args: &Args<'_>) {
         let Some(client) = self.clients.get(index) else { return };
-        if !client.session.free && self.is_refused(index, command, args) {
+        let is_free = client.session.free;
+        if !is_free && self.is_refused(index, command, args) {
             return;
         }
         if let Some(text) = self.refused_key(index, command, args) {
             self.refuse_transaction(index);
             return self.answer_error(index, Some(command), text.as_bytes());
+        }
+        if !is_free {
+            self.show(index, command, class, args);
         }
         let Some(client) = self.clients.get(index) else { return };
         let (subscribes, queues) = (client.subscriber.is_some(), client.transaction.is_some());

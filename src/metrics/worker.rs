@@ -125,6 +125,10 @@ pub struct WorkerStats {
     pub blocked: Cell,
     /// Connections that one client has for itself, to watch or to wait; bounded by `limits.dedicated_connections`.
     pub dedicated: Cell,
+    /// Clients that look on (`MONITOR`).
+    pub monitors: Cell,
+    /// Lines that they were not shown.
+    pub monitor_dropped: Cell,
     nodes: Mutex<Vec<Arc<NodeCells>>>,
 }
 
@@ -154,6 +158,8 @@ impl WorkerStats {
             messages: Cell::default(),
             blocked: Cell::default(),
             dedicated: Cell::default(),
+            monitors: Cell::default(),
+            monitor_dropped: Cell::default(),
             nodes: Mutex::default(),
         }
     }
@@ -297,7 +303,7 @@ impl WorkerCollector {
 
     fn plain(&self, families: &mut Vec<MetricFamily>) {
         type Plain = (&'static str, &'static str, proto::MetricType, fn(&WorkerStats) -> &Cell);
-        let plain: [Plain; 15] = [
+        let plain: [Plain; 17] = [
             ("dsproxy_connected_clients", "Connected RESP clients.", proto::MetricType::GAUGE, |w| {
                 &w.clients
             }),
@@ -367,6 +373,15 @@ impl WorkerCollector {
                 "Upstream connections that one client has for itself, to watch keys or to wait.",
                 proto::MetricType::GAUGE,
                 |w| &w.dedicated,
+            ),
+            ("dsproxy_monitoring_clients", "Clients that look on.", proto::MetricType::GAUGE, |w| {
+                &w.monitors
+            }),
+            (
+                "dsproxy_monitor_dropped_lines_total",
+                "Lines that looking clients were not shown, because there were too many.",
+                proto::MetricType::COUNTER,
+                |w| &w.monitor_dropped,
             ),
             (
                 "dsproxy_messages_delivered_total",

@@ -49,7 +49,7 @@ pub const COMMANDS: &[Difference] = &[
     differs("module|load", MODULES),
     differs("module|loadex", MODULES),
     differs("module|unload", MODULES),
-    differs("monitor", "would show one node's traffic of every client: refused"),
+    differs("monitor", "shows the traffic of the proxy's clients; tests/monitor.rs"),
     differs("move", "a cluster has database 0 only"),
     differs("swapdb", "a cluster has database 0 only"),
     differs("pfdebug", "for developers of Redis"),

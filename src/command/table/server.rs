@@ -279,9 +279,9 @@ pub(super) const COMMANDS: &[Command] = &[
                 .docs("4.0.0", "Unload a module")
                 .note("Modules are loaded on each node."),
         ]),
-    command("monitor", 1, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Refused)
+    command("monitor", 1, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, 0, Local)
         .docs("1.0.0", "Listen for all requests received by the server in real time")
-        .note("Would show one node's traffic of every client, at a great cost to it."),
+        .note("Shows what clients ask the proxy: commands of a transaction when they are queued, nothing of what scripts do. At most `limits.monitor_lines` a second; the others are counted in a line of their own. Long arguments are shortened."),
     command("psync", -3, flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING | flag::NO_MULTI, 0, Refused)
         .docs("2.8.0", "Internal command used for replication")
         .note("Part of the replication protocol between nodes."),

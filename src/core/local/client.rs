@@ -281,6 +281,7 @@ pub(in super::super) fn describe(client: &Client, now: u64) -> String {
     let [sub, psub, ssub] = client.subscriber.as_ref().map_or([0; 3], |subscriber| subscriber.counts());
     let multi = client.transaction.as_ref().map_or(-1, |queued| i64::from(queued.len()));
     let flags = match (ClientType::of(client), multi >= 0) {
+        _ if client.monitors.is_some() => "O",
         (ClientType::PubSub, _) => "P",
         (_, true) => "x",
         _ => "N",

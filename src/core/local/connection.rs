@@ -2,8 +2,8 @@
 //!
 //! Must not know: other clients.
 
-use super::super::Core;
 use super::super::client::Mute;
+use super::super::{ClientKey, Core};
 use super::client::checked_name;
 use super::{Refusal, SYNTAX, push_map_header};
 use crate::resp::{Args, push_array_header, push_bulk, push_integer, push_simple};
@@ -35,6 +35,12 @@ impl Core {
 
     pub(super) fn reset(&mut self, index: usize, reply: &mut Vec<u8>) -> Result<(), Refusal> {
         self.unwatch(index);
+        if let Some(client) = self.clients.get_mut(index)
+            && client.monitors.take().is_some()
+        {
+            let key = ClientKey { index: index as u32, serial: client.serial };
+            self.end_monitor(key);
+        }
         if let Some(client) = self.clients.get_mut(index) {
             client.session.protocol = 2;
             client.session.names = None;

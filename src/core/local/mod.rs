@@ -94,6 +94,7 @@ impl Core {
                 push_simple(reply, "OK");
                 Ok(())
             }
+            "monitor" => return self.begin_monitor(index, command).map(|()| Said::Elsewhere),
             "client" => return self.client_command(index, command, args, reply),
             "proxy" => return self.proxy_command(index, command, args, reply),
             "cluster" => return self.cluster_command(index, command, args, reply),

@@ -86,6 +86,6 @@ impl PubSub {
 impl Core {
     /// True for a client that has subscriptions: it may be silent for as long as there are no messages.
     pub fn is_subscriber(&self, key: ClientKey) -> bool {
-        self.client(key).is_some_and(|client| client.subscriber.is_some())
+        self.client(key).is_some_and(|client| client.subscriber.is_some() || client.monitors.is_some())
     }
 }
