@@ -265,6 +265,7 @@ impl Core {
             }
             Class::Script => {
                 self.scripts.note(command, args);
+                self.note_script(index, command, args);
                 self.run_single(index, command, args);
             }
             Class::PubSub => self.run_pubsub(index, command, args),

@@ -11,10 +11,12 @@
 //! `WATCH` is about a connection, so it takes one for itself (`dedicated.rs`) until `EXEC`, `DISCARD` or `UNWATCH`.
 
 use super::client::{Begun, Slot};
+use super::mapped::CacheOnly;
 use super::{Core, Kind, recycle};
 use crate::acl::User;
 use crate::cluster::{Entry, Owner};
 use crate::command::{Class, Command, Flags};
+use crate::mapping::MappingId;
 use crate::resp::Args;
 use crate::slot;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub struct Transaction {
     count: u32,
     /// The slot of its keys, once one is named.
     slot: Option<u16>,
+    /// Keys of mappings that it reads: from the cache alone.
+    reads: Vec<(MappingId, CacheOnly)>,
     /// A command was refused: `EXEC` will be, too.
     refused: bool,
     /// Who has begun it, with the rules of that time.
@@ -89,6 +93,7 @@ impl Core {
         }
         match self.slot_in_transaction(index, command, args) {
             Ok(slot) => {
+                let reads = self.read_when_executed(index, command, args);
                 let limit = self.options.request.frame_bytes;
                 let Some(queued) = self.clients.get_mut(index).and_then(|c| c.transaction.as_mut()) else {
                     return false;
@@ -105,6 +110,7 @@ impl Core {
                 queued.slot = queued.slot.or(slot);
                 queued.requests.extend_from_slice(args.frame());
                 queued.count += 1;
+                queued.reads.extend(reads);
                 self.answer_now(index, Some(command), b"+QUEUED\r\n");
             }
             Err(text) => {
@@ -199,6 +205,8 @@ impl Core {
         if queued.count == 0 && watch.is_none() {
             return self.answer_now(index, Some(command), b"*0\r\n");
         }
+        self.count_cache_only(&queued.reads);
+        let Some(client) = self.clients.get_mut(index) else { return };
         let at = self.now;
         let mut request = self.spare.pop().unwrap_or_default();
         request.extend_from_slice(MULTI);

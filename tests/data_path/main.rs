@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test's failure is a panic")]
 
 mod bed;
+mod cache_only;
 mod crash;
 mod explain;
 mod formats;

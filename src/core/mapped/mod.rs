@@ -4,6 +4,7 @@
 //! costs one look-up by its first byte.
 
 mod admin;
+mod cache_only;
 mod degrade;
 mod evaluate;
 mod list;
@@ -26,6 +27,7 @@ use crate::source::Source;
 use crate::writeback::WriteBehind;
 pub use admin::{Admin, Question};
 use bytes::Bytes;
+pub(in crate::core) use cache_only::CacheOnly;
 pub(in crate::core) use evaluate::may_be_absent;
 pub(in crate::core) use reserved::{push_random_key, push_visible};
 use std::sync::Arc;

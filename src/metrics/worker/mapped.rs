@@ -15,6 +15,10 @@ pub struct MappingCells {
     pub misses: Cell,
     /// Those, by where their answer came from: by [`Served`], hits of the cluster left out.
     pub served: [Cell; Served::ALL.len()],
+    /// Keys read inside `MULTI`: from the cache alone.
+    pub in_transactions: Cell,
+    /// Keys that scripts named: read from the cache alone.
+    pub in_scripts: Cell,
 }
 
 impl MappingCells {
@@ -57,6 +61,26 @@ impl WorkerCollector {
             proto::MetricType::COUNTER,
         ));
         families.push(self.mapped_reads());
+        families.push(self.cache_only_reads());
+    }
+
+    fn cache_only_reads(&self) -> MetricFamily {
+        type Part = (&'static str, fn(&MappingCells) -> u64);
+        let parts: [Part; 2] =
+            [("transaction", |m| m.in_transactions.get()), ("script", |m| m.in_scripts.get())];
+        let mut samples = Vec::new();
+        for (index, labels) in self.mappings.iter().enumerate() {
+            for (place, cell) in parts {
+                let count = self.sum(|w| w.mappings.get(index).map_or(0, cell));
+                samples.push(counter(&[("mapping", &labels.name), ("place", place)], count));
+            }
+        }
+        family(
+            "dsproxy_cache_only_reads_total",
+            "Mapped keys read where nothing is loaded, by mapping and place: transaction (between MULTI and EXEC), script (keys that it names).",
+            samples,
+            proto::MetricType::COUNTER,
+        )
     }
 
     fn mapped_reads(&self) -> MetricFamily {
