@@ -265,3 +265,34 @@ fn cluster_clients_see_one_node_where_they_connected() {
     let node = slots.items()[0].items()[2].items();
     assert_eq!((node[0].text(), node[1].int()), ("redis.example".into(), 7777));
 }
+
+#[test]
+fn latencies_are_shown_by_the_way_that_commands_took() {
+    let stack = SharedStack::get();
+    let proxy = Proxy::for_nodes(stack.redis_nodes(), None, "");
+    let mut client = proxy.connect();
+    let key = format!("{}k", stack.key_prefix());
+    let calls = |entry: &Value| {
+        let entry = entry.items();
+        let buckets: Vec<i64> = entry[3].items().iter().map(Value::int).collect();
+        assert_eq!((entry[0].text(), entry[2].text()), ("calls".into(), "histogram_usec".into()));
+        // Bounds and counts both ascend, and the last count is that of all.
+        assert!(buckets.chunks(2).is_sorted_by(|a, b| a[0] < b[0] && a[1] < b[1]), "{buckets:?}");
+        assert_eq!(buckets.last().copied(), Some(entry[1].int()));
+        entry[1].int()
+    };
+    assert_eq!(client.cmd(&["LATENCY", "HISTOGRAM", "split"]), Value::Array(vec![]));
+    (0..20).for_each(|_| drop(client.cmd(&["GET", &key])));
+    let shown = client.cmd(&["LATENCY", "HISTOGRAM", "SINGLE", "nosuch"]);
+    assert_eq!(
+        (shown.items().len(), shown.items()[0].text(), calls(&shown.items()[1])),
+        (2, "single".into(), 20)
+    );
+    let keys: Vec<String> = (0..30).map(|n| format!("{key}{n}")).collect();
+    client.cmd(&[vec!["MGET".to_owned()], keys].concat());
+    let all = client.cmd(&["LATENCY", "HISTOGRAM"]);
+    assert_eq!((all.items()[2].text(), calls(&all.items()[3])), ("split".into(), 1));
+    client.cmd(&["HELLO", "3"]);
+    let Value::Map(pairs) = client.cmd(&["LATENCY", "HISTOGRAM", "single"]) else { panic!("no map") };
+    assert_eq!(pairs.len(), 1, "{pairs:?}");
+}

@@ -2,10 +2,12 @@
 //!
 //! Must not know: commands, nodes or mappings beyond their labels.
 
+mod buckets;
 mod family;
 mod mapped;
 
 pub use super::cell::Cell;
+pub use buckets::cumulated;
 pub(super) use family::{count, family, gauge, identity};
 pub use mapped::MappingCells;
 

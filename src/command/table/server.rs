@@ -196,7 +196,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 "Return the cumulative distribution of latencies of a subset of commands \
              or all.",
             )
-            .note("About the proxy, not about a node behind it."),
+            .note("Named by the way that commands take (`single`, `split`, `local`, `load`), not by command: from a request to its reply, since the start of the proxy."),
             command(
                 "latency|history",
                 3,

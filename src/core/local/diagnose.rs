@@ -3,9 +3,10 @@
 //! Must not know: how slow commands are found.
 
 use super::super::Core;
-use super::{Refusal, integer, push_double, push_map_header, push_text, unsupported};
+use super::{Refusal, integer, is, push_double, push_map_header, push_text, unsupported};
 use crate::command::Command;
 use crate::metrics::Usage;
+use crate::metrics::worker::{WorkerStats, cumulated};
 use crate::resp::{Args, push_array_header, push_bulk, push_integer, push_simple};
 
 const NO_EVENTS: &str = "dsproxy keeps no latency events. Latencies by route, node and query are on its metrics page; \
@@ -27,7 +28,7 @@ impl Core {
                 push_simple(reply, "OK");
             }
             "latency|latest" | "latency|history" => push_array_header(reply, 0),
-            "latency|histogram" => push_map_header(reply, 0, protocol),
+            "latency|histogram" => self.histograms(args, protocol, reply),
             "latency|reset" => push_integer(reply, 0),
             "latency|graph" => {
                 let event = args.get(2).unwrap_or_default().escape_ascii();
@@ -50,6 +51,30 @@ impl Core {
             _ => return Err(unsupported(command)),
         }
         Ok(())
+    }
+
+    /// `LATENCY HISTOGRAM [route ...]`: there is one for each way that commands take, not for each command.
+    fn histograms(&self, args: &Args<'_>, protocol: u8, reply: &mut Vec<u8>) {
+        let asks = |name: &str| args.len() == 2 || args.iter().skip(2).any(|arg| is(arg, name));
+        let shown: Vec<_> = (0..)
+            .zip(WorkerStats::ROUTES)
+            .filter(|(_, name)| asks(name))
+            .map(|(route, name)| (name, cumulated(&self.process.stats, route)))
+            .filter(|(_, buckets)| !buckets.is_empty())
+            .collect();
+        push_map_header(reply, shown.len(), protocol);
+        for (name, buckets) in shown {
+            push_bulk(reply, name.as_bytes());
+            push_map_header(reply, 2, protocol);
+            push_bulk(reply, b"calls");
+            push_integer(reply, buckets.last().map_or(0, |(_, calls)| *calls as i64));
+            push_bulk(reply, b"histogram_usec");
+            push_map_header(reply, buckets.len(), protocol);
+            for (bound, count) in buckets {
+                push_integer(reply, bound as i64);
+                push_integer(reply, count as i64);
+            }
+        }
     }
 
     /// `SLOWLOG GET [count]`
