@@ -169,3 +169,26 @@ fn one_that_does_not_read_costs_a_bounded_buffer_and_slows_nobody() {
     drop(deaf);
     eventually(SOON, "its end", || !client.cmd(&["CLIENT", "LIST"]).text().contains(" flags=O "));
 }
+
+#[test]
+fn it_is_for_administrators() {
+    let stack = SharedStack::get();
+    let rules = [
+        "default on nopass ~* &* +@all -@admin",
+        "safe on nopass ~* &* +@all -@dangerous",
+        "root on nopass ~* &* +@all",
+    ];
+    let proxy = proxy(&stack, &format!("[acl]\nusers = {rules:?}\n"));
+    let mut client = proxy.connect();
+    for _ in 0..2 {
+        assert!(client.cmd(&["MONITOR"]).error().starts_with("NOPERM"));
+        assert_eq!(client.cmd(&["AUTH", "safe", "any"]), ok());
+    }
+    assert_eq!(client.cmd(&["AUTH", "root", "any"]), ok());
+    let mut looks = monitor(client);
+    // Nothing of what is refused is shown.
+    let mut other = proxy.connect();
+    assert!(other.cmd(&["CONFIG", "GET", "port"]).error().starts_with("NOPERM"));
+    other.cmd(&["ECHO", "allowed"]);
+    assert_eq!(next(&mut looks).1, "\"ECHO\" \"allowed\"");
+}
