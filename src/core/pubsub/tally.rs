@@ -43,7 +43,8 @@ impl Number {
     }
 
     fn total(self) -> i64 {
-        (self.nodes - self.ours).max(0) + self.local
+        // Subscriptions of ours that no node knows yet reach nobody.
+        if self.nodes == 0 { 0 } else { (self.nodes - self.ours).max(0) + self.local }
     }
 }
 
