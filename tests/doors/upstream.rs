@@ -22,7 +22,9 @@ impl Cluster {
         certificates.make("proxy", &[]);
         let path = |name: &str| certificates.path(name).display().to_string();
         let (mut nodes, mut ports) = (Vec::new(), Vec::new());
-        for port in free_ports(3).unwrap() {
+        // A bus port of its own for each: ten thousand above may be somebody else's.
+        for pair in free_ports(6).unwrap().chunks_exact(2) {
+            let (port, bus_port) = (pair[0], pair[1]);
             let tls = [
                 ("--tls-cert-file", path("node.pem")),
                 ("--tls-key-file", path("node.key")),
@@ -30,6 +32,7 @@ impl Cluster {
                 ("--tls-auth-clients", "yes".into()),
                 ("--tls-cluster", "yes".into()),
                 ("--cluster-enabled", "yes".into()),
+                ("--cluster-port", bus_port.to_string()),
                 ("--tls-port", port.to_string()),
                 ("--port", "0".into()),
                 ("--requirepass", "upstream-secret".into()),

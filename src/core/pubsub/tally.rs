@@ -43,8 +43,9 @@ impl Number {
     }
 
     fn total(self) -> i64 {
-        // Subscriptions of ours that no node knows yet reach nobody.
-        if self.nodes == 0 { 0 } else { (self.nodes - self.ours).max(0) + self.local }
+        // Subscriptions of ours that the node does not know yet reach nobody.
+        let unknown = self.ours > 0 && self.nodes == 0;
+        if unknown { 0 } else { (self.nodes - self.ours).max(0) + self.local }
     }
 }
 
