@@ -11,6 +11,7 @@ COPY Cargo.toml Cargo.lock rustfmt.toml clippy.toml ./
 COPY src src
 COPY benches benches
 COPY docs docs
+COPY assets assets
 COPY proxy.toml ./
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target \
     cargo build --release --locked --bin dsproxy && cp target/release/dsproxy /dsproxy && mkdir /data

@@ -74,9 +74,26 @@ fn every_file_that_is_named_exists() {
             assert!(text(".dockerignore").contains(&format!("!{top}\n")), ".dockerignore hides {source}");
         }
     }
+    for (path, top) in compiled_in() {
+        let copied = text("Dockerfile").contains(&format!("COPY {top}"));
+        assert!(copied, "{path} is made part of the program, but the Dockerfile does not copy {top}");
+    }
     for rules in strings(&yaml("packaging/prometheus.yml")["rule_files"]) {
         assert!(root().join("packaging").join(rules).exists(), "{rules}");
     }
+}
+
+/// What `include_str!` and `include_bytes!` name outside of src/, each with its folder or file at the top.
+fn compiled_in() -> Vec<(String, String)> {
+    let found = Command::new("grep")
+        .args(["-rhoE", r#"include_(str|bytes)!\("(\.\./)+[^"]+""#, "src"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(found.stdout).unwrap();
+    let paths =
+        lines.lines().map(|line| line.split('"').nth(1).unwrap().trim_start_matches("../").to_owned());
+    paths.map(|path| (path.clone(), path.split('/').next().unwrap().to_owned())).collect()
 }
 
 #[test]
