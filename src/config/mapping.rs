@@ -149,10 +149,11 @@ settings! {
         timeout: Option<Duration> = None, Optional(duration(ms(10)..=hours(1)));
         /// Keys that one query loads at most. Unset: `read_through.max_batch`.
         max_batch: Option<usize> = None, Optional(Count(1..=100_000));
-        /// A bigint column that tells which of two writes of a row is the newer. Unset: a table of the proxy's own does.
+        /// A bigint column that a row's version is written to, on Postgres. Which of two writes is the newer is told by a table of
+        /// the proxy's own (`dsproxy_versions`), with or without it.
         version: Option<String> = None, Optional(Text { example: "version", ..COLUMN });
         /// What has to survive before a write is acknowledged: `journal` (the proxy's crash), `memory` (nothing) or `database`
-        /// (written through).
+        /// (written through: not built yet, refused at start).
         durability: Durability = Durability::Journal, choice::<Durability>();
         /// Whether rows are loaded into the cache at start, in the background: `true` (all), or
         /// `{ where = "...", limit = 10000, rate = 1000 }`.

@@ -128,12 +128,14 @@ fn strike(blow: Blow, stack: &PrivateStack, proxies: &mut [Victim; 2]) {
         }
         Blow::Postgres => {
             stack.kill("postgres");
+            // How long the outage lasts; nothing is waited for.
             std::thread::sleep(Duration::from_millis(100));
             stack.start_server("postgres");
         }
         Blow::Redis(which) => {
             let name = format!("redis-{which}");
             stack.kill(&name);
+            // Long enough for a replica to take over.
             std::thread::sleep(Duration::from_millis(2500));
             stack.start_server(&name);
         }
