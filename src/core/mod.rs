@@ -64,6 +64,8 @@ const SPARE_BYTES: usize = 64 << 10;
 const READ_AHEAD: usize = 64 << 10;
 /// Most buffers kept for reuse.
 const SPARE_BUFFERS: usize = 1024;
+/// A client's output is written at once when it has this many bytes, and not only at the end of the turn.
+const GATHER_OUTPUT: usize = 16 << 10;
 
 /// What the cores of all workers share; touched by the commands that are about it, not by others.
 #[derive(Clone, Debug)]
@@ -269,6 +271,12 @@ impl Core {
     /// Bytes to be written to the client.
     pub fn client_output(&self, key: ClientKey) -> &[u8] {
         self.client(key).map_or(&[], |client| &client.out[client.out_at..])
+    }
+
+    /// Whether a client's output may wait for the end of the turn: more of it is to come, and it is little so far.
+    #[inline]
+    pub fn expects_more(&self, key: ClientKey) -> bool {
+        self.client(key).is_some_and(|client| client.inflight() > 0 && client.unwritten() < GATHER_OUTPUT)
     }
 
     /// `n` bytes of [`Self::client_output`] were written.

@@ -2,9 +2,10 @@
 //!
 //! Must not know: what the bytes mean.
 //!
-//! Every socket has a task, but a task only reads. Replies are written straight to the client's socket by whichever
-//! task read them off a node; requests are gathered over all clients that were readable in one turn of the event loop
-//! and written once per node by the flusher task, which is queued behind them.
+//! Every socket has a task, but a task only reads. A client's last outstanding reply is written straight to its socket by
+//! whichever task read it off a node. Everything else is gathered over one turn of the event loop and written by the
+//! flusher task, which is queued behind those that read: requests once per node, and replies to clients that wait for more
+//! of them, as the parts of a pipeline arrive from several nodes in the same turn.
 
 mod busy_poll;
 mod calls;
@@ -45,6 +46,8 @@ struct Worker {
     buffer: Vec<u8>,
     started: Instant,
     flusher: Waker,
+    /// Clients with replies to write at the end of the turn.
+    late: Vec<ClientKey>,
     /// Upstream connections to be made by [`connector`].
     connect: Vec<(usize, String)>,
     connector: Waker,
@@ -70,6 +73,7 @@ pub(super) async fn run(mut parts: WorkerParts) {
         buffer: vec![0; READ_BUFFER],
         started: Instant::now(),
         flusher: Waker::noop().clone(),
+        late: Vec::new(),
         connect: Vec::new(),
         connector: Waker::noop().clone(),
         refresh: parts.refresh,
@@ -306,8 +310,12 @@ impl Worker {
     fn settle(&mut self) {
         loop {
             while let Some(key) = self.core.outbox.touched.pop() {
-                self.core.untouch(key);
-                self.write_client(key);
+                if self.core.expects_more(key) {
+                    self.late.push(key);
+                } else {
+                    self.core.untouch(key);
+                    self.write_client(key);
+                }
             }
             while let Some(key) = self.core.outbox.resume.pop() {
                 self.core.resume(key);
@@ -326,7 +334,7 @@ impl Worker {
                 break;
             }
         }
-        if !self.core.outbox.dirty.is_empty() {
+        if !self.core.outbox.dirty.is_empty() || !self.late.is_empty() {
             self.flusher.wake_by_ref();
         }
         if !self.core.outbox.connect.is_empty() {
@@ -382,8 +390,20 @@ impl Worker {
         }
     }
 
-    /// Writes to every node what was gathered for it.
+    /// Writes what was gathered: to every node first, so that they work while the clients are written to.
     fn flush(&mut self) {
+        self.flush_upstreams();
+        let mut late = std::mem::take(&mut self.late);
+        for key in late.drain(..) {
+            self.core.untouch(key);
+            self.write_client(key);
+        }
+        // `write_client` defers nobody.
+        self.late = late;
+        self.settle();
+    }
+
+    fn flush_upstreams(&mut self) {
         if self.core.outbox.dirty.is_empty() {
             return;
         }
@@ -395,7 +415,6 @@ impl Worker {
         if self.core.outbox.dirty.is_empty() {
             self.core.outbox.dirty = dirty;
         }
-        self.settle();
     }
 
     fn flush_upstream(&mut self, index: usize) {
