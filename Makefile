@@ -1,6 +1,6 @@
 # The targets a newcomer needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: examples help setup setup-bench setup-test build run test crash test-clients conformance lint bench fuzz clean clean-data
+.PHONY: test-http-fuzz examples help setup setup-bench setup-test build run test crash test-clients conformance lint bench fuzz clean clean-data
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `dsproxy dev`, as in: make run ARGS="--help"
@@ -11,11 +11,14 @@ TESTS ?=
 CONFORMANCE ?= ../shared/conformance
 # Rounds of the crash test.
 ROUNDS ?= 3
+# Seconds of schemathesis per example, and the seed of what it sends.
+HTTP_FUZZ_SECONDS ?= 30
+HTTP_FUZZ_SEED ?= $(shell date +%s)
 # Seconds per fuzz target.
 FUZZ_SECONDS ?= 60
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing (redis-server, postgresql); starts no service
 	@scripts/setup.sh
@@ -47,8 +50,17 @@ test-clients: setup-test ## Run redis-py, ioredis, node-redis, redis-rs and fred
 		set -x; cargo test --locked --test clients; \
 	fi
 
-examples: setup ## Run the five example systems' acceptance tests
+examples: setup-test ## Run the five example systems' acceptance tests
 	cargo test --locked --test examples
+
+test-http-fuzz: setup-test ## Run schemathesis against the five examples, HTTP_FUZZ_SECONDS each (HTTP_FUZZ_SEED repeats a run)
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -x; HTTP_FUZZ_SECONDS=$(HTTP_FUZZ_SECONDS) HTTP_FUZZ_SEED=$(HTTP_FUZZ_SEED) \
+			cargo nextest run --locked -E 'binary(examples) & test(/^fuzzed::/)'; \
+	else \
+		set -x; HTTP_FUZZ_SECONDS=$(HTTP_FUZZ_SECONDS) HTTP_FUZZ_SEED=$(HTTP_FUZZ_SEED) \
+			cargo test --locked --test examples fuzzed; \
+	fi
 
 crash: setup ## Kill proxies, Postgres and Redis under load, ROUNDS times (CRASH_SEED repeats a run)
 	ROUNDS="$(ROUNDS)" cargo test --locked --test crash -- --nocapture

@@ -4,7 +4,7 @@
 #
 # usage: scripts/setup.sh [--bench | --test]
 #   --bench: also the proxies that `make bench` compares with
-#   --test: also what the Redis clients of tests/clients run on
+#   --test: also what the clients of tests/clients and tests/examples run on
 set -euo pipefail
 
 say() { printf 'setup: %s\n' "$*" >&2; }

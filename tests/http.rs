@@ -227,11 +227,13 @@ async fn bad_requests_say_what_is_wrong() {
         (r#"{"value":"v"}"#, "missing field `user_id`"),
         (r#"{"user_id":"u"}"#, "missing field `value`"),
         (r#"{"user_id":1,"value":"v"}"#, "expected a string"),
-        (r#"{"user_id":"u","value":"v","ts":"now"}"#, "expected i64"),
-        (r#"{"user_id":"u","value":"v","ts":1.5}"#, "expected i64"),
+        (r#"{"user_id":"u","value":"v","ts":"now"}"#, "expected a JSON number"),
+        (r#"{"user_id":"u","value":"v","ts":1.5}"#, "whole number"),
         (r#"{"user_id":"u","value":"v","tts":1}"#, "unknown field `tts`"),
         (r#"{"user_id":"u","user_id":"u","value":"v"}"#, "duplicate field"),
         (r#"{"user_id":"","value":"v"}"#, "`user_id` is empty"),
+        (r#"{"user_id":"u\u0000","value":"v"}"#, "NUL"),
+        (r#"{"key":"u","value":"\u0000"}"#, "NUL"),
         (r#"{"user_id":"u","value":"v"} trailing"#, "trailing"),
     ] {
         server.send("POST", "/write", body).await.is_problem(400, detail);

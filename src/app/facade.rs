@@ -4,7 +4,7 @@
 
 use super::data::{self, Data};
 use crate::cluster::{Gateway, GatewayError, Origin, Served, Topology};
-use crate::http::{ApiError, CacheCounts, CacheStats, Facade, WriteRequest};
+use crate::http::{self, ApiError, CacheCounts, CacheStats, Facade, WriteRequest};
 use crate::mapping::{Bound, Row};
 use crate::metrics::worker::WorkerStats;
 use crate::metrics::{MappingMetrics, Metrics};
@@ -18,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// The mapping that the facade reads and writes.
-const MAPPING: &str = "user_data";
+const MAPPING: &str = http::USER_DATA;
 
 /// What the two functions share.
 struct Shared {

@@ -48,6 +48,11 @@ impl Backend {
         self.source_name
     }
 
+    /// Whether there is a mapping of this name.
+    pub fn has_mapping(&self, name: &str) -> bool {
+        self.data.as_ref().is_some_and(|(source, _)| source.mappings().by_name(name).is_some())
+    }
+
     /// The key of `mapping` that stands for these ids; `None` when no key does.
     pub fn key(&self, mapping: &str, ids: &[String]) -> Option<String> {
         self.data.as_ref()?.0.mappings().by_name(mapping)?.template.build(ids)
@@ -156,7 +161,11 @@ impl Backend {
     pub async fn delete(&self, key: &str) -> Result<i64, ApiError> {
         match self.call(&[b"DEL", key.as_bytes()]).await?.0 {
             BytesFrame::Number { data, .. } => Ok(data),
-            BytesFrame::SimpleError { data, .. } => Err(refused(&data)),
+            // Nothing is wrong with the request: the mapping of this key does not delete.
+            BytesFrame::SimpleError { data, .. } => Err(match refused(&data) {
+                ApiError::Unprocessable(text) => ApiError::Conflict(text),
+                other => other,
+            }),
             _ => Err(unexpected()),
         }
     }
@@ -179,7 +188,7 @@ impl Backend {
     }
 
     /// Writes a key that lives for so many seconds.
-    pub async fn set_for(&self, key: &str, value: &[u8], seconds: u64) -> Result<(), ApiError> {
+    pub async fn set_for(&self, key: &str, value: &[u8], seconds: u32) -> Result<(), ApiError> {
         let seconds = seconds.to_string();
         match self.call(&[b"SET", key.as_bytes(), value, b"EX", seconds.as_bytes()]).await?.0 {
             BytesFrame::SimpleString { .. } => Ok(()),

@@ -5,7 +5,8 @@
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, IF_NONE_MATCH};
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value as Json, json};
 
 use super::backend::Backend;
@@ -13,9 +14,13 @@ use super::error::ApiError;
 use super::routes::{Answer, Call, answer, text};
 use super::{WriteRequest, answer as answers, query};
 use crate::config::FacadeAccess;
+use crate::route::whole;
+
+/// The mapping of `user_id`s.
+pub const USER_DATA: &str = "user_data";
 
 /// Most keys of one `/mget`.
-const MGET_KEYS: usize = 1000;
+pub const MGET_KEYS: usize = 1000;
 
 /// The body of `POST /write` for any key.
 #[derive(Deserialize)]
@@ -24,8 +29,15 @@ struct KeyWrite {
     key: String,
     value: String,
     /// Seconds.
-    #[serde(default)]
-    ttl: Option<u64>,
+    #[serde(default, deserialize_with = "whole_number")]
+    ttl: Option<i64>,
+}
+
+/// A whole number as JSON has it: 5 and 5.0 are the same.
+pub(super) fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let wrong = || D::Error::custom(format!("{number} is not a whole number of 64 bits"));
+    whole(&number).map(Some).ok_or_else(wrong)
 }
 
 /// The body of `POST /mget`.
@@ -69,29 +81,35 @@ pub async fn write(call: Call) -> Answer {
     admit(&call)?;
     if names_key(&call.body) {
         let KeyWrite { key, value, ttl } = object(&call.body, "a write request")?;
-        check_key(&key)?;
+        check("key", &key, false)?;
+        check("value", &value, true)?;
         let backend = backend(&call)?;
         match ttl {
             None => backend.set(&key, value.as_bytes()).await?,
-            Some(0) => return Err(ApiError::Malformed("`ttl` is 0: expected seconds".to_owned())),
-            Some(ttl) if ttl > u64::from(u32::MAX) => {
-                return Err(ApiError::Malformed(format!("`ttl` is {ttl}: expected at most {}", u32::MAX)));
-            }
-            Some(ttl) => backend.set_for(&key, value.as_bytes(), ttl).await?,
+            Some(ttl) => match u32::try_from(ttl) {
+                Ok(seconds) if seconds > 0 => backend.set_for(&key, value.as_bytes(), seconds).await?,
+                _ => {
+                    let text = format!("`ttl` is {ttl}: expected seconds, from 1 to {}", u32::MAX);
+                    return Err(ApiError::Malformed(text));
+                }
+            },
         }
         return Ok(text(StatusCode::ACCEPTED, "accepted"));
     }
     let request: WriteRequest = object(&call.body, "a write request")?;
-    if request.user_id.is_empty() {
-        return Err(ApiError::Malformed("the body is not a write request: `user_id` is empty".to_owned()));
-    }
+    check("user_id", &request.user_id, false)?;
+    check("value", &request.value, true)?;
     (call.state.facade.write)(request).await?;
     Ok(text(StatusCode::ACCEPTED, "accepted"))
 }
 
-fn check_key(key: &str) -> Result<(), ApiError> {
-    match key.is_empty() {
-        true => Err(ApiError::Malformed("`key` is empty".to_owned())),
+/// Texts of requests hold no NUL: no database stores it, and a text that depends on where it goes would surprise.
+fn check(name: &str, text: &str, may_be_empty: bool) -> Result<(), ApiError> {
+    if text.contains('\0') {
+        return Err(ApiError::Malformed(format!("`{name}` has a NUL character")));
+    }
+    match text.is_empty() && !may_be_empty {
+        true => Err(ApiError::Malformed(format!("the body is not a write request: `{name}` is empty"))),
         false => Ok(()),
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::error::ApiError;
+use super::facade;
 use super::routes::{Answer, Call, json_answer};
 
 /// Its path.
@@ -24,6 +25,7 @@ struct Request {
 
 /// Answers with the number of entries that were dropped, once they are, and nothing older is stored any more.
 pub async fn invalidate(call: Call) -> Answer {
+    facade::admit(&call)?;
     let request: Request =
         serde_json::from_slice(&call.body).map_err(|error| ApiError::Malformed(error.to_string()))?;
     let Some(reads) = call.state.reads.clone() else {

@@ -4,7 +4,8 @@
 //!
 //! `server` accepts and drains connections, `router` finds the route of a request, `routes` has the handlers, `error`
 //! turns failures into answers. The routes of the configuration: `site` holds them, `endpoint` runs one, `input` reads its
-//! parameters, `backend` reaches its data, `answer` shapes what it answers, `auth` knows who asks, `openapi` describes them all.
+//! parameters, `backend` reaches its data, `answer` shapes what it answers, `auth` knows who asks, `openapi` describes them all, with those of the
+//! proxy itself (`own_paths`).
 
 mod answer;
 mod auth;
@@ -19,6 +20,7 @@ mod facade;
 mod input;
 mod invalidate;
 mod openapi;
+mod own_paths;
 mod pages;
 mod query;
 mod router;
@@ -43,6 +45,7 @@ pub use auth::Auth;
 pub use backend::Backend;
 pub use cache_stats::{CacheCounts, CacheStats};
 pub use error::ApiError;
+pub use facade::USER_DATA;
 pub use server::serve;
 pub use site::Site;
 
@@ -109,6 +112,6 @@ pub struct WriteRequest {
     /// The value.
     pub value: String,
     /// When it was written, by the client's clock; generated when absent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "facade::whole_number")]
     pub ts: Option<i64>,
 }

@@ -4,18 +4,20 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::own_paths::{self, NO_NUL, Own};
 use super::site::{Site, method_of};
 use crate::config::{Action, Compiled, OUTCOMES, RouteMethod};
 use crate::route::{In, Param, ParamType, ParamValue, Placeholder};
 
 /// The document.
-pub fn document(site: &Site) -> Json {
+pub fn document(site: &Site, own: Own) -> Json {
     let mut paths = Map::new();
-    let bearer = site.routes.iter().any(|route| route.bearer);
+    let bearer = own.bearer || site.routes.iter().any(|route| route.bearer);
     for route in &site.routes {
         let path = paths.entry(route.path.source().to_owned()).or_insert_with(|| json!({}));
         path[method_of(route.method).as_str().to_ascii_lowercase()] = operation(route);
     }
+    own_paths::describe(own, &mut paths);
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {"title": "dsproxy", "version": env!("CARGO_PKG_VERSION")},
@@ -99,8 +101,13 @@ fn schema(param: &Param) -> Json {
         (ParamType::Integer, None) => schema[max] = json!(i64::MAX),
         _ => {}
     }
-    if let Some(pattern) = &param.pattern_source {
-        schema["pattern"] = json!(format!("^(?:{pattern})$"));
+    match (&param.pattern_source, param.ty) {
+        (Some(pattern), _) => {
+            schema["pattern"] = json!(format!("^(?:{pattern})$"));
+            schema["allOf"] = json!([{"pattern": NO_NUL}]);
+        }
+        (None, ParamType::Text) => schema["pattern"] = json!(NO_NUL),
+        _ => {}
     }
     if let Some(default) = &param.default {
         schema["default"] = match default {

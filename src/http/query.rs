@@ -35,6 +35,9 @@ pub fn only_parameter(query: Option<&str>, name: &str) -> Result<String, ApiErro
         Some(value) if value.is_empty() => {
             Err(ApiError::Malformed(format!("the parameter `{name}` is empty")))
         }
+        Some(value) if value.contains('\0') => {
+            Err(ApiError::Malformed(format!("the parameter `{name}` has a NUL character")))
+        }
         Some(value) => Ok(value),
         None => Err(ApiError::Malformed(format!("the parameter `{name}` is missing"))),
     }

@@ -12,7 +12,9 @@ use hyper::{Method, Response, StatusCode};
 use serde_json::{Map, Value as Json, json};
 
 use super::error::ApiError;
+use super::own_paths::Own;
 use super::{BoxFuture, HttpState, explain, facade, invalidate, openapi, pages};
+use crate::config::FacadeAccess;
 use crate::health::{Condition, Dependency};
 use crate::metrics;
 
@@ -134,7 +136,13 @@ pub fn json_answer(status: StatusCode, body: &Json) -> Response<Full<Bytes>> {
 }
 
 async fn show_openapi(call: Call) -> Answer {
-    let document = openapi::document(&call.state.site);
+    let state = &call.state;
+    let own = Own {
+        facade: state.config.facade != FacadeAccess::Off,
+        bearer: state.config.facade == FacadeAccess::Bearer,
+        user_data: state.site.backend.as_ref().is_some_and(|backend| backend.has_mapping(facade::USER_DATA)),
+    };
+    let document = openapi::document(&state.site, own);
     Ok(answer(StatusCode::OK, "application/json", format!("{document:#}\n")))
 }
 

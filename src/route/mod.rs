@@ -11,7 +11,7 @@ mod path;
 mod shape;
 mod sql;
 
-pub use param::{In, Param, ParamType, ParamValue};
+pub use param::{In, Param, ParamType, ParamValue, whole};
 pub use path::{Path, PathError};
 pub use shape::{Placeholder, Shape, ShapeError, TextShape, Values, push_json_text};
 pub use sql::{SqlError, Statement};

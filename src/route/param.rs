@@ -87,7 +87,8 @@ impl Param {
     pub fn read_text(&self, text: &str) -> Result<ParamValue, String> {
         let value = match self.ty {
             ParamType::Text => Some(ParamValue::Text(text.to_owned())),
-            ParamType::Integer => text.parse().ok().filter(|_| is_canonical(text)).map(ParamValue::Integer),
+            // As in a body: whatever JSON takes for a whole number is one (`5.0`), and nothing else (`+5`, `007`).
+            ParamType::Integer => number(text).and_then(|number| whole(&number)).map(ParamValue::Integer),
             ParamType::Number => {
                 let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
                 number.filter(|_| !text.starts_with('+')).map(ParamValue::Number)
@@ -156,7 +157,9 @@ impl Param {
 
     fn check(&self, value: ParamValue) -> Result<ParamValue, String> {
         let measure = match &value {
-            ParamValue::Text(text) if text.contains('\0') => return Err(self.refused(text)),
+            ParamValue::Text(text) if text.contains('\0') => {
+                return Err(format!("{}, without the character NUL", self.refused(text)));
+            }
             ParamValue::Text(text) => Some(text.chars().count() as f64),
             ParamValue::Integer(number) => Some(*number as f64),
             ParamValue::Number(number) => Some(*number),
@@ -203,14 +206,14 @@ impl ParamValue {
     }
 }
 
-/// Whether a text is the one way to write its whole number.
-fn is_canonical(text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    !text.starts_with('+') && (digits == "0" || !digits.starts_with('0')) && text != "-0"
+/// The number of JSON that a text is.
+fn number(text: &str) -> Option<serde_json::Number> {
+    let begins = text.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+    serde_json::from_str(text).ok().filter(|_| begins && text.ends_with(|c: char| c.is_ascii_digit()))
 }
 
-/// 5 and 5.0 are the same number in JSON.
-fn whole(number: &serde_json::Number) -> Option<i64> {
+/// The whole number that a number of JSON is: 5 and 5.0 are the same.
+pub fn whole(number: &serde_json::Number) -> Option<i64> {
     let exact = |number: f64| (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64);
     number.as_i64().or_else(|| number.as_f64().filter(|_| number.is_f64()).and_then(exact))
 }
@@ -239,9 +242,26 @@ mod tests {
         let p = Param { min: Some(0.0), max: Some(100.0), ..param(ParamType::Integer) };
         assert_eq!(p.read_text("50"), Ok(ParamValue::Integer(50)));
         assert_eq!(p.read_json(&json!(5.0)), Ok(ParamValue::Integer(5)));
-        for wrong in
-            ["-1", "101", "", "007", "+5", "1e1", " 5", "99999999999999999999", "1;drop table x", "٣"]
-        {
+        assert_eq!(
+            (p.read_text("5.0"), p.read_text("1e1")),
+            (Ok(ParamValue::Integer(5)), Ok(ParamValue::Integer(10)))
+        );
+        assert_eq!(p.read_text("-0"), Ok(ParamValue::Integer(0)));
+        for wrong in [
+            "-1",
+            "101",
+            "",
+            "007",
+            "+5",
+            "1e3",
+            "5.5",
+            "5.",
+            " 5",
+            "5 ",
+            "99999999999999999999",
+            "1;drop table x",
+            "٣",
+        ] {
             assert!(p.read_text(wrong).is_err(), "{wrong}");
         }
         for wrong in [json!("5"), json!(5.5), json!(null), json!([5]), json!(true)] {

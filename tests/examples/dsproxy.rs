@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::bed::{Example, cluster, parts};
 use crate::support::eventually;
 
-fn start() -> Example {
+pub fn start() -> Example {
     Example::start("dsproxy", |stack, db, http| {
         [parts(db), cluster(stack), vec![("PROXY_PORT", http.to_string())]].concat()
     })

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::bed::{Example, cluster};
 use crate::support::{Value, eventually};
 
-fn start() -> Example {
+pub fn start() -> Example {
     Example::start("hotcold-users", |stack, db, http| {
         let own = vec![
             ("PORT", http.to_string()),

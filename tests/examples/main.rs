@@ -8,6 +8,7 @@ mod support;
 
 mod bed;
 mod dsproxy;
+mod fuzzed;
 mod hotcold_users;
 mod products;
 mod relay_posts;

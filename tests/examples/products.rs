@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use crate::bed::{Example, cluster};
 use crate::support::Value;
 
-fn start() -> Example {
+pub fn start() -> Example {
     Example::start("products", |stack, _, http| {
         let own = vec![
             ("HTTP_PORT", http.to_string()),

@@ -7,7 +7,7 @@ use crate::support::{Http, Value};
 
 const SECRET: &str = "a-secret-of-at-least-32-bytes-for-tests";
 
-fn start() -> Example {
+pub fn start() -> Example {
     Example::start("relay-posts", |stack, db, http| {
         let own = vec![
             ("PORT", http.to_string()),
@@ -19,7 +19,7 @@ fn start() -> Example {
 }
 
 /// Registers a user and gives the header of their token.
-fn enter(example: &Example, name: &str) -> String {
+pub fn enter(example: &Example, name: &str) -> String {
     let body = json!({"username": name, "email": format!("{name}@example.com"), "password": "password123"});
     let user = example.send("POST", "/api/auth/users", &body.to_string());
     assert_eq!((user.status, user.json()["user"]["username"].as_str()), (201, Some(name)));
@@ -82,6 +82,17 @@ fn strangers_and_expired_tokens_are_refused() {
         assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"), "{answer:?}")
     };
     refused(example.get("/api/posts"));
+    // Nor is there a way around the token.
+    for path in ["/read?key=posts:all", "/api/v1/explain?cmd=GET%20posts:all"] {
+        assert_eq!(example.get(path).status, 404, "{path}");
+    }
+    for (path, body) in [
+        ("/write", r#"{"key":"posts:all","value":"[]"}"#),
+        ("/mget", r#"{"keys":["posts:all"]}"#),
+        ("/api/v1/cache/invalidate", r#"{"pattern":"*"}"#),
+    ] {
+        assert_eq!(example.send("POST", path, body).status, 404, "{path}");
+    }
     refused(example.send("POST", "/api/posts", "{}"));
     let signed = |claims: Json, secret: &str| {
         let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());

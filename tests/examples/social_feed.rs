@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::bed::Example;
 use crate::support::Value;
 
-fn start() -> Example {
+pub fn start() -> Example {
     Example::start("social-feed", |stack, db, http| {
         vec![
             ("APP_PORT", http.to_string()),
