@@ -5,6 +5,7 @@
 use super::StartErrors;
 use super::admin::Desk;
 use super::database::{self, open_source};
+use super::versions::Place;
 use super::warm::Warming;
 use crate::cache::{BoxFuture, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
 use crate::cluster::{Gateway, Origin};
@@ -38,6 +39,9 @@ pub(super) struct Data {
     desk: Arc<Desk>,
     queue_rows: usize,
     degrade_us: u64,
+    /// Among the writers of the database.
+    place: Option<Place>,
+    prune_interval: Duration,
 }
 
 impl Data {
@@ -52,7 +56,7 @@ impl Data {
         let runtime = Handle::current();
         let mappings = source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
         let observer = Arc::new(Observer { mappings });
-        let writes = super::writes::open(config, &source, gateway, metrics).await?;
+        let (writes, place) = super::writes::open(config, &source, gateway, metrics).await?;
         let store = Arc::new(GatewayStore(gateway.clone()));
         let reads = ReadThrough::start(
             source.clone(),
@@ -76,6 +80,8 @@ impl Data {
             desk,
             queue_rows: config.write_behind.queue_rows,
             degrade_us: config.read_through.cache_timeout.as_micros() as u64,
+            place,
+            prune_interval: config.write_behind.prune_interval,
         };
         metrics.registry().register(Box::new(QueueCollector::new(data.depths())?))?;
         database::show(metrics, &data.source)?;
@@ -128,6 +134,9 @@ impl Data {
         let (source, depths, limit) = (self.source.clone(), self.depths(), self.queue_rows);
         health.set(Dependency::Database, Condition::Up);
         health.set(Dependency::WriteBehind, Condition::Up);
+        if let Some(place) = self.place.clone() {
+            tasks.spawn(place.keep(self.prune_interval, stop.clone()));
+        }
         tasks.spawn(async move {
             loop {
                 tokio::select! {
@@ -155,7 +164,11 @@ impl Data {
     /// Ends loads, writes what is queued; the number of rows that could not be written in time.
     pub async fn shutdown(&self, deadline: Duration) -> usize {
         self.reads.shutdown(Duration::from_secs(1)).await;
-        self.writes.shutdown(deadline).await.rows
+        let left = self.writes.shutdown(deadline).await.rows;
+        if let Some(place) = &self.place {
+            place.leave(left).await;
+        }
+        left
     }
 }
 

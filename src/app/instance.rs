@@ -33,6 +33,7 @@ pub(super) async fn claim(
         last,
         "the journal ends before what the database has applied of it: it was removed or replaced; this is a new instance"
     );
+    source.journal_lost(&id).await?;
     let claim = source.claim(&new, LANES).await?;
     Ok((new, claim))
 }
@@ -57,8 +58,13 @@ fn read_or_make(directory: &Path) -> Result<String, StartErrors> {
     Err(failure(directory, error))
 }
 
+/// An id for this process only.
+pub(super) fn passing() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
 fn make(directory: &Path) -> io::Result<String> {
-    let id = format!("{:032x}", rand::random::<u128>());
+    let id = passing();
     let (path, unfinished) = (directory.join(FILE), directory.join("instance.new"));
     let mut file = File::create(&unfinished)?;
     file.write_all(id.as_bytes())?;

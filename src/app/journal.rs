@@ -114,11 +114,11 @@ fn checked(dir: &Path) -> Result<PathBuf, io::Error> {
 
 /// The writes of a payload: version, mapping, operation, key, columns. Values of rows are not shown, only their length.
 fn as_text(payload: &[u8]) -> String {
-    let (version, writes) = match record::decode(&Bytes::copy_from_slice(payload)) {
+    let writes = match record::decode(&Bytes::copy_from_slice(payload)) {
         Ok(decoded) => decoded,
         Err(error) => return format!("{} bytes: {error}", payload.len()),
     };
-    let write = |(at, write): (u64, Record)| {
+    let write = |(version, write): (u64, Record)| {
         let (operation, columns) = match &write.operation {
             Operation::Put(columns) => ("put", columns.as_slice()),
             Operation::Append(columns) => ("append", columns.as_slice()),
@@ -127,7 +127,7 @@ fn as_text(payload: &[u8]) -> String {
         };
         let names: Vec<&str> = columns.iter().map(|(name, _)| &**name).collect();
         let (mapping, key, length) = (&write.mapping, write.key.escape_ascii(), write.value.len());
-        format!("v{} {mapping} {operation} {key} ({}) {length} bytes", version + at, names.join(", "))
+        format!("v{version} {mapping} {operation} {key} ({}) {length} bytes", names.join(", "))
     };
-    (0..).zip(writes).map(write).collect::<Vec<_>>().join("; ")
+    writes.into_iter().map(write).collect::<Vec<_>>().join("; ")
 }

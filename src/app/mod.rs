@@ -18,6 +18,7 @@ mod probe;
 mod security;
 mod server;
 mod specs;
+mod versions;
 mod warm;
 mod warm_verb;
 mod writes;

@@ -2,6 +2,7 @@
 //!
 //! Must not know: clients, HTTP.
 
+use super::versions::Place;
 use super::{StartError, StartErrors, instance};
 use crate::cluster::{Gateway, Origin};
 use crate::config::Config;
@@ -9,7 +10,7 @@ use crate::journal::{Journal, JournalOptions, Opened};
 use crate::mapping::{Durability, Format, Mapping, MappingId, StoreMode, WriteMode};
 use crate::metrics::{MappingMetrics, Metrics, QueryKind};
 use crate::sidecar::{self, Applied, Change, Value};
-use crate::source::{Claim, Committed as Held, Source, SourceError, spread};
+use crate::source::{Claim, Committed as Held, Source, SourceError, Writer, spread};
 use crate::writeback::{
     BoxFuture, Committed, MappingOptions, Observer, Restored, WriteBehind, WriteBehindOptions, withdrawn,
     written,
@@ -30,7 +31,7 @@ pub(super) async fn open(
     source: &Arc<Source>,
     gateway: &Gateway,
     metrics: &Arc<Metrics>,
-) -> Result<WriteBehind, StartErrors> {
+) -> Result<(WriteBehind, Option<Place>), StartErrors> {
     let told = source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
     let cache =
         Cache { source: source.clone(), gateway: gateway.clone(), jitter: config.read_through.ttl_jitter };
@@ -57,12 +58,19 @@ pub(super) async fn open(
             "durability = \"memory\": writes that wait for the database are lost when the proxy crashes"
         );
     }
-    if source.mappings().iter().any(|mapping| mapping.write == WriteMode::Behind) {
-        source.prepare_ledger().await?;
+    if source.mappings().iter().all(|mapping| mapping.write == WriteMode::None) {
+        return Ok((writes, None));
     }
+    source.prepare_ledger().await?;
+    let place = async |id, epoch, journaled| {
+        let writer = Writer { id, epoch, journaled };
+        Place::take(source, &writes, writer, metrics.versions.clone()).await
+    };
+    let mut seat = None;
     if written(Durability::Journal).next().is_some() {
         let opened = open_journal(config, metrics).await?;
         let (id, claim) = instance::claim(Path::new(&config.journal.data_dir), source, opened.last()).await?;
+        seat = Some(place(id.clone(), claim.epoch, true).await?);
         writes.claimed(id, claim.epoch);
         let restored = restore(&writes, &opened, &claim)?;
         let applied = applied(source, &opened, &claim)?;
@@ -73,7 +81,12 @@ pub(super) async fn open(
             tokio::spawn(cache.apply_again(writes.clone(), restored));
         }
     }
-    Ok(writes)
+    let seat = match seat {
+        Some(seat) => seat,
+        // Without a journal nothing outlives the process, so it is somebody new every time.
+        None => place(instance::passing(), 0, false).await?,
+    };
+    Ok((writes, Some(seat)))
 }
 
 async fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, StartErrors> {

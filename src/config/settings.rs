@@ -384,6 +384,8 @@ settings! {
         retry_max: Duration = secs(5), duration(ms(1)..=hours(1));
         /// Keys whose commit the cache could not be told of that are kept; their records stay in the journal meanwhile.
         max_untold: usize = 100_000, Count(0..=10_000_000);
+        /// How often the versions of keys that no proxy needs any more are removed from `dsproxy_versions`.
+        prune_interval: Duration = secs(60), duration(ms(10)..=hours(1));
         /// On shutdown: how long the last flush may take.
         shutdown_timeout: Duration = secs(30), duration(ms(0)..=hours(1));
     }

@@ -15,6 +15,7 @@ mod queue;
 mod security;
 mod served;
 mod tally;
+mod versions;
 pub mod worker;
 
 use std::time::Instant;
@@ -34,6 +35,7 @@ pub use queue::{QueueCollector, QueueDepth};
 pub use security::SecurityMetrics;
 pub use served::Served;
 pub use tally::Tally;
+pub use versions::VersionMetrics;
 
 use mapping::DatabaseFamilies;
 use process::ProcessCollector;
@@ -57,6 +59,8 @@ pub struct Metrics {
     pub security: std::sync::Arc<SecurityMetrics>,
     /// The journal.
     pub journal: JournalMetrics,
+    /// The table of versions.
+    pub versions: VersionMetrics,
 }
 
 impl Default for Metrics {
@@ -97,6 +101,7 @@ impl Metrics {
             http: HttpMetrics::build(&registry)?,
             security: std::sync::Arc::new(SecurityMetrics::build(&registry)?),
             journal: JournalMetrics::build(&registry)?,
+            versions: VersionMetrics::build(&registry)?,
             registry,
         })
     }

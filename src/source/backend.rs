@@ -14,6 +14,7 @@ use super::change::Change;
 use super::error::SourceError;
 use super::ledger::{Batch, Claim, Committed, DeadLetter, Letters};
 use super::statement::{Param, Rows, Statement};
+use super::writers::{Seat, Standing, Writer};
 use crate::mapping::{BindError, Bound, Mapping, MappingId, Match, OrderKey};
 
 /// A boxed future of a backend. One allocation per query is nothing against the query.
@@ -132,6 +133,20 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
 
     /// Forgets some versions of keys below `before`; how many.
     fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>>;
+
+    /// Gives a writer its number.
+    fn register<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<Seat, SourceError>>;
+
+    /// Notes what a writer may yet apply (`None`: nothing, ever), and answers what all of them may.
+    fn note<'a>(
+        &'a self,
+        writer: &'a Writer,
+        needed: Option<u64>,
+        last: u64,
+    ) -> BoxFuture<'a, Result<Standing, SourceError>>;
+
+    /// The journal of an instance is lost.
+    fn journal_lost<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), SourceError>>;
 
     /// Dead letters, oldest first, at most `most`.
     fn letters<'a>(

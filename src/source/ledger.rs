@@ -15,7 +15,8 @@ use super::error::SourceError;
 use crate::mapping::{Bound, Row};
 
 /// The tables, in the words of an error about missing rights.
-pub(super) const TABLES: &str = "dsproxy_instances, dsproxy_applied, dsproxy_versions, dsproxy_dead_letters";
+pub(super) const TABLES: &str =
+    "dsproxy_instances, dsproxy_applied, dsproxy_versions, dsproxy_dead_letters, dsproxy_writers";
 
 /// One write with its version.
 #[derive(Debug, Clone, Copy)]

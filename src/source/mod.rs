@@ -20,6 +20,7 @@ mod postgres;
 mod recheck;
 mod sqlite;
 mod statement;
+mod writers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +42,7 @@ pub use ledger::{Applied, Batch, Claim, Committed, DeadLetter, Letters, Once, Re
 pub use postgres::{Postgres, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteOptions};
 pub use statement::{Param, Rows, Statement, StatementError};
+pub use writers::{Seat, Standing, Writer};
 
 /// The mappings of a proxy, held against a database: what rows are loaded from and written to.
 #[derive(Debug)]
@@ -188,8 +190,38 @@ impl Source {
         self.breaker.observe(self.backend.commit(mapping, batch)).await
     }
 
-    /// Forgets a bounded number of versions of keys below `before`, and says how many. Safe for versions of which no journal
-    /// holds an older, unapplied write of the same key.
+    /// Gives this process the number that tells its versions from those of others.
+    ///
+    /// # Errors
+    /// [`SourceError`]; [`SourceError::Schema`] when all numbers are taken.
+    pub async fn register(&self, writer: &Writer) -> Result<Seat, SourceError> {
+        self.backend.register(writer).await
+    }
+
+    /// Notes that `writer` will apply no version below `needed` any more (`None`: none at all) and has given none above
+    /// `last`; answers how all writers stand.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn note(
+        &self,
+        writer: &Writer,
+        needed: Option<u64>,
+        last: u64,
+    ) -> Result<Standing, SourceError> {
+        self.backend.note(writer, needed, last).await
+    }
+
+    /// Notes that the journal of instance `id` is lost, so that nobody waits for what it held.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn journal_lost(&self, id: &str) -> Result<(), SourceError> {
+        self.backend.journal_lost(id).await
+    }
+
+    /// Forgets a bounded number of versions of keys below `before`, and says how many. Safe below [`Standing::bound`]: no
+    /// journal holds an older, unapplied write. Versions of a mapping whose dead letters are older stay.
     ///
     /// # Errors
     /// [`SourceError`].

@@ -45,6 +45,10 @@ pub(super) struct Shared {
     fenced: OnceLock<String>,
     /// The last record of the journal whose writes are in the queues.
     taken_in: AtomicU64,
+    /// The version of the last write of such a record.
+    taken_in_version: AtomicU64,
+    /// Units that were handed to the journal and are not in the queues yet.
+    in_flight: AtomicUsize,
     /// Keys that may be older in the cache than they should be.
     doubts: Arc<AtomicUsize>,
     closed: AtomicBool,
@@ -74,6 +78,8 @@ impl WriteBehind {
             claim: OnceLock::new(),
             fenced: OnceLock::new(),
             taken_in: AtomicU64::new(0),
+            taken_in_version: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
             doubts,
             closed: AtomicBool::new(false),
         });
@@ -147,7 +153,9 @@ impl WriteBehind {
         let (rows, bytes) = staged.size_of_rows();
         shared.budget.take(rows, bytes)?;
         failpoint::hit("write.before_journal");
+        shared.in_flight.fetch_add(1, Ordering::AcqRel);
         journal.append(staged).map(|()| None).map_err(|refused| {
+            shared.landed();
             shared.budget.give_back(rows, bytes);
             WriteError::Journal(refused.error)
         })
@@ -247,6 +255,24 @@ impl WriteBehind {
         self.shared.oldest_sequence(true)
     }
 
+    /// Nothing below this version will be applied by this process any more, whatever is written from now on. `None` when
+    /// that is not known: after a failure of the journal's disk.
+    pub fn needed(&self) -> Option<u64> {
+        let shared = &self.shared;
+        // In this order: what is given a version from here on has a greater one than this.
+        let now = shared.clock.take(1);
+        if shared.journal.get().is_some_and(|journal| journal.stats().poisoned.is_some()) {
+            return None;
+        }
+        // Versions rise in the order in which units are taken in: what is on its way to a queue is newer than the last.
+        let ceiling = match shared.in_flight.load(Ordering::Acquire) {
+            0 => now,
+            _ => now.min(shared.taken_in_version.load(Ordering::Acquire)),
+        };
+        let oldest = shared.queues.iter().flatten().filter_map(Queue::oldest_version).min();
+        Some(oldest.map_or(ceiling, |oldest| oldest.min(ceiling)))
+    }
+
     /// Takes no more writes, flushes what waits, and stops. Answers what could not be written within `deadline`: what is
     /// not journaled of it is lost when the process ends.
     pub async fn shutdown(&self, deadline: Duration) -> Depth {
@@ -324,16 +350,23 @@ impl Shared {
         self.journal.get().map_or(0.0, Journal::pressure).max(self.budget.fill())
     }
 
-    /// Records up to `sequence` are in the queues.
-    pub(super) fn taken_in(&self, sequence: u64) {
+    /// Records up to `sequence`, whose last write has this version, are in the queues.
+    pub(super) fn taken_in(&self, sequence: u64, version: u64) {
         self.taken_in.store(sequence, Ordering::Release);
+        self.taken_in_version.store(version, Ordering::Release);
+    }
+
+    /// A unit has left the journal's inbox for the queues, or for good.
+    pub(super) fn landed(&self) {
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Has the journal forget the conditional write with this version; nobody waits for that.
     pub(super) fn withdraw(&self, version: u64) {
-        if let Some(journal) = self.journal.get()
-            && let Err(refused) = journal.append(Staged::withdraw(self, version))
-        {
+        let Some(journal) = self.journal.get() else { return };
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        if let Err(refused) = journal.append(Staged::withdraw(self, version)) {
+            self.landed();
             tracing::warn!(error = %refused.error, "the journal keeps a write that lost its race until it is trimmed");
         }
     }

@@ -11,7 +11,7 @@ use super::handle::Shared;
 use super::lane::{Arrival, Stamp};
 use super::record::{self, Operation, Record};
 use super::{WriteError, record_of};
-use crate::clock::Clock;
+use crate::clock::{Clock, STEP};
 use crate::journal::{Durable, Item, JournalError, Sink};
 use crate::mapping::MappingId;
 use bytes::Bytes;
@@ -83,20 +83,24 @@ impl Sink<Staged> for Intake {
         let Some(shared) = self.0.upgrade() else { return items.clear() };
         for Durable { first, item } in items.drain(..) {
             let (count, version) = (u64::from(item.entries), item.version);
-            let mut outcome = Ok((version..version + count).collect());
-            for (at, (mapping, arrival)) in item.arrivals.into_iter().enumerate() {
-                let stamp = Stamp::Journaled { version: version + at as u64, sequence: first + at as u64 };
+            let versions: Vec<u64> = (0..count).map(|at| version + at * STEP).collect();
+            let mut outcome = Ok(versions.clone());
+            for ((version, sequence), (mapping, arrival)) in
+                versions.into_iter().zip(first..).zip(item.arrivals)
+            {
+                let stamp = Stamp::Journaled { version, sequence };
                 let size = arrival.size;
                 let pushed =
                     shared.queue(mapping).ok_or(WriteError::ReadOnly).and_then(|q| q.push(arrival, stamp));
                 if let Err(error) = pushed {
                     // A conditional write that another has outrun: it is in the journal, so it is taken back there.
                     shared.budget.give_back(1, size);
-                    shared.withdraw(version + at as u64);
+                    shared.withdraw(version);
                     outcome = Err(error);
                 }
             }
-            shared.taken_in(first + count - 1);
+            shared.taken_in(first + count - 1, version + (count - 1) * STEP);
+            shared.landed();
             if let Some(done) = item.done {
                 shared.pace.tell(&shared, done, outcome);
             }
@@ -108,6 +112,7 @@ impl Sink<Staged> for Intake {
         for item in items {
             let (rows, bytes) = item.size_of_rows();
             shared.budget.give_back(rows, bytes);
+            shared.landed();
             if let Some(done) = item.done {
                 shared.pace.tell(&shared, done, Err(WriteError::Journal(error.clone())));
             }

@@ -233,6 +233,11 @@ impl Queue {
         depths.fold(Depth::default(), Depth::and)
     }
 
+    /// The oldest version that waits.
+    pub(super) fn oldest_version(&self) -> Option<u64> {
+        self.locked().filter_map(|lane| lane.waiting.front().map(|first| first.version)).min()
+    }
+
     /// The oldest record of the journal that is still needed. `untold`: also by keys that the cache is to be told of.
     pub(super) fn oldest_sequence(&self, untold: bool) -> Option<u64> {
         let journaled = |sequence: &u64| *sequence > 0;

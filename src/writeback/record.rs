@@ -10,12 +10,16 @@
 //! column: name | 0 (null), or length + 1 and text
 //! ```
 //!
-//! Which lane a key belongs to is part of the format: [`lane_of`].
+//! The versions of a unit's writes follow each other at the distance that the format has. Which lane a key belongs to is part
+//! of the format: [`lane_of`].
 
+use crate::clock;
 use bytes::Bytes;
 
 /// The first byte of every payload.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The same, from before versions had the number of their writer.
+const WITHOUT_WRITERS: u8 = 1;
 /// Where the version stands: it is written last, when the writer thread takes the unit.
 const VERSION: std::ops::Range<usize> = 1..9;
 /// Set in the kind of a write that counts only when its base was still the newest.
@@ -46,7 +50,7 @@ pub enum Operation {
 /// A column by name, with its text.
 pub type Named = (Box<str>, Option<Box<str>>);
 
-/// One write as it is journaled. Its version is that of its unit plus its place in it.
+/// One write as it is journaled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Name of the mapping.
@@ -90,23 +94,25 @@ pub fn set_version(payload: &mut [u8], version: u64) {
     }
 }
 
-/// The version of the first write, and the writes.
+/// The writes, each with its version.
 ///
 /// # Errors
 /// [`RecordError`]; whatever the bytes are, it neither panics nor allocates more than their length.
-pub fn decode(payload: &Bytes) -> Result<(u64, Vec<Record>), RecordError> {
+pub fn decode(payload: &Bytes) -> Result<Vec<(u64, Record)>, RecordError> {
     let mut reader = Reader { bytes: payload.clone(), at: 0 };
-    match reader.byte()? {
-        FORMAT => {}
+    let step = match reader.byte()? {
+        FORMAT => clock::STEP,
+        WITHOUT_WRITERS => 1,
         other => return Err(RecordError::Format(other)),
-    }
-    let version = reader.u64()?;
+    };
+    let mut version = reader.u64()?;
     let count = reader.number()?;
     let mut records = Vec::new();
     for _ in 0..count {
-        records.push(reader.record()?);
+        records.push((version, reader.record()?));
+        version = version.saturating_add(step);
     }
-    if reader.at == payload.len() { Ok((version, records)) } else { Err(RecordError::Damaged) }
+    if reader.at == payload.len() { Ok(records) } else { Err(RecordError::Damaged) }
 }
 
 fn encode_one(out: &mut Vec<u8>, record: &Record) {
@@ -261,11 +267,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(records in vec(record(), 0..5), version: u64) {
+        fn what_is_written_is_read(records in vec(record(), 0..5), version in 0..clock::GREATEST) {
             let mut payload = encode(&records);
             set_version(&mut payload, version);
+            // A journal from before is read as it was meant: there versions followed each other by one.
+            let mut older = payload.clone();
+            older[0] = WITHOUT_WRITERS;
+            let versioned = |step: u64| (0..).map(move |at: u64| version + at * step).zip(records.clone()).collect::<Vec<_>>();
+            prop_assert_eq!(decode(&Bytes::from(older)), Ok(versioned(1)));
             let payload = Bytes::from(payload);
-            prop_assert_eq!(decode(&payload), Ok((version, records)));
+            prop_assert_eq!(decode(&payload), Ok(versioned(clock::STEP)));
             for cut in 0..payload.len() {
                 prop_assert!(decode(&payload.slice(..cut)).is_err());
             }
@@ -282,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_format_from_the_future_is_named() {
-        assert_eq!(decode(&Bytes::from_static(&[2, 0])), Err(RecordError::Format(2)));
+        assert_eq!(decode(&Bytes::from_static(&[3, 0])), Err(RecordError::Format(3)));
         assert_eq!(decode(&Bytes::new()), Err(RecordError::Damaged));
     }
 

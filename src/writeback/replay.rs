@@ -62,11 +62,9 @@ impl WriteBehind {
         withdrawn: &HashSet<u64>,
         is_wanted: impl Fn(&str, usize, u64) -> bool,
     ) -> Result<Vec<Restored>, RestoreError> {
-        let (first, records) = decode(payload)?;
         let mut restored = Vec::new();
-        self.clock().observe(first + records.len() as u64);
-        for (at, record) in records.into_iter().enumerate() {
-            let (version, sequence) = (first + at as u64, first_sequence + at as u64);
+        for ((version, record), sequence) in decode(payload)?.into_iter().zip(first_sequence..) {
+            self.clock().observe(version);
             let lane = super::record::lane_of(&record.key);
             let counts = !matches!(record.operation, Operation::Withdraw(_)) && !withdrawn.contains(&version);
             if counts && is_wanted(&record.mapping, lane, sequence) {
@@ -116,8 +114,7 @@ impl WriteBehind {
 /// # Errors
 /// [`RecordError`].
 pub fn withdrawn(payload: &Bytes) -> Result<impl Iterator<Item = u64> + use<>, RecordError> {
-    let (_, records) = decode(payload)?;
-    Ok(records.into_iter().filter_map(|record| match record.operation {
+    Ok(decode(payload)?.into_iter().filter_map(|(_, record)| match record.operation {
         Operation::Withdraw(version) => Some(version),
         _ => None,
     }))
@@ -146,14 +143,15 @@ pub fn written(
     first_sequence: u64,
     payload: &Bytes,
 ) -> Result<impl Iterator<Item = Written> + use<>, RecordError> {
-    let (first, records) = decode(payload)?;
-    let counts = |(_, record): &(u64, Record)| !matches!(record.operation, Operation::Withdraw(_));
-    Ok((0..).zip(records).filter(counts).map(move |(at, record)| Written {
+    let counts =
+        |((_, record), _): &((u64, Record), u64)| !matches!(record.operation, Operation::Withdraw(_));
+    let records = decode(payload)?.into_iter().zip(first_sequence..);
+    Ok(records.filter(counts).map(|((version, record), sequence)| Written {
         lane: super::record::lane_of(&record.key),
         mapping: record.mapping,
         key: record.key,
-        version: first + at,
-        sequence: first_sequence + at,
+        version,
+        sequence,
     }))
 }
 

@@ -106,6 +106,19 @@ impl Bed {
         Proxy::spawn(&self.config)
     }
 
+    /// Another proxy beside this durable one, on the same cluster and database, with a journal of its own; its configuration is
+    /// the same but for these texts.
+    #[track_caller]
+    pub fn beside(&self, changes: &[(&str, &str)]) -> Beside {
+        let (own, data) = (self.data.as_ref().unwrap(), tempfile::tempdir().unwrap());
+        let mut config = self.config.replace(own.path().to_str().unwrap(), data.path().to_str().unwrap());
+        for (from, to) in changes {
+            assert!(config.contains(from), "{from}");
+            config = config.replace(from, to);
+        }
+        Beside { proxy: Proxy::start(&config), config, _data: data }
+    }
+
     /// On servers that the test may stop and kill; durable ones.
     #[track_caller]
     pub fn private(more: &str) -> Self {
@@ -199,6 +212,33 @@ impl Bed {
         eventually(PATIENCE, "everything is flushed", || {
             self.waiting("user") + self.waiting("user_data") == 0.0
         });
+    }
+}
+
+/// Another proxy beside that of a bed.
+pub struct Beside {
+    pub proxy: Proxy,
+    config: String,
+    _data: tempfile::TempDir,
+}
+
+impl Beside {
+    /// Runs one command; arguments that begin with `@` are keys of `bed`.
+    #[track_caller]
+    pub fn run(&self, bed: &Bed, args: &[&str]) -> Value {
+        self.proxy.connect().cmd(&bed.args(args))
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.proxy.signal(rustix::process::Signal::KILL);
+        self.proxy.wait_exit();
+    }
+
+    /// Starts it again.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.proxy = Proxy::start(&self.config);
     }
 }
 

@@ -16,5 +16,6 @@ mod rest;
 mod scrape;
 #[path = "../support/mod.rs"]
 mod support;
+mod versions;
 mod warm;
 mod writes;

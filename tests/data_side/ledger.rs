@@ -13,7 +13,7 @@ use crate::pg::Pg;
 use crate::sqlite::File;
 
 /// One of the databases, with a source on it.
-enum Place {
+pub enum Place {
     Postgres(Box<Pg>),
     Sqlite(File),
 }
@@ -22,13 +22,13 @@ const TABLES: &str = "create table u (id bigint primary key, name text, age int 
     create table l (id bigint, v bigint);";
 
 impl Place {
-    async fn both() -> [Self; 2] {
+    pub async fn both() -> [Self; 2] {
         let pg = Pg::start();
         pg.execute(TABLES).await;
         [Self::Postgres(Box::new(pg)), Self::Sqlite(File::new(TABLES))]
     }
 
-    async fn source(&self) -> Source {
+    pub async fn source(&self) -> Source {
         let spec = |name: &str, key: &str| MappingSpec {
             write: WriteMode::Behind,
             ..MappingSpec::new(name, key, name, "bigint")
@@ -44,7 +44,14 @@ impl Place {
         source
     }
 
-    async fn one(&self, sql: &str) -> String {
+    pub async fn execute(&self, sql: &str) {
+        match self {
+            Self::Postgres(pg) => pg.execute(sql).await,
+            Self::Sqlite(file) => file.connection().execute_batch(sql).unwrap(),
+        }
+    }
+
+    pub async fn one(&self, sql: &str) -> String {
         match self {
             Self::Postgres(pg) => pg.one(sql).await,
             Self::Sqlite(file) => file.one(sql),
@@ -52,7 +59,7 @@ impl Place {
     }
 }
 
-fn put(source: &Source, key: &str, body: &str) -> (MappingId, Change) {
+pub fn put(source: &Source, key: &str, body: &str) -> (MappingId, Change) {
     let (id, found) = source.mappings().find(key.as_bytes()).unwrap();
     (id, Change::Put(Row::parse(source.bound(id).unwrap(), found.ids(), body.as_bytes()).unwrap()))
 }
@@ -67,7 +74,7 @@ fn advance(claim: &Claim, lane: i32, offset: u64) -> Applied {
 }
 
 /// Commits writes (with their versions), and answers what is held.
-async fn commit(
+pub async fn commit(
     source: &Source,
     writes: &[(MappingId, Change)],
     versions: &[u64],

@@ -15,3 +15,4 @@ mod support;
 mod tls;
 mod types;
 mod writeback;
+mod writers;

@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 
 use super::apply::{Prepared, has_room};
 use super::pool::Postgres;
-use super::sql;
+use super::{sql, writers};
 use crate::mapping::{Bound, Table};
 use crate::source::change::{Action, Change, steps};
 use crate::source::error::SourceError;
@@ -17,9 +17,7 @@ use crate::source::ledger::{
 };
 
 /// "dspx": the advisory lock under which the tables are made.
-const LOCK: i64 = 0x6473_7078;
-/// Rows that one step of pruning removes.
-const PRUNE: i64 = 10_000;
+pub(super) const LOCK: i64 = 0x6473_7078;
 
 const CREATE: &str = "\
 create table if not exists dsproxy_instances (
@@ -48,6 +46,7 @@ pub(super) async fn prepare(postgres: &Postgres) -> Result<(), SourceError> {
         let transaction = client.transaction().await?;
         transaction.execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await?;
         transaction.batch_execute(CREATE).await?;
+        transaction.batch_execute(writers::CREATE).await?;
         Ok(transaction.commit().await?)
     };
     postgres.bounded(client, work).await.map_err(|error| match error.code() {
@@ -273,15 +272,6 @@ async fn bury(transaction: &Transaction<'_>, bound: &Bound, batch: &Batch<'_>) -
         transaction.execute(&sql, &params).await?;
     }
     Ok(())
-}
-
-/// Forgets versions below `before`, some of them; how many.
-pub(super) async fn prune(postgres: &Postgres, before: u64) -> Result<u64, SourceError> {
-    let client = postgres.writer().await?;
-    let sql = "delete from dsproxy_versions where ctid = any (array(\
-               select ctid from dsproxy_versions where version < $1 limit $2 for update skip locked))";
-    let work = async |client: &mut Object| Ok(client.execute(sql, &[&(before as i64), &PRUNE]).await?);
-    postgres.bounded(client, work).await
 }
 
 /// Dead letters, oldest first.

@@ -11,6 +11,7 @@ mod pool;
 mod sql;
 mod statement;
 mod tls;
+mod writers;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use super::error::SourceError;
 use super::ledger::{Batch, Claim, Committed, DeadLetter, Letters};
 use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
+use super::writers::{Seat, Standing, Writer};
 use crate::mapping::{Bound, MappingId, MappingSet, Match};
 
 /// How one mapping is loaded and written.
@@ -150,7 +152,24 @@ impl Backend for PostgresBackend {
     }
 
     fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>> {
-        Box::pin(ledger::prune(&self.postgres, before))
+        Box::pin(writers::prune(&self.postgres, before))
+    }
+
+    fn register<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<Seat, SourceError>> {
+        Box::pin(writers::register(&self.postgres, writer))
+    }
+
+    fn note<'a>(
+        &'a self,
+        writer: &'a Writer,
+        needed: Option<u64>,
+        last: u64,
+    ) -> BoxFuture<'a, Result<Standing, SourceError>> {
+        Box::pin(writers::note(&self.postgres, writer, needed, last))
+    }
+
+    fn journal_lost<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(writers::lost(&self.postgres, id))
     }
 
     fn letters<'a>(

@@ -8,16 +8,13 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params
 
 use super::apply::Prepared;
 use super::load;
-use super::{Plan, Sqlite};
+use super::{Plan, Sqlite, writers};
 use crate::mapping::Bound;
 use crate::source::change::{Change, steps};
 use crate::source::error::SourceError;
 use crate::source::ledger::{
     Applied, Batch, Claim, Committed, DeadLetter, Letters, Once, Versioned, guard_key, letter_of,
 };
-
-/// Rows that one step of pruning removes.
-const PRUNE: i64 = 10_000;
 
 const CREATE: &str = "\
 create table if not exists dsproxy_instances (
@@ -32,7 +29,7 @@ create table if not exists dsproxy_dead_letters (
     mapping text not null, key text not null, operation text not null, version integer not null, columns text,
     code text not null, error text not null);";
 
-fn begin(connection: &mut Connection) -> Result<Transaction<'_>, SourceError> {
+pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, SourceError> {
     Ok(Transaction::new(connection, TransactionBehavior::Immediate)?)
 }
 
@@ -41,6 +38,7 @@ pub(super) async fn prepare(sqlite: &Sqlite) -> Result<(), SourceError> {
     let work = |connection: &mut Connection| {
         let transaction = begin(connection)?;
         transaction.execute_batch(CREATE)?;
+        transaction.execute_batch(writers::CREATE)?;
         Ok(transaction.commit()?)
     };
     sqlite.writes.run(work).await
@@ -255,14 +253,6 @@ fn advance(transaction: &Transaction<'_>, mapping: &str, applied: &Applied) -> R
         // Lanes that were applied together stay together.
         _ => Err(SourceError::fenced(&applied.source, applied.epoch)),
     }
-}
-
-/// Forgets versions below `before`, some of them; how many.
-pub(super) async fn prune(sqlite: &Sqlite, before: u64) -> Result<u64, SourceError> {
-    let sql = "delete from dsproxy_versions where (mapping, key) in \
-               (select mapping, key from dsproxy_versions where version < ?1 limit ?2)";
-    let work = move |connection: &mut Connection| Ok(connection.execute(sql, [before as i64, PRUNE])? as u64);
-    sqlite.writes.run(work).await
 }
 
 /// `ids` as one JSON array, since a statement has a fixed number of parameters.

@@ -13,6 +13,7 @@ mod load;
 mod statement;
 mod threads;
 mod value;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use super::error::SourceError;
 use super::ledger::{Batch, Claim, Committed, DeadLetter, Letters};
 use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
+use super::writers::{Seat, Standing, Writer};
 use crate::mapping::{Bound, MappingId, MappingSet, Match};
 use threads::{Lane, Settings, Threads};
 
@@ -260,7 +262,24 @@ impl Backend for SqliteBackend {
     }
 
     fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>> {
-        Box::pin(ledger::prune(&self.sqlite, before))
+        Box::pin(writers::prune(&self.sqlite, before))
+    }
+
+    fn register<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<Seat, SourceError>> {
+        Box::pin(writers::register(&self.sqlite, writer))
+    }
+
+    fn note<'a>(
+        &'a self,
+        writer: &'a Writer,
+        needed: Option<u64>,
+        last: u64,
+    ) -> BoxFuture<'a, Result<Standing, SourceError>> {
+        Box::pin(writers::note(&self.sqlite, writer, needed, last))
+    }
+
+    fn journal_lost<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(writers::lost(&self.sqlite, id))
     }
 
     fn letters<'a>(

@@ -1,0 +1,68 @@
+//! Versions of several proxies: none is given twice, and none is forgotten that a journal still needs.
+
+use crate::bed::{Bed, NO_CLOCK, PATIENCE};
+use crate::support::eventually;
+
+const QUICK: &str = "[write_behind]\nbatch_interval = \"10ms\"\nprune_interval = \"20ms\"\n";
+const VERSIONS: &str = "select count(*) from dsproxy_versions";
+
+fn named(name: &str) -> String {
+    format!(r#"{{"name":"{name}"}}"#)
+}
+
+#[test]
+fn versions_of_two_proxies_differ_by_their_writer() {
+    let bed = Bed::durable(&NO_CLOCK.replace("1h", "10ms"));
+    let other = bed.beside(&[]);
+    for n in 1..=20 {
+        assert_eq!(bed.run(&["SET", &format!("@user:{n}"), &named("one")]).text(), "OK");
+        assert_eq!(other.run(&bed, &["SET", &format!("@user:{}", 100 + n), &named("other")]).text(), "OK");
+    }
+    eventually(PATIENCE, "all versions are noted", || bed.one(VERSIONS).as_deref() == Some("40"));
+    let by_writer = "select string_agg(n::text, ',') from (select count(*) n from dsproxy_versions \
+                     group by version % 1024, key::int > 100) x";
+    assert_eq!(bed.one(by_writer).as_deref(), Some("20,20"));
+    let writers = "select count(distinct number) || ' ' || count(*) from dsproxy_writers";
+    assert_eq!(bed.one(writers).as_deref(), Some("2 2"));
+    // After a restart it is the same writer.
+    let mut bed = bed;
+    bed.crash();
+    assert_eq!(bed.one(writers).as_deref(), Some("2 2"));
+}
+
+#[test]
+fn versions_do_not_pile_up_but_wait_for_the_journal_of_a_dead_proxy() {
+    let bed = Bed::durable(QUICK);
+    for n in 1..=50 {
+        bed.run(&["SET", &format!("@user:{n}"), &named("old")]);
+    }
+    eventually(PATIENCE, "nothing is left to be guarded", || bed.one(VERSIONS).as_deref() == Some("0"));
+    assert!(bed.proxy.metric("dsproxy_versions_pruned_total") >= 50.0);
+    // Another proxy dies with a write in its journal; then the key is written again.
+    let mut other = bed.beside(&[("batch_interval = \"10ms\"", "batch_interval = \"1h\"")]);
+    assert_eq!(other.run(&bed, &["SET", "@user:1", &named("older")]).text(), "OK");
+    other.kill();
+    assert_eq!(bed.run(&["SET", "@user:1", &named("newer")]).text(), "OK");
+    let name = "select name from users where id = 1";
+    eventually(PATIENCE, "it is written", || bed.one(name).as_deref() == Some("newer"));
+    // Both are looked at by a whole round of pruning that began after it.
+    let passed = "select count(*) from dsproxy_writers w, dsproxy_versions v where v.key = '1' and w.needed > v.version";
+    eventually(PATIENCE, "this proxy needs nothing", || bed.one(passed).as_deref() == Some("1"));
+    let seen = "select max(seen_at)::text from dsproxy_writers";
+    for _ in 0..3 {
+        let before = bed.one(seen);
+        eventually(PATIENCE, "another round", || bed.one(seen) != before);
+    }
+    assert_eq!(
+        bed.one(VERSIONS).as_deref(),
+        Some("1"),
+        "what guards the key against the journal of the other one"
+    );
+    other.restart();
+    let queued = other.proxy.metric("dsproxy_write_behind_queue_rows{mapping=\"user\"}");
+    assert_eq!(queued, 1.0, "its write is queued again");
+    let status = other.proxy.stop();
+    assert!(status.success(), "{status}");
+    assert_eq!(bed.one(name).as_deref(), Some("newer"), "the older write came too late");
+    eventually(PATIENCE, "nothing is left to be guarded", || bed.one(VERSIONS).as_deref() == Some("0"));
+}
