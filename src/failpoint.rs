@@ -1,12 +1,48 @@
-//! Places at which a test has the process die.
+//! Places at which a test has the process die, and safeguards that a test has it leave out.
 //!
 //! Must not know: who passes by.
 //!
-//! `DSPROXY_FAILPOINT=name:count` in the environment of a debug build: the process kills itself, as `kill -9` does, when it
-//! comes by `name` for the `count`-th time (1 where no count is given). In a release build nothing is left of it.
+//! Only a debug build reads these from its environment; in a release build nothing of them is left, and it refuses to start
+//! with them (`config/load.rs`).
+//!
+//! - `DSPROXY_FAILPOINT=name:count`: the process kills itself, as `kill -9` does, when it comes by `name` for the `count`-th
+//!   time (1 where no count is given).
+//! - `DSPROXY_POWER_CUT=1`: what the journal has not synced stays in the process, so that its death takes it, as a power cut
+//!   takes what the kernel has not written.
+//! - `DSPROXY_LEAVE_OUT=name`: one [`Safeguard`] is missing, to show that the crash tests notice.
+
+/// What the promises about writes rest on, each of which can be left out in a debug build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safeguard {
+    /// The journal is synced before anybody is told.
+    Sync,
+    /// What the journal holds is queued again at the start.
+    Replay,
+    /// Only the epoch that claimed an instance last may write for it.
+    Fence,
+    /// An older write does not replace a newer one in the database.
+    VersionGuard,
+    /// A batch and the note that it is applied are one transaction.
+    OneTransaction,
+    /// Readers see what waits for the database.
+    Overlay,
+}
+
+impl Safeguard {
+    /// All of them, with their names in `DSPROXY_LEAVE_OUT`.
+    pub const ALL: [(Self, &str); 6] = [
+        (Self::Sync, "sync"),
+        (Self::Replay, "replay"),
+        (Self::Fence, "fence"),
+        (Self::VersionGuard, "version_guard"),
+        (Self::OneTransaction, "one_transaction"),
+        (Self::Overlay, "overlay"),
+    ];
+}
 
 #[cfg(debug_assertions)]
 mod armed {
+    use super::Safeguard;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +52,8 @@ mod armed {
     }
 
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+    static LEFT_OUT: OnceLock<Option<Safeguard>> = OnceLock::new();
+    static POWER_CUT: OnceLock<bool> = OnceLock::new();
 
     fn read() -> Option<Armed> {
         let text = std::env::var("DSPROXY_FAILPOINT").ok()?;
@@ -29,6 +67,21 @@ mod armed {
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }
     }
+
+    fn read_left_out() -> Option<Safeguard> {
+        let name = std::env::var("DSPROXY_LEAVE_OUT").ok()?;
+        let (safeguard, _) = Safeguard::ALL.into_iter().find(|(_, known)| *known == name)?;
+        tracing::error!(safeguard = name, "DSPROXY_LEAVE_OUT is set: this process loses data on purpose");
+        Some(safeguard)
+    }
+
+    pub(super) fn leaves_out(safeguard: Safeguard) -> bool {
+        *LEFT_OUT.get_or_init(read_left_out) == Some(safeguard)
+    }
+
+    pub(super) fn power_cut() -> bool {
+        *POWER_CUT.get_or_init(|| std::env::var("DSPROXY_POWER_CUT").is_ok_and(|value| value == "1"))
+    }
 }
 
 /// The process ends here, if it was told to.
@@ -38,4 +91,32 @@ pub fn hit(name: &str) {
     armed::hit(name);
     #[cfg(not(debug_assertions))]
     let _ = name;
+}
+
+/// Whether this safeguard is left out; never in a release build.
+#[cfg(debug_assertions)]
+#[inline]
+pub fn leaves_out(safeguard: Safeguard) -> bool {
+    armed::leaves_out(safeguard)
+}
+
+/// Whether this safeguard is left out; never in a release build.
+#[cfg(not(debug_assertions))]
+#[inline]
+pub const fn leaves_out(_: Safeguard) -> bool {
+    false
+}
+
+/// Whether the death of the process takes what was not synced; never in a release build.
+#[cfg(debug_assertions)]
+#[inline]
+pub fn power_cut() -> bool {
+    armed::power_cut()
+}
+
+/// Whether the death of the process takes what was not synced; never in a release build.
+#[cfg(not(debug_assertions))]
+#[inline]
+pub const fn power_cut() -> bool {
+    false
 }

@@ -6,6 +6,7 @@ use super::versions::Place;
 use super::{StartError, StartErrors, instance};
 use crate::cluster::{Gateway, Origin};
 use crate::config::Config;
+use crate::failpoint::{self, Safeguard};
 use crate::journal::{Journal, JournalOptions, Opened};
 use crate::mapping::{Durability, Format, Mapping, MappingId, StoreMode, WriteMode};
 use crate::metrics::{MappingMetrics, Metrics, QueryKind};
@@ -72,8 +73,10 @@ pub(super) async fn open(
         let (id, claim) = instance::claim(Path::new(&config.journal.data_dir), source, opened.last()).await?;
         seat = Some(place(id.clone(), claim.epoch, true).await?);
         writes.claimed(id, claim.epoch);
+        failpoint::hit("start.claimed");
         let restored = restore(&writes, &opened, &claim)?;
         let applied = applied(source, &opened, &claim)?;
+        failpoint::hit("start.restored");
         writes.attach(opened).map_err(StartError::from)?;
         tokio::spawn(cache.clone().told_again(applied));
         if !restored.is_empty() {
@@ -120,7 +123,7 @@ fn restore(writes: &WriteBehind, opened: &Opened, claim: &Claim) -> Result<Vec<R
         .replay(|record| {
             let payload = Bytes::copy_from_slice(record.payload);
             match writes.restore(record.first, &payload, &gone, |mapping, lane, sequence| {
-                sequence > claim.offset(mapping, lane)
+                sequence > claim.offset(mapping, lane) && !failpoint::leaves_out(Safeguard::Replay)
             }) {
                 Ok(some) => restored.extend(some),
                 Err(error) => problem = Some(error),

@@ -19,8 +19,12 @@ use super::{Config, MappingConfig, RouteConfig, SectionTable, rules, sections};
 /// Variables with this prefix are ours; one that names no setting is a mistake.
 const PREFIX: &str = "DSPROXY_";
 
-/// Variables with our prefix that are no settings.
-const NOT_SETTINGS: [&str; 1] = ["DSPROXY_CONFIG"];
+/// Variables with our prefix that are no settings. Those by which tests harm a debug build (`failpoint.rs`) are refused by a
+/// release build as any other mistake.
+const NOT_SETTINGS: &[&str] = match cfg!(debug_assertions) {
+    true => &["DSPROXY_CONFIG", "DSPROXY_FAILPOINT", "DSPROXY_POWER_CUT", "DSPROXY_LEAVE_OUT"],
+    false => &["DSPROXY_CONFIG"],
+};
 
 /// Well-known names, and the setting that each stands for; the setting's own variable wins.
 pub(super) const ALIASES: [(&str, &str); 4] = [

@@ -11,6 +11,7 @@ use rustix::fs::FallocateFlags;
 
 use super::directory::Directory;
 use super::format::{self, FRAME, Kind, SEGMENT_HEADER, SegmentHeader};
+use crate::failpoint;
 
 /// An open segment. Positions are explicit, so a failed write leaves no doubt about where the next one would go.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Segment {
     file: File,
     offset: u64,
     capacity: u64,
+    /// Frames before `offset` that are not in the file yet: always empty, but in a test of power cuts.
+    held: Vec<u8>,
 }
 
 /// Why a segment could not be made.
@@ -46,7 +49,7 @@ impl Segment {
             Ok(file)
         };
         match make() {
-            Ok(file) => Ok(Self { path, file, offset: SEGMENT_HEADER as u64, capacity }),
+            Ok(file) => Ok(Self { path, file, offset: SEGMENT_HEADER as u64, capacity, held: Vec::new() }),
             Err(error) => {
                 let _ = fs::remove_file(&unfinished);
                 let no_space = matches!(
@@ -61,7 +64,7 @@ impl Segment {
     /// Opens a segment whose writer died, to go on at `offset`.
     pub fn reopen(path: PathBuf, offset: u64, capacity: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        Ok(Self { path, file, offset, capacity })
+        Ok(Self { path, file, offset, capacity, held: Vec::new() })
     }
 
     /// Whether so many bytes of frames fit, with the seal after them.
@@ -71,13 +74,20 @@ impl Segment {
 
     /// Writes frames at the end; not durable yet.
     pub fn write(&mut self, frames: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(frames, self.offset)?;
+        match failpoint::power_cut() {
+            true => self.held.extend_from_slice(frames),
+            false => self.file.write_all_at(frames, self.offset)?,
+        }
         self.offset += frames.len() as u64;
         Ok(())
     }
 
     /// Makes what was written durable.
-    pub fn sync(&self) -> io::Result<()> {
+    pub fn sync(&mut self) -> io::Result<()> {
+        if !self.held.is_empty() {
+            self.file.write_all_at(&self.held, self.offset - self.held.len() as u64)?;
+            self.held.clear();
+        }
         rustix::fs::fdatasync(&self.file).map_err(io::Error::from)
     }
 

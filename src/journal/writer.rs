@@ -16,7 +16,7 @@ use super::error::JournalError;
 use super::format::{self, FRAME, Kind, MOST_ENTRIES};
 use super::segment::{Segment, Unmade};
 use super::{Durable, Item, Shared, Sink};
-use crate::failpoint;
+use crate::failpoint::{self, Safeguard};
 
 /// Encoded frames are written in pieces of about this size, bytes.
 const PIECE: usize = 4 << 20;
@@ -154,7 +154,11 @@ impl<I: Item, S: Sink<I>> Writer<I, S> {
 
     /// Makes what was written durable, and hands it on.
     fn sync(&mut self) -> Result<(), JournalError> {
-        let Some(segment) = &self.active else { return Ok(()) };
+        if failpoint::leaves_out(Safeguard::Sync) {
+            self.hand_on();
+            return Ok(());
+        }
+        let Some(segment) = &mut self.active else { return Ok(()) };
         let started = Instant::now();
         if let Err(error) = segment.sync() {
             return Err(self.poisoned("sync", &error));
@@ -182,6 +186,7 @@ impl<I: Item, S: Sink<I>> Writer<I, S> {
                 return Err(self.poisoned("close", &error));
             }
             self.old.push_back(Old { path, next });
+            failpoint::hit("journal.sealed");
             self.hand_on();
         }
         let capacity = self.shared.options.segment_bytes.max(bytes as u64);
@@ -220,6 +225,7 @@ impl<I: Item, S: Sink<I>> Writer<I, S> {
             }
         }
         if self.old.len() < before {
+            failpoint::hit("journal.trimmed");
             self.shared.count_segments(self.old.len() as u64 + 1);
             if let Err(error) = self.shared.directory.sync() {
                 tracing::warn!(%error, "cannot sync the journal's directory");

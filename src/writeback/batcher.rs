@@ -101,6 +101,7 @@ async fn settle(shared: &Shared, mapping: MappingId, queue: &Queue, piece: &[Arc
     let untold = shared.observer.committed(mapping, told).await;
     failpoint::hit("flush.told");
     queue.settle(piece, untold, shared.options.max_untold / LANES, &shared.budget);
+    failpoint::hit("flush.settled");
     shared.trim();
 }
 

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::NoTls;
-
-use crate::load::{KEYS, Load};
+use crate::load::{KEYS, Load, Writer};
 use crate::support::{Database, Resp, Value};
 use crate::victim::Victim;
 
@@ -17,75 +15,165 @@ pub const TABLES: &str = "
         begin insert into history (id, seq) values (new.id, new.seq); return new; end $$;
     create trigger note after insert or update on kv for each row execute function note();";
 
-/// What was found, in one round or in all.
+const SQLITE_TABLES: &str = "
+    pragma journal_mode = wal;
+    create table kv (id integer primary key, writer integer not null, seq integer not null);
+    create table log (n integer primary key, id integer not null, value text not null, ts integer not null default 0);
+    create table history (n integer primary key, id integer not null, seq integer not null);
+    create trigger noted after insert on kv begin insert into history (id, seq) values (new.id, new.seq); end;
+    create trigger noted_again after update on kv begin insert into history (id, seq) values (new.id, new.seq); end;";
+
+/// Strictly: the same number twice is a write that was applied twice.
+const INVERSIONS: &str = "select id, seq, before from \
+    (select id, seq, lag(seq) over (partition by id order by n) before from history) h where seq <= before limit 10";
+
+/// The database.
+pub enum Store {
+    Postgres(Database),
+    Sqlite(tempfile::TempDir),
+}
+
+impl Store {
+    pub fn postgres(db: Database) -> Self {
+        db.execute(TABLES);
+        Self::Postgres(db)
+    }
+
+    pub fn sqlite() -> Self {
+        let store = Self::Sqlite(tempfile::tempdir().unwrap());
+        store.file().execute_batch(SQLITE_TABLES).unwrap();
+        store
+    }
+
+    pub fn url(&self) -> String {
+        match self {
+            Self::Postgres(db) => db.url().to_owned(),
+            Self::Sqlite(dir) => format!("sqlite:{}", dir.path().join("crash.db").display()),
+        }
+    }
+
+    fn file(&self) -> rusqlite::Connection {
+        let Self::Sqlite(dir) = self else { panic!("not SQLite") };
+        rusqlite::Connection::open(dir.path().join("crash.db")).unwrap()
+    }
+
+    /// One query; all values as texts, none of which is NULL.
+    pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        match self {
+            Self::Postgres(db) => {
+                db.query(sql).into_iter().map(|row| row.into_iter().map(Option::unwrap).collect()).collect()
+            }
+            Self::Sqlite(_) => {
+                let file = self.file();
+                let mut statement = file.prepare(sql).unwrap();
+                let width = statement.column_count();
+                let text = |value: rusqlite::types::Value| match value {
+                    rusqlite::types::Value::Integer(number) => number.to_string(),
+                    rusqlite::types::Value::Text(text) => text,
+                    other => panic!("{other:?}"),
+                };
+                let row = |row: &rusqlite::Row<'_>| (0..width).map(|at| row.get(at).map(text)).collect();
+                statement.query_map([], row).unwrap().collect::<Result<_, _>>().unwrap()
+            }
+        }
+    }
+}
+
+/// What was found at the end of a round.
 #[derive(Debug, Default)]
-pub struct Totals {
+pub struct Found {
+    /// Since the beginning.
     pub acknowledged: u64,
     pub lost: Vec<String>,
     pub doubled: Vec<String>,
     pub inversions: Vec<String>,
+    /// Reads of an acknowledged write through the proxy that took it which showed something older.
     pub stale_reads: u64,
     /// Keys of which the cache holds another value than the database.
     pub stale_entries: Vec<String>,
 }
 
-impl Totals {
-    pub fn add(&mut self, other: &Self) {
-        self.acknowledged = other.acknowledged; // counted from the start
-        self.stale_reads = other.stale_reads;
-    }
-
+impl Found {
+    /// Nothing but, perhaps, stale reads.
     pub fn is_clean(&self) -> bool {
         self.lost.is_empty()
             && self.doubled.is_empty()
             && self.inversions.is_empty()
-            && self.stale_reads == 0
             && self.stale_entries.is_empty()
+    }
+
+    /// The figures, one after the other.
+    pub fn figures(&self) -> String {
+        let Self { acknowledged, lost, doubled, inversions, stale_reads, stale_entries } = self;
+        format!(
+            "{acknowledged} writes acknowledged: {} lost, {} applied twice, {} out of order, {stale_reads} stale reads, {} \
+             stale entries",
+            lost.len(),
+            doubled.len(),
+            inversions.len(),
+            stale_entries.len()
+        )
     }
 }
 
-pub fn check(db: &Database, load: &Load, proxies: &[Victim; 2]) -> Totals {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (rows, log, inversions) = runtime.block_on(read(db));
-    let mut found = Totals { inversions, ..Totals::default() };
-    let mut cache =
-        [Resp::connect(("127.0.0.1", proxies[0].port())), Resp::connect(("127.0.0.1", proxies[1].port()))];
+/// Holds the rows, their history and both proxies' caches against what the writers know.
+pub fn check(store: &Store, load: &Load, proxies: &[Victim; 2]) -> Found {
+    let number = |text: &String| text.parse::<u64>().unwrap();
+    let rows = store.rows("select id, seq from kv");
+    let rows: HashMap<u64, u64> = rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
+    let mut log: HashMap<String, usize> = HashMap::new();
+    store
+        .rows("select value from log")
+        .into_iter()
+        .flatten()
+        .for_each(|value| *log.entry(value).or_default() += 1);
+    let inversion = |row: &Vec<String>| format!("kv:{}: {} after {}", row[0], row[1], row[2]);
+    let inversions = store.rows(INVERSIONS).iter().map(inversion).collect();
+    let mut found = Found { inversions, ..Found::default() };
+    let mut cache = proxies.each_ref().map(|proxy| Resp::connect(("127.0.0.1", proxy.port())));
     for writer in &load.writers {
         found.acknowledged += writer.acknowledged;
         found.stale_reads += writer.stale_reads;
         for at in 0..KEYS {
-            let row = rows.get(&(writer.number(at) as i64)).copied();
-            let possible = &writer.keys[at].possible;
-            let fits = match row {
-                Some(seq) => possible.contains(&(seq, true)),
-                None => possible.is_empty() || possible.iter().any(|(_, put)| !put),
-            };
-            // Before the first acknowledged write the row may be missing, whatever was tried.
-            let never = row.is_none() && !writer.keys[at].acknowledged;
-            if !fits && !never {
-                found.lost.push(format!("{}: the row is {row:?}, possible are {possible:?}", writer.key(at)));
-            }
+            let row = rows.get(&(writer.number(at) as u64)).copied();
+            check_key(&mut found, writer, at, row);
             for proxy in &mut cache {
                 let seen = seen(proxy, &writer.key(at));
                 if seen != row {
-                    found
-                        .stale_entries
-                        .push(format!("{}: read {seen:?}, the row is {row:?}", writer.key(at)));
+                    let what = format!("{}: read {seen:?}, the row is {row:?}", writer.key(at));
+                    found.stale_entries.push(what);
                 }
             }
         }
-        for value in &writer.appended {
-            match log.get(value) {
-                None => found.lost.push(format!("append {value}")),
-                Some(1) => {}
-                Some(times) => found.doubled.push(format!("{value}: {times} times")),
-            }
-        }
-        for value in writer.unknown.iter().filter(|value| log.get(*value).is_some_and(|times| *times > 1)) {
-            found.doubled.push(format!("{value} (never acknowledged)"));
-        }
+        check_log(&mut found, writer, &log);
     }
     found
+}
+
+fn check_key(found: &mut Found, writer: &Writer, at: usize, row: Option<u64>) {
+    let possible = &writer.keys[at].possible;
+    let fits = match row {
+        Some(seq) => possible.contains(&(seq, true)),
+        None => possible.is_empty() || possible.iter().any(|(_, put)| !put),
+    };
+    // Before the first acknowledged write the row may be missing, whatever was tried.
+    let never = row.is_none() && !writer.keys[at].acknowledged;
+    if !fits && !never {
+        found.lost.push(format!("{}: the row is {row:?}, possible are {possible:?}", writer.key(at)));
+    }
+}
+
+fn check_log(found: &mut Found, writer: &Writer, log: &HashMap<String, usize>) {
+    for value in &writer.appended {
+        match log.get(value) {
+            None => found.lost.push(format!("append {value}")),
+            Some(1) => {}
+            Some(times) => found.doubled.push(format!("{value}: {times} times")),
+        }
+    }
+    for value in writer.unknown.iter().filter(|value| log.get(*value).is_some_and(|times| *times > 1)) {
+        found.doubled.push(format!("{value} (never acknowledged)"));
+    }
 }
 
 fn seen(proxy: &mut Resp, key: &str) -> Option<u64> {
@@ -94,29 +182,4 @@ fn seen(proxy: &mut Resp, key: &str) -> Option<u64> {
         Value::Nil => None,
         other => panic!("{key}: {other:?}"),
     }
-}
-
-type Read = (HashMap<i64, u64>, HashMap<String, usize>, Vec<String>);
-
-async fn read(db: &Database) -> Read {
-    let (client, connection) = tokio_postgres::connect(db.url(), NoTls).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let rows = client.query("select id, seq from kv", &[]).await.unwrap();
-    let rows = rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect();
-    let mut log = HashMap::new();
-    for row in client.query("select value from log", &[]).await.unwrap() {
-        *log.entry(row.get(0)).or_insert(0) += 1;
-    }
-    // Strictly: the same number twice is a write that was applied twice.
-    let sql = "select id, seq, before from (select id, seq, lag(seq) over (partition by id order by n) before from history) h \
-               where seq <= before limit 10";
-    let inversions = client.query(sql, &[]).await.unwrap();
-    let inversion = |row: &tokio_postgres::Row| {
-        let (id, seq, before): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
-        format!("kv:{id}: {seq} after {before}")
-    };
-    let inversions = inversions.iter().map(inversion).collect();
-    drop(client);
-    let _ = connection.await;
-    (rows, log, inversions)
 }

@@ -32,6 +32,7 @@ pub struct Key {
 #[derive(Default)]
 pub struct Writer {
     id: usize,
+    prefix: String,
     next: u64,
     pub keys: Vec<Key>,
     /// Appended and acknowledged.
@@ -48,10 +49,29 @@ pub struct Load {
     ports: [u16; 2],
 }
 
+/// How often a writer appends, deletes, and writes two keys at once, of ten writes; the others are of one row.
+const APPENDS: u32 = 3;
+const DELETES: u32 = 1;
+const PAIRS: u32 = 1;
+
 impl Load {
-    pub fn new(count: usize, ports: [u16; 2]) -> Self {
-        let writer = |id| Writer { id, keys: vec![Key::default(); KEYS], ..Writer::default() };
+    pub fn new(count: usize, prefix: &str, ports: [u16; 2]) -> Self {
+        let writer = |id| Writer {
+            id,
+            prefix: prefix.to_owned(),
+            keys: vec![Key::default(); KEYS],
+            ..Writer::default()
+        };
         Self { writers: (0..count).map(writer).collect(), ports }
+    }
+
+    /// All keys that are written.
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        let count = self.writers.len();
+        let Some(writer) = self.writers.first() else { return Vec::new() };
+        let rows = (0..count * KEYS).map(|number| format!("{}kv:{number}", writer.prefix));
+        let logs = (0..count).map(|id| format!("{}log:{id}", writer.prefix));
+        rows.chain(logs).map(String::into_bytes).collect()
     }
 
     /// Lets them write until `stop`.
@@ -92,47 +112,54 @@ impl Writer {
         };
         self.next += 1;
         let alive = match random.random_range(0..10) {
-            0..3 => self.append(proxy),
-            3 => self.write(random, proxy, false),
-            _ => self.write(random, proxy, true),
+            ..APPENDS => self.append(proxy),
+            n if n < APPENDS + DELETES => self.write(&[random.random_range(0..KEYS)], proxy, false),
+            n if n < APPENDS + DELETES + PAIRS => self.write(&[0, 1], proxy, true),
+            _ => self.write(&[random.random_range(0..KEYS)], proxy, true),
         };
         if !alive {
             *connection = None;
         }
     }
 
-    /// A row, or a deletion; false when the connection is of no use any more.
-    fn write(&mut self, random: &mut StdRng, proxy: &mut Resp, put: bool) -> bool {
-        let (at, seq) = (random.random_range(0..KEYS), self.next);
-        let key = self.key(at);
-        let state = &mut self.keys[at];
+    /// Rows, or deletions, of the keys number `which` in one command; false when the connection is of no use any more.
+    fn write(&mut self, which: &[usize], proxy: &mut Resp, put: bool) -> bool {
+        let seq = self.next;
         let value = format!("{{\"writer\":{},\"seq\":{seq}}}", self.id);
-        let reply = match put {
-            true => try_cmd(proxy, &["SET", &key, &value]),
-            false => try_cmd(proxy, &["DEL", &key]),
-        };
-        state.possible.push((seq, put));
-        match reply {
-            Some(Value::Error(_)) => true,
-            None => false,
-            Some(_) => {
-                *state = Key { possible: vec![(seq, put)], acknowledged: true };
-                self.acknowledged += 1;
-                let Some(read) = try_cmd(proxy, &["GET", &key]) else { return false };
-                let seen = match &read {
-                    Value::Error(_) => return true,
-                    other => seq_of(other),
-                };
-                // The other proxy may not know of it; this one must.
-                self.stale_reads += u64::from(seen != put.then_some(seq));
-                true
-            }
+        let mut command = vec![if put { "MSET" } else { "DEL" }.to_owned()];
+        for at in which {
+            command.push(self.key(*at));
+            command.extend(put.then(|| value.clone()));
+            self.keys[*at].possible.push((seq, put));
         }
+        if let [name, _, _] = command.as_mut_slice() {
+            *name = "SET".to_owned();
+        }
+        match try_cmd(proxy, &command) {
+            Some(Value::Error(_)) => return true,
+            None => return false,
+            Some(_) => self.acknowledged += 1,
+        }
+        for at in which {
+            self.keys[*at] = Key { possible: vec![(seq, put)], acknowledged: true };
+        }
+        which.iter().all(|at| self.read_back(*at, proxy, put.then_some(seq)))
+    }
+
+    /// The other proxy may not know of a write yet; the one that has acknowledged it must.
+    fn read_back(&mut self, at: usize, proxy: &mut Resp, written: Option<u64>) -> bool {
+        match try_cmd(proxy, &["GET".to_owned(), self.key(at)]) {
+            None => return false,
+            Some(Value::Error(_)) => {}
+            Some(seen) => self.stale_reads += u64::from(seq_of(&seen) != written),
+        }
+        true
     }
 
     fn append(&mut self, proxy: &mut Resp) -> bool {
         let value = format!("{}-{}", self.id, self.next);
-        let reply = try_cmd(proxy, &["SET", &format!("log:{}", self.id), &value]);
+        let reply =
+            try_cmd(proxy, &["SET".to_owned(), format!("{}log:{}", self.prefix, self.id), value.clone()]);
         let acknowledged = matches!(reply, Some(Value::Simple(_)));
         if acknowledged {
             self.acknowledged += 1;
@@ -145,7 +172,7 @@ impl Writer {
 
     /// The name of its key number `at`.
     pub fn key(&self, at: usize) -> String {
-        format!("kv:{}", self.number(at))
+        format!("{}kv:{}", self.prefix, self.number(at))
     }
 
     /// The id of its key number `at`.
@@ -155,7 +182,7 @@ impl Writer {
 }
 
 /// A reply, or `None` when the connection is lost.
-fn try_cmd(proxy: &mut Resp, args: &[&str]) -> Option<Value> {
+fn try_cmd(proxy: &mut Resp, args: &[String]) -> Option<Value> {
     let mut request = Vec::new();
     push_command(&mut request, args.iter().map(|arg| arg.as_bytes()));
     proxy.stream().write_all(&request).ok()?;

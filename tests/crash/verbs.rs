@@ -6,7 +6,7 @@ use tokio_postgres::NoTls;
 
 use crate::check::TABLES;
 use crate::support::{Database, Resp, SharedStack, eventually};
-use crate::victim::Victim;
+use crate::victim::{Setup, Victim};
 
 fn one(db: &Database, sql: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -26,7 +26,7 @@ fn a_dead_proxys_journal_is_adopted_once() {
     let stack = SharedStack::get();
     let db = stack.fresh_database();
     db.execute(TABLES);
-    let mut proxy = Victim::with_interval(stack.redis_nodes(), db.url(), "1h");
+    let mut proxy = Victim::new(Setup::new(stack.redis_nodes(), db.url()).interval("1h"));
     proxy.start(None);
     let data = proxy.data().display().to_string();
     // Other tests of this stack may have these keys, too: they are far away.
@@ -58,7 +58,7 @@ fn a_refused_row_is_listed_replayed_and_dropped() {
     let stack = SharedStack::get();
     let db = stack.fresh_database();
     db.execute(&format!("{TABLES} alter table kv add constraint small check (seq < 100)"));
-    let mut proxy = Victim::new(stack.redis_nodes(), db.url());
+    let mut proxy = Victim::new(Setup::new(stack.redis_nodes(), db.url()));
     proxy.start(None);
     for n in [1, 2, 300, 4, 500] {
         set(&proxy, &format!("kv:{}", 8_000_000 + n), &format!("{{\"writer\":1,\"seq\":{n}}}"));

@@ -1,6 +1,8 @@
 //! A proxy that is killed and started again, over the same data directory and on the same ports.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,14 +13,14 @@ use crate::support::Http;
 const MAPPINGS: &str = r#"
 [[mapping]]
 name = "kv"
-key = "kv:{id}"
+key = "PREFIXkv:{id}"
 table = "kv"
 id = "bigint"
 write = "behind"
 ttl = "60s"
 [[mapping]]
 name = "log"
-key = "log:{id}"
+key = "PREFIXlog:{id}"
 table = "log"
 id = "bigint"
 format = "text"
@@ -28,32 +30,74 @@ write = "behind"
 mode = "append"
 "#;
 
+/// What a proxy is started with.
+pub struct Setup {
+    nodes: Vec<String>,
+    url: String,
+    prefix: String,
+    interval: String,
+    env: Vec<(String, String)>,
+    data: Option<PathBuf>,
+}
+
+impl Setup {
+    pub fn new(nodes: &[String], url: &str) -> Self {
+        // Its death takes what it has not synced: as a power cut does.
+        let env = vec![("DSPROXY_POWER_CUT".to_owned(), "1".to_owned())];
+        let (prefix, interval) = (String::new(), "20ms".to_owned());
+        Self { nodes: nodes.to_vec(), url: url.to_owned(), prefix, interval, env, data: None }
+    }
+
+    /// Of the keys.
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        self.prefix = prefix.to_owned();
+        self
+    }
+
+    /// Rows wait for so long.
+    pub fn interval(mut self, interval: &str) -> Self {
+        self.interval = interval.to_owned();
+        self
+    }
+
+    /// Of the process.
+    pub fn env(mut self, env: &[(&str, &str)]) -> Self {
+        self.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self
+    }
+
+    /// Its journal is in this directory, instead of one of its own.
+    pub fn data(mut self, data: &Path) -> Self {
+        self.data = Some(data.to_owned());
+        self
+    }
+}
+
 pub struct Victim {
     dir: tempfile::TempDir,
+    data: PathBuf,
     ports: [u16; 2],
+    env: Vec<(String, String)>,
     child: Option<Child>,
 }
 
 impl Victim {
-    pub fn new(nodes: &[String], url: &str) -> Self {
-        Self::with_interval(nodes, url, "20ms")
-    }
-
-    /// Rows wait for so long.
-    pub fn with_interval(nodes: &[String], url: &str, interval: &str) -> Self {
+    pub fn new(setup: Setup) -> Self {
+        let Setup { nodes, url, prefix, interval, env, data } = setup;
         let dir = tempfile::tempdir().unwrap();
+        let data = data.unwrap_or_else(|| dir.path().join("data"));
         let ports = free_ports(2).unwrap();
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:{}\"\nworkers = 2\n[http]\nlisten = \"127.0.0.1:{}\"\n\
              [upstream]\nnodes = {nodes:?}\nrefresh_interval = \"200ms\"\ncommand_timeout = \"2s\"\n\
              [database]\nurl = {url:?}\n[write_behind]\nbatch_interval = \"{interval}\"\nretry_max = \"200ms\"\n\
-             [journal]\ndata_dir = {:?}\nsegment_size = \"256kb\"\n{MAPPINGS}",
+             [journal]\ndata_dir = {data:?}\nsegment_size = \"64kb\"\n{}",
             ports[0],
             ports[1],
-            dir.path().join("data"),
+            MAPPINGS.replace("PREFIX", &prefix),
         );
         std::fs::write(dir.path().join("proxy.toml"), config).unwrap();
-        Self { dir, ports: [ports[0], ports[1]], child: None }
+        Self { dir, data, ports: [ports[0], ports[1]], env, child: None }
     }
 
     pub fn port(&self) -> u16 {
@@ -61,25 +105,39 @@ impl Victim {
     }
 
     /// Its data directory.
-    pub fn data(&self) -> std::path::PathBuf {
-        self.dir.path().join("data")
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Runs another verb of the program with the same configuration; what it prints, and whether it succeeds.
     pub fn verb(&self, args: &[&str]) -> (bool, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dsproxy"));
-        let output =
-            command.args(args).env("DSPROXY_CONFIG", self.dir.path().join("proxy.toml")).output().unwrap();
+        let output = self.command().args(args).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
-    fn spawn(&mut self, failpoint: Option<&str>) {
+    /// Writes what is in the journal in `dir` to the database, as `dsproxy journal adopt`; whether that succeeds.
+    pub fn adopt(&self, dir: &str, failpoint: Option<&str>) -> bool {
+        let mut command = self.command();
+        if let Some(failpoint) = failpoint {
+            command.env("DSPROXY_FAILPOINT", failpoint);
+        }
+        command.args(["journal", "adopt", dir]).output().unwrap().status.success()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dsproxy"));
+        command.env("DSPROXY_CONFIG", self.dir.path().join("proxy.toml"));
+        command.env_remove("DSPROXY_FAILPOINT").envs(self.env.iter().cloned());
+        command
+    }
+
+    /// Starts it; at this fail point it will die.
+    pub fn spawn(&mut self, failpoint: Option<&str>) {
         let log = self.dir.path().join("log");
         let log: File = OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dsproxy"));
-        command.args(["serve", "--config"]).arg(self.dir.path().join("proxy.toml"));
-        command.stdout(Stdio::null()).stderr(log).env_remove("DSPROXY_FAILPOINT");
+        let mut command = self.command();
+        command.arg("serve").stdout(Stdio::null()).stderr(log);
         if let Some(failpoint) = failpoint {
             command.env("DSPROXY_FAILPOINT", failpoint);
         }
@@ -119,12 +177,16 @@ impl Victim {
         }
     }
 
-    /// Waits for its death.
-    pub fn wait_death(&mut self, most: Duration) {
+    /// Waits for it to be killed by its own hand; whether that came.
+    pub fn wait_death(&mut self, most: Duration) -> bool {
         let end = Instant::now() + most;
-        while Instant::now() < end
-            && self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
-        {
+        loop {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+                return status.signal() == Some(9);
+            }
+            if Instant::now() > end {
+                return false;
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
     }

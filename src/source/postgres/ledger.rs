@@ -2,6 +2,8 @@
 //!
 //! Must not know: queues, journals, retries.
 
+use std::borrow::Cow;
+
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_postgres::types::ToSql;
@@ -9,6 +11,7 @@ use tokio_postgres::types::ToSql;
 use super::apply::{Prepared, has_room};
 use super::pool::Postgres;
 use super::{sql, writers};
+use crate::failpoint::{self, Safeguard};
 use crate::mapping::{Bound, Table};
 use crate::source::change::{Action, Change, steps};
 use crate::source::error::SourceError;
@@ -99,9 +102,13 @@ pub(super) async fn commit(
 
 async fn run(client: &mut Object, bound: &Bound, batch: &Batch<'_>) -> Result<Vec<Committed>, SourceError> {
     let remember = has_room(client);
-    let transaction = client.transaction().await?;
+    let mut transaction = client.transaction().await?;
     if !once(&transaction, bound, batch.once).await? {
         return Ok(vec![Committed::Unknown; batch.writes.len()]);
+    }
+    if failpoint::leaves_out(Safeguard::OneTransaction) {
+        transaction.rollback().await?;
+        transaction = client.transaction().await?;
     }
     let committed = match &bound.table {
         _ if batch.writes.is_empty() => Vec::new(),
@@ -112,7 +119,14 @@ async fn run(client: &mut Object, bound: &Bound, batch: &Batch<'_>) -> Result<Ve
         }
     };
     bury(&transaction, bound, batch).await?;
+    failpoint::hit("flush.uncommitted");
     transaction.commit().await?;
+    if failpoint::leaves_out(Safeguard::OneTransaction) {
+        failpoint::hit("flush.torn");
+        let transaction = client.transaction().await?;
+        once(&transaction, bound, batch.once).await?;
+        transaction.commit().await?;
+    }
     Ok(committed)
 }
 
@@ -137,6 +151,7 @@ async fn advance(
         applied.offsets.iter().map(|(lane, offset)| (*lane, *offset as i64)).unzip();
     let sql = "update dsproxy_applied a set \"offset\" = o.o from unnest($4::int[], $5::bigint[]) o(l, o) \
                where a.source = $1 and a.epoch = $2 and a.mapping = $3 and a.lane = o.l and a.\"offset\" < o.o";
+    let sql = &fenced(sql);
     let sql = transaction.prepare_cached(sql).await?;
     let params: [&(dyn ToSql + Sync); 5] = [&applied.source, &applied.epoch, &mapping, &lanes, &offsets];
     if transaction.execute(&sql, &params).await? == lanes.len() as u64 {
@@ -145,12 +160,20 @@ async fn advance(
     // Fenced, or done before: the answer to an earlier commit was lost.
     let sql = "select count(*) from dsproxy_applied a join unnest($4::int[], $5::bigint[]) o(l, o) on a.lane = o.l \
                where a.source = $1 and a.epoch = $2 and a.mapping = $3 and a.\"offset\" >= o.o";
-    let done: i64 = transaction.query_one(sql, &params).await?.try_get(0)?;
+    let done: i64 = transaction.query_one(&*fenced(sql), &params).await?.try_get(0)?;
     // Both were looked at in one transaction, and only this proxy moves the offsets of its epoch.
     if done >= lanes.len() as i64 {
         Ok(false)
     } else {
         Err(SourceError::fenced(&applied.source, applied.epoch))
+    }
+}
+
+/// An `sql` that asks for the epoch; as it is, but in the test that leaves the fence out.
+fn fenced(sql: &str) -> Cow<'_, str> {
+    match failpoint::leaves_out(Safeguard::Fence) {
+        true => sql.replace("a.epoch = $2", "a.epoch >= $2").into(),
+        false => sql.into(),
     }
 }
 
@@ -173,7 +196,10 @@ async fn write(
         return Ok(writes.iter().map(what).collect());
     }
     let newest = newest(writes);
-    let passed = guard(transaction, &bound.mapping.name, &newest).await?;
+    let passed = match failpoint::leaves_out(Safeguard::VersionGuard) {
+        true => None,
+        false => guard(transaction, &bound.mapping.name, &newest).await?,
+    };
     let counts = |write: &&Versioned<'_>| {
         passed.as_ref().is_none_or(|passed| passed.contains(guard_key(write.change.ids()).as_ref()))
     };
@@ -225,7 +251,7 @@ fn version_column(bound: &Bound, table: &Table) -> Option<u16> {
 }
 
 /// The newest version of each key, sorted by key: two proxies lock in the same order.
-fn newest<'w>(writes: &'w [Versioned<'_>]) -> std::collections::BTreeMap<std::borrow::Cow<'w, str>, u64> {
+fn newest<'w>(writes: &'w [Versioned<'_>]) -> std::collections::BTreeMap<Cow<'w, str>, u64> {
     let mut newest = std::collections::BTreeMap::new();
     for write in writes {
         let version = newest.entry(guard_key(write.change.ids())).or_insert(0);
@@ -238,7 +264,7 @@ fn newest<'w>(writes: &'w [Versioned<'_>]) -> std::collections::BTreeMap<std::bo
 async fn guard(
     transaction: &Transaction<'_>,
     mapping: &str,
-    newest: &std::collections::BTreeMap<std::borrow::Cow<'_, str>, u64>,
+    newest: &std::collections::BTreeMap<Cow<'_, str>, u64>,
 ) -> Result<Option<FxHashSet<String>>, SourceError> {
     let sql = "insert into dsproxy_versions as v (mapping, key, version) \
                select $1, u.k, u.v from unnest($2::text[], $3::bigint[]) u(k, v) \

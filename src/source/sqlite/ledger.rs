@@ -9,6 +9,7 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params
 use super::apply::Prepared;
 use super::load;
 use super::{Plan, Sqlite, writers};
+use crate::failpoint;
 use crate::mapping::Bound;
 use crate::source::change::{Change, steps};
 use crate::source::error::SourceError;
@@ -229,6 +230,7 @@ fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
             ],
         )?;
     }
+    failpoint::hit("flush.uncommitted");
     transaction.commit()?;
     Ok(Tried::Done)
 }
