@@ -314,6 +314,8 @@ settings! {
         upstream_inflight: usize = 65_536, Count(16..=16 * MB);
         /// Connections of their own that clients hold to watch keys or to wait in blocking commands, per data thread.
         dedicated_connections: usize = 1000, Count(1..=100_000);
+        /// Longest time for which `CLIENT PAUSE` may hold the commands of clients; a longer one is answered an error.
+        client_pause: Duration = secs(600), duration(ms(1)..=hours(24 * 7));
         /// Clients that look on (`MONITOR`) at the same time; further ones are answered an error.
         monitors: usize = 16, Count(0..=1000);
         /// Lines that each of them is shown per second; the others are counted, and told once a second.

@@ -111,6 +111,8 @@ pub struct Client {
     pub paused: bool,
     /// Paused until it has no unanswered request.
     pub waits: bool,
+    /// Its next command waits for the end of a `CLIENT PAUSE`.
+    pub put_off: bool,
     /// No further request is run; closed once everything is written.
     pub closing: bool,
     /// Nobody waits for its replies any more: closed at once.
@@ -156,6 +158,7 @@ impl Client {
             touched: false,
             paused: false,
             waits: false,
+            put_off: false,
             closing: false,
             half_closed: false,
             subscriber: None,

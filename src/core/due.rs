@@ -45,6 +45,10 @@ impl Core {
         self.close_leavers();
         self.pubsub_tick();
         self.monitor_tick();
+        self.end_infos();
+        if self.held != super::pause::Held::Nothing {
+            self.look_at_pause();
+        }
         if !self.parking.is_empty() {
             self.release_parked();
             let deadline = self.now.saturating_sub(self.options.command_timeout_us);

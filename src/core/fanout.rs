@@ -51,13 +51,31 @@ impl Core {
         nodes: Range<usize>,
         request: &[u8],
     ) {
+        let gather = self.new_gather(index, join);
+        self.ask_nodes(index, command, gather, nodes, request);
+    }
+
+    /// A gather without parts for a command of this client.
+    pub(super) fn new_gather(&mut self, index: usize, join: Join) -> Box<Gather> {
+        let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
+        gather.reset(join, 0);
+        gather.hides = self.hides_keys(index);
+        gather
+    }
+
+    /// Sends one request to each of these nodes; `gather` puts the replies together.
+    pub(super) fn ask_nodes(
+        &mut self,
+        index: usize,
+        command: &'static Command,
+        mut gather: Box<Gather>,
+        nodes: Range<usize>,
+        request: &[u8],
+    ) {
         if nodes.is_empty() {
             return self.answer_error(index, Some(command), b"CLUSTERDOWN Hash slot not served");
         }
         let at = self.now;
-        let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
-        gather.reset(join, 0);
-        gather.hides = self.hides_keys(index);
         for _ in nodes.clone() {
             gather.add_part(std::iter::empty());
         }

@@ -2,11 +2,12 @@
 //!
 //! Must not know: where the parts went.
 
+use super::keyspace::Info;
 use super::mapped::push_visible;
 use super::pubsub::Tally;
 use super::scan::Cursor;
 use crate::command::Merge;
-use crate::resp::{ReplyScanner, Scan, push_array_header, push_bulk, push_integer, push_nil};
+use crate::resp::{ReplyScanner, Scan, push_array_header, push_bulk, push_error, push_integer, push_nil};
 use bytes::Bytes;
 
 /// How replies become one.
@@ -28,6 +29,8 @@ pub enum Join {
     Pick(u64),
     /// What [`Gather::tally`] makes of them.
     Tally,
+    /// What [`Gather::info`] makes of them.
+    Info,
     /// The reply of one of so many nodes to `SCAN` at this cursor.
     Cursor(Cursor, u64),
     /// What the nodes say of the cluster at the end of a `SCAN`.
@@ -64,6 +67,8 @@ pub struct Gather {
     pub hides: bool,
     /// Numbers of subscribers.
     pub tally: Option<Tally>,
+    /// An `INFO` that waits for its keyspace.
+    pub info: Option<Box<Info>>,
 }
 
 /// A key that belongs to a mapping.
@@ -94,6 +99,7 @@ impl Gather {
             uncounted: Vec::new(),
             hides: false,
             tally: None,
+            info: None,
         }
     }
 
@@ -123,6 +129,7 @@ impl Gather {
         self.uncounted.clear();
         self.hides = false;
         self.tally = None;
+        self.info = None;
     }
 
     /// Adds a part that covers the keys at these positions; its number.
@@ -168,6 +175,10 @@ impl Gather {
             }
             Join::Least => self.take_least(reply),
             Join::Tally => self.tally.as_mut()?.take(reply),
+            Join::Info => {
+                let text = text_of(reply)?;
+                self.info.as_mut()?.take(&text)
+            }
             Join::Pick(_) => {
                 if !crate::resp::is_nil(reply) {
                     self.elements.push((self.data.len() as u32, reply.len() as u32));
@@ -229,12 +240,16 @@ impl Gather {
         Some(())
     }
 
-    /// A bulk string, or a verbatim one with its `txt:`.
     fn take_view(&mut self, reply: &[u8]) -> Option<()> {
-        let text = reply.get(memchr::memchr(b'\n', reply)? + 1..)?.strip_suffix(b"\r\n")?;
-        let text = if reply.first() == Some(&b'=') { text.get(4..)? } else { text };
-        self.views.push(String::from_utf8(text.to_vec()).ok()?);
+        self.views.push(text_of(reply)?);
         Some(())
+    }
+
+    /// No part that is missing is waited for any longer.
+    pub fn give_up(&mut self, text: &str) {
+        let mut error = Vec::new();
+        push_error(&mut error, text);
+        self.error.get_or_insert(error);
     }
 
     /// The nodes' views of the cluster, once all are here, of a `SCAN` that has come to its end.
@@ -336,6 +351,9 @@ impl Gather {
 
     /// Appends the merged reply.
     pub fn finish(&self, out: &mut Vec<u8>, protocol: u8) {
+        if let Some(info) = &self.info {
+            return info.finish(self.error.as_deref(), out, protocol);
+        }
         let spoiled = self.join != Join::AnyOk || self.data.is_empty();
         if let Some(error) = self.error.as_ref().filter(|_| spoiled) {
             out.extend_from_slice(error);
@@ -344,6 +362,7 @@ impl Gather {
         match self.join {
             Join::Keys(Merge::AllOk) => out.extend_from_slice(b"+OK\r\n"),
             Join::Keys(Merge::Sum) => push_integer(out, self.sum),
+            Join::Info => {}
             Join::Tally => self.tally.iter().for_each(|tally| tally.finish(out)),
             Join::Concat => {
                 push_array_header(out, self.sum.max(0) as usize);
@@ -374,4 +393,11 @@ impl Gather {
             }
         }
     }
+}
+
+/// A bulk string, or a verbatim one without its `txt:`.
+fn text_of(reply: &[u8]) -> Option<String> {
+    let text = reply.get(memchr::memchr(b'\n', reply)? + 1..)?.strip_suffix(b"\r\n")?;
+    let text = if reply.first() == Some(&b'=') { text.get(4..)? } else { text };
+    matches!(reply.first(), Some(b'$' | b'=')).then(|| String::from_utf8(text.to_vec()).ok())?
 }

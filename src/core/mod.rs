@@ -14,6 +14,7 @@ mod due;
 mod fanout;
 mod gather;
 mod guard;
+mod keyspace;
 mod leavers;
 mod links;
 mod local;
@@ -22,6 +23,7 @@ mod monitor;
 mod options;
 mod order;
 mod parking;
+mod pause;
 mod peers;
 mod process;
 mod pubsub;
@@ -126,9 +128,13 @@ pub struct Core {
     key_indexes: Vec<u32>,
     by_slot: Vec<(u16, u32)>,
     stopping: bool,
+    /// What `CLIENT PAUSE` holds.
+    held: pause::Held,
     failures: retry::FailureLog,
     process: Arc<Process>,
     asked: peers::Asked,
+    /// Each `INFO` that waits for nodes: its client, its place in the order, and until when.
+    infos: Vec<(ClientKey, u32, u64)>,
     /// Since the topology changed, not all connections were looked at (see `leavers.rs`).
     may_have_left: bool,
     /// [`crate::config::Live::slow_us`] as of the last tick.
@@ -179,9 +185,11 @@ impl Core {
             key_indexes: Vec::new(),
             by_slot: Vec::new(),
             stopping: false,
+            held: pause::Held::Nothing,
             failures: retry::FailureLog::default(),
             process,
             asked: peers::Asked::default(),
+            infos: Vec::new(),
             may_have_left: false,
             slow_us,
             slow_left: slow::MOST_PER_TICK,
@@ -417,7 +425,8 @@ impl Core {
         let index = command.map_or(self.stats.commands.len() - 1, usize::from);
         if let Some(cells) = self.stats.commands.get(index) {
             if reply.first() == Some(&b'-') {
-                cells.error.add(1)
+                cells.error.add(1);
+                self.stats.errors.count(reply);
             } else {
                 cells.ok.add(1)
             }

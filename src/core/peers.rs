@@ -52,6 +52,8 @@ pub(super) enum Question {
     },
     /// Learn that somebody looks on.
     Monitors,
+    /// Learn what is held.
+    Pause,
 }
 
 /// Answers of all workers, added up.
@@ -171,6 +173,9 @@ impl Core {
             if matches!(question, Question::Monitors) {
                 self.look_at_all_again();
             }
+            if matches!(question, Question::Pause) {
+                self.look_at_pause();
+            }
             if let Question::Unblock { id, error } = *question {
                 answer.count = u64::from(self.unblock(id, error));
             }
@@ -191,7 +196,7 @@ impl Core {
                     client.gone = true;
                     killed.push(index);
                 }
-                Question::Unblock { .. } | Question::Rules { .. } | Question::Monitors => {}
+                Question::Unblock { .. } | Question::Rules { .. } | Question::Monitors | Question::Pause => {}
             }
         }
         killed.into_iter().for_each(|index| self.touch(index));

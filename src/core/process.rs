@@ -3,12 +3,14 @@
 //! Must not know: any client, any request on its way.
 
 use super::access::Access;
+use super::keyspace::Keyspace;
 use super::monitor::Monitors;
+use super::pause::Pause;
 use super::peers::Note;
 use super::slow::SlowLog;
 use crate::command::Learned;
 use crate::config::{Config, Live};
-use crate::metrics::worker::{Cell, WorkerStats};
+use crate::metrics::worker::{Cell, WorkerStats, error_codes};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,10 +46,14 @@ pub struct Process {
     pub announce: [Option<String>; 2],
     /// Who looks on.
     pub(super) monitors: Monitors,
+    /// What `CLIENT PAUSE` holds.
+    pub(super) pause: Pause,
+    /// What the nodes said about their keys.
+    pub(super) keyspace: Keyspace,
     notes: Vec<mpsc::UnboundedSender<Note>>,
     before: Mutex<Totals>,
-    sampled: Mutex<(Instant, u64)>,
-    rate: AtomicU64,
+    sampled: Mutex<(Instant, [u64; 3])>,
+    rates: [AtomicU64; 3],
 }
 
 /// What was counted since the start, over all workers.
@@ -63,6 +69,8 @@ pub struct Totals {
     pub bytes: (u64, u64),
     /// Reads of mapped keys that the cluster could answer, and those that it could not.
     pub reads: (u64, u64),
+    /// Error replies by code.
+    pub codes: Vec<(&'static str, u64)>,
 }
 
 impl Totals {
@@ -79,6 +87,10 @@ impl Totals {
     fn since(mut self, before: &Self) -> Self {
         for (now, then) in self.commands.iter_mut().zip(&before.commands) {
             *now = (now.0 - then.0, now.1 - then.1, now.2 - then.2);
+        }
+        for (code, count) in &mut self.codes {
+            let then = before.codes.iter().find(|(known, _)| known == code);
+            *count -= then.map_or(0, |(_, then)| *then);
         }
         self.accepted -= before.accepted;
         self.refused -= before.refused;
@@ -111,10 +123,12 @@ impl Process {
             started_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             announce: [config.server.announce.clone(), config.tls.announce.clone()],
             monitors: Monitors::new(config),
+            pause: Pause::new(config),
+            keyspace: Keyspace::default(),
             notes,
             before: Mutex::default(),
-            sampled: Mutex::new((now, 0)),
-            rate: AtomicU64::new(0),
+            sampled: Mutex::new((now, [0; 3])),
+            rates: Default::default(),
         }
     }
 
@@ -146,9 +160,9 @@ impl Process {
         *lock(&self.before) = self.totals_from_start();
     }
 
-    /// Commands per second, lately.
-    pub fn rate(&self) -> u64 {
-        self.rate.load(Ordering::Relaxed)
+    /// Commands, bytes from clients and bytes to clients per second, lately.
+    pub fn rates(&self) -> [u64; 3] {
+        self.rates.each_ref().map(|rate| rate.load(Ordering::Relaxed))
     }
 
     /// Looks at the counters once in a while; the first worker does it for all.
@@ -163,12 +177,18 @@ impl Process {
         }
         let calls: u64 =
             self.stats.iter().flat_map(|worker| &worker.commands).map(|c| c.ok.get() + c.error.get()).sum();
-        self.rate.store((calls - sampled.1) * 1000 / passed.as_millis() as u64, Ordering::Relaxed);
-        *sampled = (Instant::now(), calls);
+        let bytes =
+            |cell: fn(&WorkerStats) -> &Cell| self.stats.iter().map(|worker| cell(worker).get()).sum();
+        let now = [calls, bytes(|worker| &worker.bytes_in), bytes(|worker| &worker.bytes_out)];
+        for ((rate, now), before) in self.rates.iter().zip(now).zip(sampled.1) {
+            rate.store(now.saturating_sub(before) * 1000 / passed.as_millis() as u64, Ordering::Relaxed);
+        }
+        *sampled = (Instant::now(), now);
     }
 
     fn totals_from_start(&self) -> Totals {
-        let mut totals = Totals { refused: self.refused.get(), ..Totals::default() };
+        let codes = error_codes(&self.stats);
+        let mut totals = Totals { refused: self.refused.get(), codes, ..Totals::default() };
         for worker in &self.stats {
             totals.commands.resize(worker.commands.len(), (0, 0, 0));
             for (total, cells) in totals.commands.iter_mut().zip(&worker.commands) {

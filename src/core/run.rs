@@ -3,6 +3,7 @@
 //! Must not know: replies.
 
 use super::client::{Begun, Client, Mute, Slot};
+use super::pause::Held;
 use super::{ClientKey, Core, Kind, pubsub};
 use crate::cluster::{Entry, Owner};
 use crate::command::{self, Class, Command};
@@ -196,6 +197,9 @@ impl Core {
         };
         let class = resolved.as_ref().map_or(Class::Local, |command| command.class_of(&args));
         if self.must_wait(index, resolved.ok(), class) {
+            return Flow::Wait;
+        }
+        if self.held != Held::Nothing && self.is_held(index, resolved.ok()) {
             return Flow::Wait;
         }
         if let Some(client) = self.clients.get_mut(index) {

@@ -3,11 +3,14 @@
 //! Must not know: commands, nodes or mappings beyond their labels.
 
 mod buckets;
+mod codes;
 mod family;
 mod mapped;
+mod plain;
 
 pub use super::cell::Cell;
 pub use buckets::cumulated;
+pub use codes::{ErrorCells, error_codes};
 pub(super) use family::{count, family, gauge, identity};
 pub use mapped::MappingCells;
 
@@ -91,6 +94,8 @@ pub struct NodeCells {
 pub struct WorkerStats {
     /// By index in the command table; the last one is for unknown commands.
     pub commands: Box<[CommandCells]>,
+    /// Error replies.
+    pub errors: ErrorCells,
     /// Client-seen latency by the way a command took: see [`WorkerStats::ROUTES`].
     pub latency: [Latency; WorkerStats::ROUTES.len()],
     /// By index of the mapping.
@@ -125,6 +130,8 @@ pub struct WorkerStats {
     pub messages: Cell,
     /// Clients that wait in a blocking command.
     pub blocked: Cell,
+    /// Clients whose next command waits for the end of a `CLIENT PAUSE`.
+    pub held: Cell,
     /// Connections that one client has for itself, to watch or to wait; bounded by `limits.dedicated_connections`.
     pub dedicated: Cell,
     /// Clients that look on (`MONITOR`).
@@ -142,6 +149,7 @@ impl WorkerStats {
     pub fn new(commands: usize, mappings: usize) -> Self {
         Self {
             commands: (0..=commands).map(|_| CommandCells::default()).collect(),
+            errors: ErrorCells::default(),
             latency: Default::default(),
             mappings: (0..mappings).map(|_| MappingCells::default()).collect(),
             clients: Cell::default(),
@@ -159,6 +167,7 @@ impl WorkerStats {
             subscriptions: Cell::default(),
             messages: Cell::default(),
             blocked: Cell::default(),
+            held: Cell::default(),
             dedicated: Cell::default(),
             monitors: Cell::default(),
             monitor_dropped: Cell::default(),
@@ -302,103 +311,6 @@ impl WorkerCollector {
             proto::MetricType::COUNTER,
         ));
     }
-
-    fn plain(&self, families: &mut Vec<MetricFamily>) {
-        type Plain = (&'static str, &'static str, proto::MetricType, fn(&WorkerStats) -> &Cell);
-        let plain: [Plain; 17] = [
-            ("dsproxy_connected_clients", "Connected RESP clients.", proto::MetricType::GAUGE, |w| {
-                &w.clients
-            }),
-            ("dsproxy_client_connections_total", "RESP clients accepted.", proto::MetricType::COUNTER, |w| {
-                &w.accepted
-            }),
-            (
-                "dsproxy_client_read_bytes_total",
-                "Bytes read from clients.",
-                proto::MetricType::COUNTER,
-                |w| &w.bytes_in,
-            ),
-            (
-                "dsproxy_client_written_bytes_total",
-                "Bytes written to clients.",
-                proto::MetricType::COUNTER,
-                |w| &w.bytes_out,
-            ),
-            (
-                "dsproxy_inflight_commands",
-                "Client commands that wait for a reply.",
-                proto::MetricType::GAUGE,
-                |w| &w.inflight,
-            ),
-            (
-                "dsproxy_protocol_errors_total",
-                "Requests that were no RESP.",
-                proto::MetricType::COUNTER,
-                |w| &w.protocol_errors,
-            ),
-            (
-                "dsproxy_redirects_total",
-                "MOVED and ASK redirects followed.",
-                proto::MetricType::COUNTER,
-                |w| &w.redirects,
-            ),
-            ("dsproxy_retries_total", "Requests sent again.", proto::MetricType::COUNTER, |w| &w.retries),
-            (
-                "dsproxy_command_timeouts_total",
-                "Requests answered by the timeout.",
-                proto::MetricType::COUNTER,
-                |w| &w.timeouts,
-            ),
-            (
-                "dsproxy_client_pauses_total",
-                "Times a client at a limit was not read.",
-                proto::MetricType::COUNTER,
-                |w| &w.pauses,
-            ),
-            (
-                "dsproxy_slow_clients_closed_total",
-                "Clients closed for not reading their replies.",
-                proto::MetricType::COUNTER,
-                |w| &w.slow_clients,
-            ),
-            ("dsproxy_subscriptions", "Subscriptions of clients.", proto::MetricType::GAUGE, |w| {
-                &w.subscriptions
-            }),
-            (
-                "dsproxy_blocked_clients",
-                "Clients that wait in a blocking command.",
-                proto::MetricType::GAUGE,
-                |w| &w.blocked,
-            ),
-            (
-                "dsproxy_dedicated_connections",
-                "Upstream connections that one client has for itself, to watch keys or to wait.",
-                proto::MetricType::GAUGE,
-                |w| &w.dedicated,
-            ),
-            ("dsproxy_monitoring_clients", "Clients that look on.", proto::MetricType::GAUGE, |w| {
-                &w.monitors
-            }),
-            (
-                "dsproxy_monitor_dropped_lines_total",
-                "Lines that looking clients were not shown, because there were too many.",
-                proto::MetricType::COUNTER,
-                |w| &w.monitor_dropped,
-            ),
-            (
-                "dsproxy_messages_delivered_total",
-                "Pub/sub messages handed to clients.",
-                proto::MetricType::COUNTER,
-                |w| &w.messages,
-            ),
-        ];
-        for (name, help, kind, cell) in plain {
-            let total = self.sum(|w| cell(w).get());
-            let sample =
-                if kind == proto::MetricType::GAUGE { gauge(&[], total as f64) } else { counter(&[], total) };
-            families.push(family(name, help, vec![sample], kind));
-        }
-    }
 }
 
 impl Collector for WorkerCollector {
@@ -407,7 +319,7 @@ impl Collector for WorkerCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let mut families = vec![self.commands(), self.latencies()];
+        let mut families = vec![self.commands(), self.errors(), self.latencies()];
         self.hits_and_misses(&mut families);
         self.nodes(&mut families);
         self.plain(&mut families);

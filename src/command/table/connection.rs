@@ -97,7 +97,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 Local,
             )
             .docs("7.0.0", "Set client eviction mode for the current connection")
-            .note("About this client's connection to the proxy."),
+            .note("Accepted without effect: no client is evicted."),
             command(
                 "client|no-touch",
                 3,
@@ -106,7 +106,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 Local,
             )
             .docs("7.2.0", "Controls whether the client changes the LRU/LFU of accessed keys")
-            .note("About this client's connection to the proxy."),
+            .note("Accepted without effect: clients share their connections to the nodes."),
             command(
                 "client|pause",
                 -3,
@@ -115,7 +115,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 Local,
             )
             .docs("2.9.50", "Stop processing commands from clients for some time")
-            .note("About this client's connection to the proxy."),
+            .note("Holds the commands of this process' clients, those by HTTP included; not those of other proxies or of clients that ask nodes directly. At most `limits.client_pause`."),
             command(
                 "client|reply",
                 3,
@@ -151,7 +151,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 Local,
             )
             .docs("6.0.0", "Enable or disable server assisted client side caching support")
-            .note("About this client's connection to the proxy."),
+            .note("`ON` is refused: invalidations of the nodes are not passed on to clients."),
             command(
                 "client|trackinginfo",
                 2,
@@ -186,7 +186,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 Local,
             )
             .docs("6.2.0", "Resume processing of clients that were paused")
-            .note("About this client's connection to the proxy."),
+            .note("Never held itself, where Redis holds it during a pause of all."),
         ]),
     command("echo", 2, flag::LOADING | flag::STALE | flag::FAST, category::CONNECTION, Local)
         .docs("1.0.0", "Echo the given string")

@@ -151,7 +151,11 @@ pub(super) const COMMANDS: &[Command] = &[
     command("info", -1, flag::LOADING | flag::STALE, category::DANGEROUS, Local)
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
         .docs("1.0.0", "Get information and statistics about the server")
-        .note("About the proxy, not about a node behind it."),
+        .note(
+            "About the proxy, but for `# Keyspace`: the sums over all primaries, at most a second old. The proxy's own \
+             keys (`dsproxy:*`) are in it, which `DBSIZE` leaves out: to find them takes a scan. While a primary is \
+             silent the section is left out, and `keyspace_error` in `# Proxy` says why.",
+        ),
     command(
         "lastsave",
         1,

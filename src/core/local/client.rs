@@ -4,6 +4,7 @@
 
 use super::super::Core;
 use super::super::client::{Client, Mute};
+use super::super::pause::Held;
 use super::super::peers::Question;
 use super::super::session::Session;
 use super::{
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::command::{self, Command};
 use crate::resp::{Args, push_array_header, push_bulk, push_error, push_integer, push_nil, push_simple};
+use std::time::Duration;
 
 impl Core {
     pub(super) fn client_command(
@@ -61,10 +63,14 @@ impl Core {
                 return Err(text.into());
             }
             "unblock" => return self.client_unblock(index, command, args),
-            "unpause" => push_simple(reply, "OK"),
+            "unpause" => {
+                self.end_pause(index, command);
+                return Ok(Said::Elsewhere);
+            }
             "pause" => {
-                let text = "ERR dsproxy: CLIENT PAUSE is not available: only this proxy's clients could be held, not those of others";
-                return Err(text.into());
+                let (held, time) = pause(args)?;
+                self.begin_pause(index, command, held, time)?;
+                return Ok(Said::Elsewhere);
             }
             _ => return Err(unsupported(command)),
         }
@@ -214,6 +220,23 @@ impl ClientType {
     }
 }
 
+/// `CLIENT PAUSE timeout [WRITE|ALL]`, in milliseconds.
+fn pause(args: &Args<'_>) -> Result<(Held, Duration), Refusal> {
+    if args.len() > 4 {
+        let text = "ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.";
+        return Err(text.into());
+    }
+    let held = match args.get(3) {
+        None => Held::Everything,
+        Some(word) if is(word, "all") => Held::Everything,
+        Some(word) if is(word, "write") => Held::Writes,
+        Some(_) => return Err("ERR CLIENT PAUSE mode must be WRITE or ALL".into()),
+    };
+    let time = args.get(2).and_then(integer).ok_or("ERR timeout is not an integer or out of range")?;
+    let time = u64::try_from(time).map_err(|_| "ERR timeout is negative")?;
+    Ok((held, Duration::from_millis(time)))
+}
+
 /// `CLIENT REPLY ON|OFF|SKIP`: of the three, only ON is answered.
 fn mute(client: &mut Client, args: &Args<'_>, reply: &mut Vec<u8>) -> Verdict {
     let word = args.get(2).unwrap_or_default();
@@ -253,15 +276,35 @@ fn set_info(session: &mut Session, args: &Args<'_>, reply: &mut Vec<u8>) -> Resu
 
 /// `CLIENT TRACKING ON|OFF ...`: invalidations of the nodes do not reach clients, so it stays off.
 fn tracking(args: &Args<'_>, reply: &mut Vec<u8>) -> Result<(), Refusal> {
-    match args.get(2).unwrap_or_default() {
-        word if is(word, "off") => push_simple(reply, "OK"),
-        word if is(word, "on") => {
-            let text = "ERR dsproxy: CLIENT TRACKING is not available: invalidations of the nodes are not passed on to clients";
-            return Err(text.into());
+    let (mut broadcast, mut prefixes, mut opt_in, mut opt_out) = (false, false, false, false);
+    let mut at = 3;
+    while let Some(option) = args.get(at) {
+        let has_value = args.get(at + 1).is_some();
+        match option.to_ascii_lowercase().as_slice() {
+            b"redirect" if has_value => at += 1,
+            b"prefix" if has_value => (prefixes, at) = (true, at + 1),
+            b"bcast" => broadcast = true,
+            b"optin" => opt_in = true,
+            b"optout" => opt_out = true,
+            b"noloop" => {}
+            _ => return Err(SYNTAX.into()),
         }
-        _ => return Err(SYNTAX.into()),
+        at += 1;
     }
-    Ok(())
+    let text = match args.get(2).unwrap_or_default() {
+        word if is(word, "off") => {
+            push_simple(reply, "OK");
+            return Ok(());
+        }
+        word if !is(word, "on") => SYNTAX,
+        _ if prefixes && !broadcast => "ERR PREFIX option requires BCAST mode to be enabled",
+        _ if broadcast && (opt_in || opt_out) => "ERR OPTIN and OPTOUT are not compatible with BCAST",
+        _ if opt_in && opt_out => "ERR You can't specify both OPTIN mode and OPTOUT mode",
+        _ => {
+            "ERR dsproxy: CLIENT TRACKING is not available: invalidations of the nodes are not passed on to clients"
+        }
+    };
+    Err(text.into())
 }
 
 /// A client name: printable, without blanks.
@@ -282,6 +325,7 @@ pub(in super::super) fn describe(client: &Client, now: u64) -> String {
     let multi = client.transaction.as_ref().map_or(-1, |queued| i64::from(queued.len()));
     let flags = match (ClientType::of(client), multi >= 0) {
         _ if client.monitors.is_some() => "O",
+        _ if client.put_off => "b",
         (ClientType::PubSub, _) => "P",
         (_, true) => "x",
         _ => "N",

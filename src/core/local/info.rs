@@ -5,18 +5,19 @@
 //! Every number is the proxy's own; a name of Redis that has no meaning here is left out, unless agents insist on it.
 
 use super::super::Core;
+use super::super::pause::Held;
 use super::super::process::Totals;
 use super::is;
 use crate::command;
 use crate::metrics::Usage;
 use crate::resp::Args;
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// One section: its name, whether it is shown unasked, and what writes it.
 type Section = (&'static str, bool, fn(&Core, &Totals, &mut String));
 
-const SECTIONS: [Section; 11] = [
+const SECTIONS: [Section; 12] = [
     ("Server", true, Core::info_server),
     ("Clients", true, Core::info_clients),
     ("Memory", true, Core::info_memory),
@@ -25,6 +26,7 @@ const SECTIONS: [Section; 11] = [
     ("Replication", true, Core::info_replication),
     ("CPU", true, Core::info_cpu),
     ("Modules", true, |_, _, _| {}),
+    ("Errorstats", true, Core::info_errorstats),
     ("Commandstats", false, Core::info_commandstats),
     ("Cluster", true, Core::info_cluster),
     ("Proxy", true, Core::info_proxy),
@@ -39,24 +41,45 @@ macro_rules! line {
     }};
 }
 
+/// What an `INFO` asks for, as far as it is known here.
+#[derive(Debug)]
+pub(in super::super) struct Sections {
+    /// Sections before that of the keyspace.
+    pub before: String,
+    /// Sections after it.
+    pub after: String,
+    /// Whether that of the keyspace is asked for, which nodes have to be asked about.
+    pub keyspace: bool,
+    /// By its name.
+    pub insists: bool,
+}
+
 impl Core {
     /// The sections that `args` ask for.
-    pub(super) fn info(&self, args: &Args<'_>) -> String {
+    pub(in super::super) fn info(&self, args: &Args<'_>) -> Sections {
         let asked: Vec<&[u8]> = args.iter().skip(1).collect();
         let asks = |word: &str| asked.iter().any(|arg| is(arg, word));
         let (default, all) = (asked.is_empty() || asks("default"), asks("all") || asks("everything"));
         let totals = self.process.totals();
-        let mut text = String::new();
+        let mut sections = Sections {
+            before: String::new(),
+            after: String::new(),
+            keyspace: default || all || asks("keyspace"),
+            insists: asks("keyspace") && !default && !all,
+        };
         for (name, shown, write) in SECTIONS {
             if all || shown && default || asks(name) {
+                // Only that of the proxy comes after the keyspace.
+                let is_last = sections.keyspace && name == "Proxy";
+                let text = if is_last { &mut sections.after } else { &mut sections.before };
                 if !text.is_empty() {
                     text.push_str("\r\n");
                 }
                 line!(text, "# {name}");
-                write(self, &totals, &mut text);
+                write(self, &totals, text);
             }
         }
-        text
+        sections
     }
 
     fn info_server(&self, _: &Totals, out: &mut String) {
@@ -80,9 +103,16 @@ impl Core {
         line!(out, "connected_clients:{clients}");
         line!(out, "cluster_connections:0");
         line!(out, "maxclients:{}", self.process.live.max_clients.get());
-        let blocked: u64 = self.process.stats.iter().map(|worker| worker.blocked.get()).sum();
+        let blocked: u64 =
+            self.process.stats.iter().map(|worker| worker.blocked.get() + worker.held.get()).sum();
         line!(out, "blocked_clients:{blocked}");
         line!(out, "tracking_clients:0");
+        let pause = self.process.pause.state();
+        let (reason, held) = pause.map_or(("none", Held::Nothing), |(held, _)| ("client_pause", held));
+        let left = pause.map_or(0, |(_, until)| until.saturating_duration_since(Instant::now()).as_millis());
+        line!(out, "paused_reason:{reason}");
+        line!(out, "paused_actions:{}", held.name());
+        line!(out, "paused_timeout_milliseconds:{left}");
     }
 
     fn info_memory(&self, _: &Totals, out: &mut String) {
@@ -119,15 +149,27 @@ impl Core {
     fn info_stats(&self, totals: &Totals, out: &mut String) {
         line!(out, "total_connections_received:{}", totals.accepted);
         line!(out, "total_commands_processed:{}", totals.calls());
-        line!(out, "instantaneous_ops_per_sec:{}", self.process.rate());
+        let [commands, input, output] = self.process.rates();
+        line!(out, "instantaneous_ops_per_sec:{commands}");
         line!(out, "total_net_input_bytes:{}", totals.bytes.0);
         line!(out, "total_net_output_bytes:{}", totals.bytes.1);
+        line!(out, "instantaneous_input_kbps:{:.2}", input as f64 / 1024.0);
+        line!(out, "instantaneous_output_kbps:{:.2}", output as f64 / 1024.0);
         line!(out, "rejected_connections:{}", totals.refused);
         line!(out, "expired_keys:0");
         line!(out, "evicted_keys:0");
         line!(out, "keyspace_hits:{}", totals.reads.0);
         line!(out, "keyspace_misses:{}", totals.reads.1);
+        for (name, count) in self.pubsub.subscribed() {
+            line!(out, "{name}:{count}");
+        }
         line!(out, "total_error_replies:{}", totals.errors());
+    }
+
+    fn info_errorstats(&self, totals: &Totals, out: &mut String) {
+        for (code, count) in totals.codes.iter().filter(|(_, count)| *count > 0) {
+            line!(out, "errorstat_{code}:count={count}");
+        }
     }
 
     fn info_replication(&self, _: &Totals, out: &mut String) {

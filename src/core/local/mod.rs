@@ -13,6 +13,7 @@ mod proxy;
 mod settings;
 
 pub(super) use client::{Filter, describe};
+pub(super) use info::Sections;
 
 use super::Core;
 use crate::command::Command;
@@ -73,11 +74,6 @@ impl Core {
             "hello" => self.hello(index, args, reply),
             "auth" => self.auth(index, args, reply),
             "config" => self.config_command(command, args, protocol, reply),
-            "info" => {
-                let text = self.info(args);
-                push_text(reply, &text, protocol);
-                Ok(())
-            }
             "time" => {
                 time(reply);
                 Ok(())
@@ -93,6 +89,10 @@ impl Core {
             "readonly" | "readwrite" | "asking" => {
                 push_simple(reply, "OK");
                 Ok(())
+            }
+            "info" => {
+                let here = self.run_info(index, command, args, reply);
+                return Ok(if here { Said::Reply } else { Said::Elsewhere });
             }
             "monitor" => return self.begin_monitor(index, command).map(|()| Said::Elsewhere),
             "client" => return self.client_command(index, command, args, reply),
@@ -157,7 +157,7 @@ fn push_set_header(reply: &mut Vec<u8>, count: usize, protocol: u8) {
 }
 
 /// Text for people: a verbatim string in RESP3, a bulk string otherwise.
-fn push_text(reply: &mut Vec<u8>, text: &str, protocol: u8) {
+pub(super) fn push_text(reply: &mut Vec<u8>, text: &str, protocol: u8) {
     if protocol >= 3 {
         reply.extend_from_slice(format!("={}\r\ntxt:{text}\r\n", text.len() + 4).as_bytes());
     } else {

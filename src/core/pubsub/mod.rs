@@ -81,6 +81,16 @@ impl PubSub {
     pub fn share(&mut self, registry: Arc<Registry>) {
         self.registry = registry;
     }
+
+    /// What clients of this process subscribe to, as `INFO` names it.
+    pub fn subscribed(&self) -> [(&'static str, usize); 3] {
+        [
+            ("pubsub_channels", Space::Channel),
+            ("pubsub_patterns", Space::Pattern),
+            ("pubsubshard_channels", Space::Shard),
+        ]
+        .map(|(name, space)| (name, self.registry.local_names(space)))
+    }
 }
 
 impl Core {

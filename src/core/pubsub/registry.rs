@@ -79,13 +79,22 @@ impl Registry {
 
     /// Everything that has a name in this space.
     pub(super) fn names(&self, space: Space) -> Vec<(Box<[u8]>, Count)> {
-        let parts = match space {
+        let all = |part: &Part| lock(part).iter().map(|(n, c)| (n.clone(), c.clone())).collect::<Vec<_>>();
+        self.parts(space).iter().flat_map(all).collect()
+    }
+
+    /// How many names of this space clients of this proxy subscribe to.
+    pub(super) fn local_names(&self, space: Space) -> usize {
+        let count = |part: &Part| lock(part).values().filter(|count| count.local > 0).count();
+        self.parts(space).iter().map(count).sum()
+    }
+
+    fn parts(&self, space: Space) -> &[Part] {
+        match space {
             Space::Channel => &self.channels[..],
             Space::Shard => &self.shard_channels[..],
             Space::Pattern => std::slice::from_ref(&self.patterns),
-        };
-        let all = |part: &Part| lock(part).iter().map(|(n, c)| (n.clone(), c.clone())).collect::<Vec<_>>();
-        parts.iter().flat_map(all).collect()
+        }
     }
 
     /// How often a message on `channel` reaches clients of this proxy, and how often the proxy itself at `node`.
