@@ -19,7 +19,7 @@ use crate::sidecar;
 use crate::source::{Source, SourceError};
 use crate::writeback::WriteBehind;
 use bytes::Bytes;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -56,7 +56,8 @@ impl Data {
         let runtime = Handle::current();
         let mappings = source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
         let observer = Arc::new(Observer { mappings });
-        let (writes, place) = super::writes::open(config, &source, gateway, metrics).await?;
+        let started = Arc::<OnceLock<ReadThrough>>::default();
+        let (writes, place) = super::writes::open(config, &source, gateway, metrics, &started).await?;
         let store = Arc::new(GatewayStore(gateway.clone()));
         let reads = ReadThrough::start(
             source.clone(),
@@ -66,6 +67,7 @@ impl Data {
             read_options(config),
             &runtime,
         );
+        let _ = started.set(reads.clone());
         let desk = Arc::new(Desk {
             source: source.clone(),
             reads: reads.clone(),

@@ -4,6 +4,7 @@
 
 use super::versions::Place;
 use super::{StartError, StartErrors, instance};
+use crate::cache::ReadThrough;
 use crate::cluster::{Gateway, Origin};
 use crate::config::Config;
 use crate::failpoint::{self, Safeguard};
@@ -11,7 +12,7 @@ use crate::journal::{Journal, JournalOptions, Opened};
 use crate::mapping::{Durability, Format, Mapping, MappingId, StoreMode, WriteMode};
 use crate::metrics::{MappingMetrics, Metrics, QueryKind};
 use crate::sidecar::{self, Applied, Change, Value};
-use crate::source::{Claim, Committed as Held, Source, SourceError, Writer, spread};
+use crate::source::{Claim, Committed as Held, Source, SourceError, Touched, Writer, spread};
 use crate::writeback::{
     BoxFuture, Committed, MappingOptions, Observer, Restored, WriteBehind, WriteBehindOptions, withdrawn,
     written,
@@ -19,7 +20,7 @@ use crate::writeback::{
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 
@@ -32,11 +33,12 @@ pub(super) async fn open(
     source: &Arc<Source>,
     gateway: &Gateway,
     metrics: &Arc<Metrics>,
+    reads: &Arc<OnceLock<ReadThrough>>,
 ) -> Result<(WriteBehind, Option<Place>), StartErrors> {
     let told = source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
     let cache =
         Cache { source: source.clone(), gateway: gateway.clone(), jitter: config.read_through.ttl_jitter };
-    let observer = Arc::new(Told { mappings: told, cache: cache.clone() });
+    let observer = Arc::new(Told { mappings: told, cache: cache.clone(), reads: reads.clone() });
     let writes = WriteBehind::start(source.clone(), options(config), observer, &Handle::current());
     let written = |durability| {
         let mappings = source.mappings().iter();
@@ -78,6 +80,7 @@ pub(super) async fn open(
         let applied = applied(source, &opened, &claim)?;
         failpoint::hit("start.restored");
         writes.attach(opened).map_err(StartError::from)?;
+        applied.keys().for_each(|mapping| writes.touch_all(*mapping));
         tokio::spawn(cache.clone().told_again(applied));
         if !restored.is_empty() {
             tracing::info!(writes = restored.len(), "writes of an earlier process are back from the journal");
@@ -198,6 +201,8 @@ fn text_of(mapping: &Mapping, value: &Bytes) -> Option<Value> {
 struct Told {
     mappings: Vec<MappingMetrics>,
     cache: Cache,
+    /// There from shortly after the start on.
+    reads: Arc<OnceLock<ReadThrough>>,
 }
 
 impl Told {
@@ -228,6 +233,16 @@ impl Observer for Told {
 
     fn committed(&self, mapping: MappingId, keys: Vec<Committed>) -> BoxFuture<Vec<Committed>> {
         Box::pin(self.cache.clone().committed(mapping, keys))
+    }
+
+    fn touched(&self, mapping: MappingId, touched: Touched) -> BoxFuture<bool> {
+        let reads = self.reads.get().cloned();
+        Box::pin(async move {
+            match reads {
+                Some(reads) => reads.touch(mapping, &touched).await,
+                None => false,
+            }
+        })
     }
 }
 

@@ -47,33 +47,51 @@ fn life(mapping: &Mapping) -> Duration {
     mapping.ttl.map_or(LONGEST, |ttl| (ttl * 2 + mapping.fill.stale + SLACK).min(LONGEST))
 }
 
-/// Where the generation of `key` is kept.
-fn key_of(mapping: &Mapping, key: &[u8]) -> Vec<u8> {
+/// The value in `key` that tells which rows its entry depends on; empty where all matter.
+fn by_value<'k>(mapping: &Mapping, key: &'k [u8]) -> &'k [u8] {
     let by = mapping.invalidate_on.as_ref().and_then(|dependent| dependent.by.as_deref());
-    let value = |by: &str| -> Option<Vec<u8>> {
+    let value = |by: &str| -> Option<&'k [u8]> {
         let at = mapping.template.placeholders().position(|(name, _)| name == by)?;
-        mapping.template.find(key)?.ids().get(at).map(|id| id.as_bytes().to_vec())
+        mapping.template.find(key)?.ids().get(at).map(|id| id.as_bytes())
     };
-    generation_key(&mapping.name, &by.and_then(value).unwrap_or_default())
+    by.and_then(value).unwrap_or_default()
 }
 
-/// The requests that outdate what depends on a row of `changed` with these columns.
+/// Where the generation of `key` is kept.
+fn key_of(mapping: &Mapping, key: &[u8]) -> Vec<u8> {
+    generation_key(&mapping.name, by_value(mapping, key))
+}
+
+/// The mappings whose values depend on rows of `changed`, each with the placeholder that tells which.
+pub(super) fn dependents(
+    shared: &Shared,
+    changed: MappingId,
+) -> impl Iterator<Item = (&Mapping, Option<&str>)> {
+    shared.source.mappings().iter().filter_map(move |mapping| {
+        let dependent = mapping.invalidate_on.as_ref().filter(|dependent| dependent.mapping == changed)?;
+        Some((mapping, dependent.by.as_deref()))
+    })
+}
+
+/// The requests that outdate what depends on a row of `changed` with these columns. What is being loaded by this process
+/// is outdated at once.
 pub(super) fn outdate(shared: &Shared, changed: MappingId, columns: &[(&str, &str)]) -> Vec<Vec<u8>> {
-    let depends = |mapping: &&Mapping| {
-        mapping.invalidate_on.as_ref().is_some_and(|dependent| dependent.mapping == changed)
-    };
     let mut requests = Vec::new();
-    for mapping in shared.source.mappings().iter().filter(depends) {
-        let by = mapping.invalidate_on.as_ref().and_then(|dependent| dependent.by.as_deref());
-        match by {
-            None => requests.push(new_generation(&generation_key(&mapping.name, b""), life(mapping))),
+    for (mapping, by) in dependents(shared, changed) {
+        let mut values: Vec<&[u8]> = match by {
+            None => vec![b""],
             Some(by) => {
-                let values = columns.iter().filter(|(name, _)| *name == by);
-                requests.extend(values.map(|(_, value)| {
-                    new_generation(&generation_key(&mapping.name, value.as_bytes()), life(mapping))
-                }));
+                columns.iter().filter(|(name, _)| *name == by).map(|(_, value)| value.as_bytes()).collect()
             }
-        }
+        };
+        values.sort_unstable();
+        values.dedup();
+        // Whoever asks after this must not get what was read before the change.
+        shared.flights[usize::from(mapping.id)]
+            .outdate_all(|key| values.binary_search(&by_value(mapping, key)).is_ok());
+        let life = life(mapping);
+        requests
+            .extend(values.iter().map(|value| new_generation(&generation_key(&mapping.name, value), life)));
     }
     requests
 }

@@ -10,6 +10,7 @@ use super::{ReadThrough, generation, store};
 use crate::mapping::MappingId;
 use crate::resp::{decode_reply, push_command};
 use crate::sidecar::{KEPT_MS, key_of_sidecar, sidecar_pattern};
+use crate::source::Touched;
 use redis_protocol::resp3::types::BytesFrame;
 
 /// Keys that a node looks at for one step of a scan.
@@ -100,5 +101,22 @@ impl ReadThrough {
         let limit = self.shared.options.cache_timeout;
         let replies = store::within(limit, &*self.shared.store, requests).await;
         replies.iter().filter(|reply| reply.as_deref() != Some(b"+OK\r\n")).count()
+    }
+
+    /// A batch of writes of `mapping` was committed: outdates the entries that depend on what it touched. Answers whether
+    /// it could.
+    pub async fn touch(&self, mapping: MappingId, touched: &Touched) -> bool {
+        if touched.is_nothing() {
+            return true;
+        }
+        if let Some(values) = touched.values() {
+            return self.touch_dependents(mapping, &values.collect::<Vec<_>>()).await == 0;
+        }
+        let mut failed = self.touch_dependents(mapping, &[]).await;
+        let by_some_value = generation::dependents(&self.shared, mapping).filter(|(_, by)| by.is_some());
+        for (dependent, _) in by_some_value {
+            failed += self.invalidate_pattern(dependent.template.pattern().as_bytes()).await.failed;
+        }
+        failed == 0
     }
 }

@@ -44,6 +44,11 @@ impl Bound {
         self.mapping.mode == StoreMode::Append
     }
 
+    /// The columns whose values tell which values of other mappings a write makes stale.
+    pub fn watched<'b>(&'b self, table: &'b Table) -> impl Iterator<Item = u16> + 'b {
+        self.mapping.watched.iter().flatten().filter_map(|name| table.column(name))
+    }
+
     /// Place of a row's text among the rows of its id.
     pub fn order_key(&self, text: &str) -> Option<OrderKey> {
         let column = self.table.as_ref()?.columns.get(usize::from(self.order_column?))?;

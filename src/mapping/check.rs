@@ -135,5 +135,10 @@ pub(super) fn references(mappings: &mut [Mapping], declared: &[References]) -> V
             mapping.invalidate_on = on;
         }
     }
+    for dependent in mappings.iter().filter_map(|mapping| mapping.invalidate_on.clone()).collect::<Vec<_>>() {
+        let Some(mapping) = mappings.get_mut(usize::from(dependent.mapping)) else { continue };
+        let watched = mapping.watched.get_or_insert_default();
+        watched.extend(dependent.by.filter(|by| !watched.contains(by)));
+    }
     errors
 }

@@ -71,6 +71,8 @@ pub struct Mapping {
     pub max_key: usize,
     /// The writes that make the values stale.
     pub invalidate_on: Option<Dependent>,
+    /// Whether values of other mappings become stale when this one is written: the columns that tell which.
+    pub watched: Option<Vec<String>>,
     /// The column that tells the newer of two writes.
     pub version: Option<String>,
     /// What has to survive before a write is acknowledged.
@@ -242,6 +244,7 @@ impl Mapping {
             on_bad_key: spec.on_bad_key,
             max_key: spec.max_key,
             invalidate_on: None,
+            watched: None,
             version: spec.version,
             durability: spec.durability,
             fill: spec.fill,

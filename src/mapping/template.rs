@@ -280,6 +280,19 @@ impl Template {
         rest.is_empty()
     }
 
+    /// A glob, as `KEYS` has it, that every key of this template matches.
+    pub fn pattern(&self) -> String {
+        let literals = self.placeholders.iter().map(|placeholder| placeholder.until.as_str());
+        let escaped = |literal: &str| {
+            let special = |c| matches!(c, '*' | '?' | '[' | ']' | '\\' | '^' | '-');
+            literal
+                .chars()
+                .flat_map(|c| special(c).then_some('\\').into_iter().chain([c]))
+                .collect::<String>()
+        };
+        literals.fold(escaped(&self.prefix), |pattern, literal| pattern + "*" + &escaped(literal))
+    }
+
     /// Builds the key of `ids`; `None` if no key of this template stands for them (wrong count or form, or a text that
     /// contains the literal which ends it).
     pub fn build<S: AsRef<str>>(&self, ids: &[S]) -> Option<String> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::change::Change;
 use super::error::SourceError;
-use super::ledger::{Batch, Claim, Committed, DeadLetter, Letters};
+use super::ledger::{Batch, Claim, Commit, DeadLetter, Letters};
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
 use crate::mapping::{BindError, Bound, Mapping, MappingId, Match, OrderKey};
@@ -129,7 +129,7 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
         &'a self,
         mapping: MappingId,
         batch: &'a Batch<'a>,
-    ) -> BoxFuture<'a, Result<Vec<Committed>, SourceError>>;
+    ) -> BoxFuture<'a, Result<Commit, SourceError>>;
 
     /// Forgets some versions of keys below `before`; how many.
     fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>>;

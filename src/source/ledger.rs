@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::change::Change;
 use super::error::SourceError;
+use super::touched::Touched;
 use crate::mapping::{Bound, Row};
 
 /// The tables, in the words of an error about missing rights.
@@ -82,6 +83,24 @@ pub enum Committed {
     Appended,
     /// Something that is not known here: a newer write came first, or the batch had been committed before.
     Unknown,
+}
+
+/// What a batch came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// What the database holds for the key of each write, in their order.
+    pub held: Vec<Committed>,
+    /// What values of other mappings depend on.
+    pub touched: Touched,
+}
+
+impl Commit {
+    /// The batch had been committed before: nothing is known of what it changed.
+    pub(super) fn before(bound: &Bound, writes: usize) -> Self {
+        let watched = bound.mapping.watched.is_some() && writes > 0;
+        let touched = if watched { Touched::everything() } else { Touched::default() };
+        Self { held: vec![Committed::Unknown; writes], touched }
+    }
 }
 
 /// An instance, claimed: from now on only this epoch can write for it.

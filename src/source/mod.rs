@@ -20,6 +20,7 @@ mod postgres;
 mod recheck;
 mod sqlite;
 mod statement;
+mod touched;
 mod writers;
 
 use std::sync::Arc;
@@ -38,10 +39,11 @@ pub use change::Change;
 pub use copy::copy_in;
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::SourceError;
-pub use ledger::{Applied, Batch, Claim, Committed, DeadLetter, Letters, Once, Refused, Versioned};
+pub use ledger::{Applied, Batch, Claim, Commit, Committed, DeadLetter, Letters, Once, Refused, Versioned};
 pub use postgres::{Postgres, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteOptions};
 pub use statement::{Param, Rows, Statement, StatementError};
+pub use touched::Touched;
 pub use writers::{Seat, Standing, Writer};
 
 /// The mappings of a proxy, held against a database: what rows are loaded from and written to.
@@ -180,13 +182,12 @@ impl Source {
     }
 
     /// Does all of `batch` in one transaction; where it was done before (see [`Once`]), nothing. A write that is older than
-    /// what was applied for its key is left out (upserts and deletions; an append mapping takes every row). Answers what
-    /// the database holds for the key of each write, in their order.
+    /// what was applied for its key is left out (upserts and deletions; an append mapping takes every row).
     ///
     /// # Errors
     /// [`SourceError`]; nothing was done then, but for a connection that was lost during the commit: the same call again
     /// finds out.
-    pub async fn commit(&self, mapping: MappingId, batch: &Batch<'_>) -> Result<Vec<Committed>, SourceError> {
+    pub async fn commit(&self, mapping: MappingId, batch: &Batch<'_>) -> Result<Commit, SourceError> {
         self.breaker.observe(self.backend.commit(mapping, batch)).await
     }
 
@@ -249,7 +250,7 @@ impl Source {
         let writes = [Versioned { change: &change, version: letter.version as u64 }];
         let batch = Batch { writes: &writes, refused: &[], once: Once::Letter(letter.id) };
         let mut committed = self.commit(mapping, &batch).await?;
-        Ok(committed.pop().unwrap_or(Committed::Unknown))
+        Ok(committed.held.pop().unwrap_or(Committed::Unknown))
     }
 
     /// Removes dead letters without applying them; how many.

@@ -19,7 +19,7 @@ use super::queue::{Due, Queue};
 use super::record::{LANES, lane_of};
 use crate::failpoint;
 use crate::mapping::MappingId;
-use crate::source::{Applied, Backoff, Batch, Committed as Held, Once, Refused, SourceError, Versioned};
+use crate::source::{Applied, Backoff, Batch, Commit, Once, Refused, SourceError, Touched, Versioned};
 
 /// Runs until the proxy closes and nothing waits.
 pub(super) async fn run(shared: Arc<Shared>, mapping: MappingId) {
@@ -61,7 +61,7 @@ async fn flush(shared: &Shared, mapping: MappingId, queue: &Queue, batch: &[Arc<
     let mut pieces = vec![batch];
     while let Some(piece) = pieces.pop() {
         match apply(shared, mapping, piece, None).await {
-            Ok(held) => settle(shared, mapping, queue, piece, Outcome::Held(held)).await,
+            Ok(commit) => settle(shared, mapping, queue, piece, Outcome::Committed(commit)).await,
             Err(_) if piece.len() > 1 => {
                 let (first, second) = piece.split_at(piece.len() / 2);
                 pieces.extend([second, first]); // the first half first: order per key
@@ -82,8 +82,8 @@ async fn flush(shared: &Shared, mapping: MappingId, queue: &Queue, batch: &[Arc<
 
 /// What became of a piece.
 enum Outcome {
-    /// It is committed; what the database holds now, for each write that counts.
-    Held(Vec<Held>),
+    /// It is committed.
+    Committed(Commit),
     /// It is in the dead letters.
     Rejected,
 }
@@ -92,17 +92,29 @@ enum Outcome {
 async fn settle(shared: &Shared, mapping: MappingId, queue: &Queue, piece: &[Arc<Entry>], outcome: Outcome) {
     failpoint::hit("flush.committed");
     let mut told = queue.to_tell(piece, matches!(outcome, Outcome::Rejected));
-    if let Outcome::Held(held) = outcome {
+    let mut touched = Touched::default();
+    if let Outcome::Committed(commit) = outcome {
+        touched = commit.touched;
         // Of several writes of one key the last one counts, and all of them have the same answer.
         let counting = piece.iter().filter(|entry| entry.counts()).map(|entry| &entry.key);
-        let mut held: FxHashMap<_, _> = counting.zip(held).collect();
+        let mut held: FxHashMap<_, _> = counting.zip(commit.held).collect();
         told.iter_mut().for_each(|committed| committed.held = held.remove(&committed.key));
     }
-    let untold = shared.observer.committed(mapping, told).await;
+    let (untold, ()) = tokio::join!(
+        shared.observer.committed(mapping, told),
+        touch(shared, mapping, queue, touched, piece.iter().map(|entry| entry.sequence).min()),
+    );
     failpoint::hit("flush.told");
     queue.settle(piece, untold, shared.options.max_untold / LANES, &shared.budget);
     failpoint::hit("flush.settled");
     shared.trim();
+}
+
+/// Outdates what depends on the touched rows, or keeps it in mind until that is done.
+async fn touch(shared: &Shared, mapping: MappingId, queue: &Queue, touched: Touched, oldest: Option<u64>) {
+    if !touched.is_nothing() && !shared.observer.touched(mapping, touched.clone()).await {
+        queue.keep_untouched(touched, oldest.unwrap_or_default());
+    }
 }
 
 /// Tells the cache again what it could not be told, until the proxy ends.
@@ -111,12 +123,17 @@ pub(super) async fn retell(shared: Arc<Shared>, mapping: MappingId) {
     let mut backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
     loop {
         let untold = queue.untold(shared.options.max_batch_rows);
-        if untold.is_empty() {
+        if untold.is_empty() && queue.untouched().is_none() {
             backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
             tokio::time::sleep(shared.options.retry_most.min(RETELL)).await;
             continue;
         }
         tokio::time::sleep(backoff.next_wait()).await;
+        if let Some(touched) = queue.untouched()
+            && shared.observer.touched(mapping, touched.clone()).await
+        {
+            queue.forget_untouched(&touched);
+        }
         let still = shared.observer.committed(mapping, untold.clone()).await;
         for committed in untold.iter().filter(|committed| !still.iter().any(|s| s.key == committed.key)) {
             queue.lane(&committed.key).told(committed);
@@ -151,7 +168,7 @@ async fn apply(
     mapping: MappingId,
     piece: &[Arc<Entry>],
     refusal: Option<&SourceError>,
-) -> Result<Vec<Held>, SourceError> {
+) -> Result<Commit, SourceError> {
     failpoint::hit("flush.begin");
     let counting = || piece.iter().filter(|entry| entry.counts());
     let (mut writes, mut refused) = (Vec::new(), Vec::new());
@@ -169,7 +186,7 @@ async fn apply(
     loop {
         let started = Instant::now();
         let failure = match shared.source.commit(mapping, &batch).await {
-            Ok(held) => {
+            Ok(commit) => {
                 shared.observer.flushed(mapping, piece.len(), started.elapsed());
                 if backoff.attempts() > 0 {
                     info!(
@@ -178,7 +195,7 @@ async fn apply(
                         "writing works again"
                     );
                 }
-                return Ok(held);
+                return Ok(commit);
             }
             Err(failure @ SourceError::Fenced { .. }) => {
                 shared.fence(&failure);

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::failpoint::{self, Safeguard};
 use crate::journal::{Journal, JournalStats, OpenError, Opened};
 use crate::mapping::{Durability, MappingId, WriteMode};
-use crate::source::{Source, SourceError};
+use crate::source::{Source, SourceError, Touched};
 
 /// The write-behind queues. Cheap to clone.
 #[derive(Clone)]
@@ -224,6 +224,14 @@ impl WriteBehind {
     pub fn pending(&self, mapping: MappingId, key: &[u8]) -> Option<Pending> {
         let queue = self.shared.queue(mapping).filter(|_| !failpoint::leaves_out(Safeguard::Overlay))?;
         queue.pending(key)
+    }
+
+    /// Nothing is known of the rows that were changed through `mapping` in the past: has all that depends on them outdated.
+    pub fn touch_all(&self, mapping: MappingId) {
+        let watched = |queue: &&Queue| queue.bound.mapping.watched.is_some();
+        if let Some(queue) = self.shared.queue(mapping).filter(watched) {
+            queue.keep_untouched(Touched::everything(), 1);
+        }
     }
 
     /// Flushes what was queued before this call and waits until all of it is committed or rejected.

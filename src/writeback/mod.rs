@@ -24,7 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::mapping::{MappingId, Row};
-use crate::source::SourceError;
+use crate::source::{SourceError, Touched};
 
 pub use handle::WriteBehind;
 pub use lane::Committed;
@@ -169,6 +169,11 @@ pub trait Observer: Send + Sync {
     /// These writes are committed (or were rejected): the cache is to be told. Answers those it could not be told of.
     fn committed(&self, _mapping: MappingId, _keys: Vec<Committed>) -> BoxFuture<Vec<Committed>> {
         Box::pin(std::future::ready(Vec::new()))
+    }
+    /// A committed batch has touched rows that values of other mappings depend on: these are to be outdated. Answers
+    /// whether they are; if not, it is asked again.
+    fn touched(&self, _mapping: MappingId, _touched: Touched) -> BoxFuture<bool> {
+        Box::pin(std::future::ready(true))
     }
     /// The journal takes nothing any more.
     fn poisoned(&self, _reason: &str) {}

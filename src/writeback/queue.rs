@@ -14,6 +14,7 @@ use super::overlay::Pending;
 use super::record::{LANES, lane_of};
 use super::{Depth, WriteError};
 use crate::mapping::Bound;
+use crate::source::Touched;
 
 /// Room for waiting rows, shared by all queues.
 pub(super) struct Budget {
@@ -72,6 +73,9 @@ pub(super) enum Due {
 pub(super) struct Queue {
     pub(super) bound: Arc<Bound>,
     lanes: [Mutex<Lane>; LANES],
+    /// What has been touched while the values that depend on it could not be outdated, and the record of the journal that
+    /// would tell of it after a crash.
+    untouched: Mutex<Option<(Touched, u64)>>,
     rows: AtomicUsize,
     /// Flush everything up to this version without waiting for a trigger.
     flush_to: AtomicU64,
@@ -94,6 +98,7 @@ impl Queue {
         Self {
             bound,
             lanes: std::array::from_fn(|_| Mutex::new(Lane::new(doubts.clone()))),
+            untouched: Mutex::default(),
             rows: AtomicUsize::new(0),
             flush_to: AtomicU64::new(0),
             wake: Notify::new(),
@@ -202,6 +207,28 @@ impl Queue {
         self.locked().flat_map(|lane| lane.untold.values().take(most).cloned().collect::<Vec<_>>()).collect()
     }
 
+    /// Values that depend on these rows are still to be outdated; `oldest` is the first record of the journal that tells so.
+    pub(super) fn keep_untouched(&self, touched: Touched, oldest: u64) {
+        let mut kept = self.untouched.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, sequence) = kept.get_or_insert_with(|| (Touched::default(), u64::MAX));
+        all.merge(touched);
+        if oldest > 0 {
+            *sequence = oldest.min(*sequence);
+        }
+    }
+
+    /// What has been kept so.
+    pub(super) fn untouched(&self) -> Option<Touched> {
+        let kept = self.untouched.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref().map(|(touched, _)| touched.clone())
+    }
+
+    /// It is done, unless more has come meanwhile.
+    pub(super) fn forget_untouched(&self, done: &Touched) {
+        let mut kept = self.untouched.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.take_if(|(touched, _)| touched == done);
+    }
+
     /// Asks for a flush of everything up to `version`; the future ends when it is settled.
     pub(super) async fn flush_to(&self, version: u64) {
         let mut settled = self.settled.subscribe();
@@ -246,6 +273,8 @@ impl Queue {
             let kept = lane.untold.values().map(|committed| committed.sequence).filter(journaled);
             kept.filter(|_| untold).chain(waiting).min()
         };
-        self.locked().filter_map(oldest).min()
+        let kept = self.untouched.lock().unwrap_or_else(PoisonError::into_inner);
+        let untouched = kept.as_ref().map(|(_, sequence)| *sequence).filter(|_| untold);
+        self.locked().filter_map(oldest).chain(untouched).min()
     }
 }

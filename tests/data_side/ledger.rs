@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dsproxy::mapping::{MappingId, MappingSpec, Row, StoreMode, WriteMode};
+use dsproxy::mapping::{Format, MappingId, MappingSpec, Row, StoreMode, WriteMode};
 use dsproxy::source::{
     Applied, Batch, Change, Claim, Committed, Letters, LoadFrom, Once, Refused, Source, SourceError,
     Versioned,
@@ -35,7 +35,11 @@ impl Place {
         };
         let mut log = spec("l", "l:{id}");
         (log.mode, log.order_by) = (StoreMode::Append, Some("v".into()));
-        let specs = vec![spec("u", "u:{id}"), log];
+        let mut by_name = MappingSpec::new("by_name", "n:{name}:{n}", "u", "text,int");
+        (by_name.table, by_name.format) = (None, Format::List);
+        by_name.load = Some("select id from u where name = $name limit $n".into());
+        by_name.invalidate_on = Some(("u".into(), Some("name".into())));
+        let specs = vec![spec("u", "u:{id}"), log, by_name];
         let source = match self {
             Self::Postgres(pg) => pg.source(specs).await,
             Self::Sqlite(file) => file.source(specs).await,
@@ -85,7 +89,8 @@ pub async fn commit(
         .zip(versions)
         .map(|((_, change), version)| Versioned { change, version: *version })
         .collect();
-    source.commit(writes[0].0, &Batch { writes: &versioned, refused: &[], once }).await
+    let batch = Batch { writes: &versioned, refused: &[], once };
+    Ok(source.commit(writes[0].0, &batch).await?.held)
 }
 
 fn value(text: &str) -> Committed {
@@ -97,7 +102,7 @@ async fn a_batch_that_comes_again_is_applied_once() {
     for place in Place::both().await {
         let source = place.source().await;
         let claim = source.claim("me", 4).await.unwrap();
-        assert_eq!((claim.epoch, claim.applied.len(), claim.highest()), (1, 8, 0));
+        assert_eq!((claim.epoch, claim.applied.len(), claim.highest()), (1, 12, 0));
         let rows = [put(&source, "l:1", r#"{"v":1}"#), put(&source, "l:1", r#"{"v":2}"#)];
         let applied = advance(&claim, 2, 7);
         let first = commit(&source, &rows, &[1, 2], Once::Advance(&applied)).await.unwrap();
@@ -296,4 +301,37 @@ async fn missing_rights_are_named_with_their_cure() {
     assert!(error.contains("dsproxy_applied") && error.contains("grant create on schema"), "{error}");
     source.close();
     pg.execute(&format!("drop owned by {role}; drop role {role}")).await;
+}
+
+#[tokio::test]
+async fn a_batch_tells_what_its_rows_were_and_are_where_lists_depend_on_it() {
+    for place in Place::both().await {
+        let source = place.source().await;
+        let touched = async |writes: &[(MappingId, Change)], versions: &[u64]| {
+            let versioned: Vec<_> = writes
+                .iter()
+                .zip(versions)
+                .map(|((_, change), version)| Versioned { change, version: *version })
+                .collect();
+            let batch = Batch { writes: &versioned, refused: &[], once: Once::Nothing };
+            let commit = source.commit(0, &batch).await.unwrap();
+            let values = commit.touched.values().unwrap().map(|(column, value)| format!("{column}={value}"));
+            values.collect::<Vec<_>>().join(" ")
+        };
+        let rows = [put(&source, "u:1", r#"{"name":"a"}"#), put(&source, "u:2", r#"{"name":null}"#)];
+        assert_eq!(touched(&rows, &[1, 2]).await, "name=a");
+        // It moves; a change of another column touches the list that the row is in.
+        assert_eq!(touched(&[put(&source, "u:1", r#"{"name":"b"}"#)], &[3]).await, "name=a name=b");
+        assert_eq!(touched(&[put(&source, "u:1", r#"{"age":7}"#)], &[4]).await, "name=b");
+        // What is too old to be applied touches nothing.
+        assert_eq!(touched(&[put(&source, "u:1", r#"{"name":"old"}"#)], &[1]).await, "");
+        assert_eq!(touched(&[delete(&source, "u:1"), delete(&source, "u:2")], &[5, 6]).await, "name=b");
+        // Committed before, the answer was lost: anything may have been touched.
+        let claim = source.claim("me", 4).await.unwrap();
+        let (_, change) = put(&source, "u:9", r#"{"name":"c"}"#);
+        let (writes, applied) = ([Versioned { change: &change, version: 9 }], advance(&claim, 0, 1));
+        let batch = Batch { writes: &writes, refused: &[], once: Once::Advance(&applied) };
+        assert!(source.commit(0, &batch).await.unwrap().touched.values().is_some());
+        assert!(source.commit(0, &batch).await.unwrap().touched.values().is_none());
+    }
 }

@@ -22,6 +22,7 @@ pub struct Bed {
     pub proxies: Vec<Proxy>,
     pub db: Database,
     pub stack: PrivateStack,
+    config: String,
 }
 
 impl Bed {
@@ -45,7 +46,13 @@ impl Bed {
             db.url()
         );
         let proxies = (0..proxies).map(|_| Proxy::start(&config)).collect();
-        Self { proxies, db, stack }
+        Self { proxies, db, stack, config }
+    }
+
+    /// Starts a proxy again, which has ended.
+    #[track_caller]
+    pub fn restart(&mut self, proxy: usize) {
+        self.proxies[proxy] = Proxy::start(&self.config);
     }
 
     /// How long each query takes from now on, in seconds.

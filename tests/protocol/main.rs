@@ -15,5 +15,6 @@ mod counts;
 mod degrade;
 mod history;
 mod invalidation;
+mod lists;
 mod model;
 mod refresh;

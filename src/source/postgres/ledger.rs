@@ -10,13 +10,14 @@ use tokio_postgres::types::ToSql;
 
 use super::apply::{Prepared, has_room};
 use super::pool::Postgres;
-use super::{sql, writers};
+use super::{sql, touched, writers};
 use crate::failpoint::{self, Safeguard};
 use crate::mapping::{Bound, Table};
 use crate::source::change::{Action, Change, steps};
 use crate::source::error::SourceError;
 use crate::source::ledger::{
-    Applied, Batch, Claim, Committed, DeadLetter, Letters, Once, TABLES, Versioned, guard_key, letter_of,
+    Applied, Batch, Claim, Commit, Committed, DeadLetter, Letters, Once, TABLES, Versioned, guard_key,
+    letter_of,
 };
 
 /// "dspx": the advisory lock under which the tables are made.
@@ -95,23 +96,23 @@ pub(super) async fn commit(
     postgres: &Postgres,
     bound: &Bound,
     batch: &Batch<'_>,
-) -> Result<Vec<Committed>, SourceError> {
+) -> Result<Commit, SourceError> {
     let client = postgres.writer().await?;
     postgres.bounded(client, async |client| run(client, bound, batch).await).await
 }
 
-async fn run(client: &mut Object, bound: &Bound, batch: &Batch<'_>) -> Result<Vec<Committed>, SourceError> {
+async fn run(client: &mut Object, bound: &Bound, batch: &Batch<'_>) -> Result<Commit, SourceError> {
     let remember = has_room(client);
     let mut transaction = client.transaction().await?;
     if !once(&transaction, bound, batch.once).await? {
-        return Ok(vec![Committed::Unknown; batch.writes.len()]);
+        return Ok(Commit::before(bound, batch.writes.len()));
     }
     if failpoint::leaves_out(Safeguard::OneTransaction) {
         transaction.rollback().await?;
         transaction = client.transaction().await?;
     }
     let committed = match &bound.table {
-        _ if batch.writes.is_empty() => Vec::new(),
+        _ if batch.writes.is_empty() => Commit::default(),
         Some(table) => write(&transaction, bound, table, batch.writes, remember).await?,
         None => {
             let message = format!("mapping '{}' names no table to write to", bound.mapping.name);
@@ -183,9 +184,10 @@ async fn write(
     table: &Table,
     writes: &[Versioned<'_>],
     remember: bool,
-) -> Result<Vec<Committed>, SourceError> {
+) -> Result<Commit, SourceError> {
     if bound.is_append() {
         let changes: Vec<&Change> = writes.iter().map(|write| write.change).collect();
+        let mut touched = touched::before(transaction, bound, table, &changes).await?;
         for step in steps(bound, &changes) {
             Prepared::new(bound, table, &step).execute(transaction, remember).await?;
         }
@@ -193,7 +195,8 @@ async fn write(
             Change::Put(_) => Committed::Appended,
             Change::Delete(_) => Committed::Unknown,
         };
-        return Ok(writes.iter().map(what).collect());
+        touched.merge(touched::after(transaction, bound, table, &changes).await?);
+        return Ok(Commit { held: writes.iter().map(what).collect(), touched });
     }
     let newest = newest(writes);
     let passed = match failpoint::leaves_out(Safeguard::VersionGuard) {
@@ -204,6 +207,7 @@ async fn write(
         passed.as_ref().is_none_or(|passed| passed.contains(guard_key(write.change.ids()).as_ref()))
     };
     let changes: Vec<&Change> = writes.iter().filter(counts).map(|write| write.change).collect();
+    let mut touched = touched::before(transaction, bound, table, &changes).await?;
     let mut held: FxHashMap<String, Committed> = FxHashMap::default();
     for mut step in steps(bound, &changes) {
         let Action::Upsert(set) = &mut step.action else {
@@ -242,7 +246,8 @@ async fn write(
     let what = |write: &Versioned<'_>| {
         held.get(guard_key(write.change.ids()).as_ref()).cloned().unwrap_or(Committed::Unknown)
     };
-    Ok(writes.iter().map(what).collect())
+    touched.merge(touched::after(transaction, bound, table, &changes).await?);
+    Ok(Commit { held: writes.iter().map(what).collect(), touched })
 }
 
 /// The column that holds the version of a row, where the mapping names one.

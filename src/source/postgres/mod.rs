@@ -11,6 +11,7 @@ mod pool;
 mod sql;
 mod statement;
 mod tls;
+mod touched;
 mod writers;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use super::OpenError;
 use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};
 use super::change::Change;
 use super::error::SourceError;
-use super::ledger::{Batch, Claim, Committed, DeadLetter, Letters};
+use super::ledger::{Batch, Claim, Commit, DeadLetter, Letters};
 use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
@@ -140,7 +141,7 @@ impl Backend for PostgresBackend {
         &'a self,
         mapping: MappingId,
         batch: &'a Batch<'a>,
-    ) -> BoxFuture<'a, Result<Vec<Committed>, SourceError>> {
+    ) -> BoxFuture<'a, Result<Commit, SourceError>> {
         Box::pin(async move {
             let plan = self.plan(mapping)?;
             let result = ledger::commit(&self.postgres, &plan.bound, batch).await;

@@ -210,6 +210,15 @@ pub(super) fn returning(bound: &Bound, table: &Table) -> String {
     format!("{ids}, {}", row_value(bound, table))
 }
 
+/// These columns, as texts, of the rows with ids in the text arrays `$1`...
+pub(super) fn columns_of(bound: &Bound, table: &Table, wanted: &[&Column]) -> String {
+    let wanted = list(wanted, |c| format!("t.{}::text", ident(&c.name)));
+    let (rows, _) = rows(table, &bound.id_columns);
+    let ids = columns(table, &bound.id_columns).enumerate();
+    let on: Vec<String> = ids.map(|(i, c)| format!("t.{} = u.c{i}::{}", ident(&c.name), c.cast)).collect();
+    format!("select {wanted} from {} t join {rows} on {}", table.sql_name, on.join(" and "))
+}
+
 /// The value of the row `t`.
 fn row_value(bound: &Bound, table: &Table) -> String {
     match bound.text_column {

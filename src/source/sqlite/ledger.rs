@@ -8,14 +8,16 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params
 
 use super::apply::Prepared;
 use super::load;
+use super::touched::Watch;
 use super::{Plan, Sqlite, writers};
 use crate::failpoint;
 use crate::mapping::Bound;
 use crate::source::change::{Change, steps};
 use crate::source::error::SourceError;
 use crate::source::ledger::{
-    Applied, Batch, Claim, Committed, DeadLetter, Letters, Once, Versioned, guard_key, letter_of,
+    Applied, Batch, Claim, Commit, Committed, DeadLetter, Letters, Once, Versioned, guard_key, letter_of,
 };
+use crate::source::touched::Touched;
 
 const CREATE: &str = "\
 create table if not exists dsproxy_instances (
@@ -83,6 +85,7 @@ pub(super) async fn claim(
 struct Job {
     bound: std::sync::Arc<Bound>,
     statements: Vec<Prepared>,
+    watch: Watch,
     /// The newest version of each key.
     newest: BTreeMap<String, u64>,
     letters: Vec<DeadLetter>,
@@ -97,7 +100,7 @@ enum Do {
 
 /// What a try came to.
 enum Tried {
-    Done,
+    Done(Touched),
     /// It was done before.
     Before,
     /// Some keys have newer versions: only these count.
@@ -105,43 +108,33 @@ enum Tried {
 }
 
 /// Does all of `batch` in one transaction, or, where it was done before, nothing.
-pub(super) async fn commit(
-    sqlite: &Sqlite,
-    plan: &Plan,
-    batch: &Batch<'_>,
-) -> Result<Vec<Committed>, SourceError> {
+pub(super) async fn commit(sqlite: &Sqlite, plan: &Plan, batch: &Batch<'_>) -> Result<Commit, SourceError> {
     let bound = &plan.bound;
-    let unknown = || vec![Committed::Unknown; batch.writes.len()];
     let mut writes: Vec<Versioned<'_>> = batch.writes.to_vec();
-    loop {
+    let touched = loop {
         let job = job(plan, batch, &writes)?;
         match sqlite.writes.run(move |connection| run(connection, &job)).await? {
-            Tried::Done => break,
-            Tried::Before => return Ok(unknown()),
+            Tried::Done(touched) => break touched,
+            Tried::Before => return Ok(Commit::before(bound, batch.writes.len())),
             // Rolled back: another proxy was there before. Once more, without what is too old.
             Tried::Only(keys) => {
                 writes.retain(|write| keys.contains(guard_key(write.change.ids()).as_ref()));
             }
         }
-    }
+    };
     if bound.is_append() {
         let what = |write: &Versioned<'_>| match write.change {
             Change::Put(_) => Committed::Appended,
             Change::Delete(_) => Committed::Unknown,
         };
-        return Ok(batch.writes.iter().map(what).collect());
+        return Ok(Commit { held: batch.writes.iter().map(what).collect(), touched });
     }
-    held(sqlite, plan, batch, &writes).await
+    Ok(Commit { held: held(sqlite, plan, batch, &writes).await, touched })
 }
 
 /// What the keys of `batch` hold, those of `written` being read again: SQLite has one writer, so between the commit and this
 /// only a newer write may have come, which is then answered.
-async fn held(
-    sqlite: &Sqlite,
-    plan: &Plan,
-    batch: &Batch<'_>,
-    written: &[Versioned<'_>],
-) -> Result<Vec<Committed>, SourceError> {
+async fn held(sqlite: &Sqlite, plan: &Plan, batch: &Batch<'_>, written: &[Versioned<'_>]) -> Vec<Committed> {
     let keys: BTreeMap<_, _> = written.iter().map(|w| (guard_key(w.change.ids()), w.change.ids())).collect();
     let ids: Vec<Box<[Box<str>]>> = keys.values().map(|ids| (*ids).into()).collect();
     // A row that cannot be read after its commit is not known; it is committed all the same.
@@ -152,7 +145,7 @@ async fn held(
         Some(Ok(None)) => Committed::Gone,
         _ => Committed::Unknown,
     };
-    Ok(batch.writes.iter().map(what).collect())
+    batch.writes.iter().map(what).collect()
 }
 
 fn job(plan: &Plan, batch: &Batch<'_>, writes: &[Versioned<'_>]) -> Result<Job, SourceError> {
@@ -180,7 +173,7 @@ fn job(plan: &Plan, batch: &Batch<'_>, writes: &[Versioned<'_>]) -> Result<Job, 
         Once::Advance(applied) => Do::Advance(applied.clone()),
         Once::Letter(id) => Do::Letter(id),
     };
-    Ok(Job { statements, newest, letters, once, bound })
+    Ok(Job { statements, watch: Watch::new(&bound, &changes)?, newest, letters, once, bound })
 }
 
 fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
@@ -208,12 +201,14 @@ fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
     if passed.len() < job.newest.len() {
         return Ok(Tried::Only(passed)); // dropping the transaction rolls it back
     }
+    let mut touched = job.watch.read(&transaction)?;
     for statement in &job.statements {
         let mut prepared = transaction.prepare_cached(&statement.sql)?;
         for row in &statement.rows {
             prepared.execute(params_from_iter(row))?;
         }
     }
+    touched.merge(job.watch.read(&transaction)?);
     for letter in &job.letters {
         let sql = "insert into dsproxy_dead_letters (mapping, key, operation, version, columns, code, error) \
                    values (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -232,7 +227,7 @@ fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
     }
     failpoint::hit("flush.uncommitted");
     transaction.commit()?;
-    Ok(Tried::Done)
+    Ok(Tried::Done(touched))
 }
 
 fn advance(transaction: &Transaction<'_>, mapping: &str, applied: &Applied) -> Result<bool, SourceError> {

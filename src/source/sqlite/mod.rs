@@ -12,6 +12,7 @@ mod ledger;
 mod load;
 mod statement;
 mod threads;
+mod touched;
 mod value;
 mod writers;
 
@@ -25,7 +26,7 @@ use super::OpenError;
 use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};
 use super::change::Change;
 use super::error::SourceError;
-use super::ledger::{Batch, Claim, Committed, DeadLetter, Letters};
+use super::ledger::{Batch, Claim, Commit, DeadLetter, Letters};
 use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
@@ -250,7 +251,7 @@ impl Backend for SqliteBackend {
         &'a self,
         mapping: MappingId,
         batch: &'a Batch<'a>,
-    ) -> BoxFuture<'a, Result<Vec<Committed>, SourceError>> {
+    ) -> BoxFuture<'a, Result<Commit, SourceError>> {
         Box::pin(async move {
             let plan = self.plan(mapping)?;
             let result = ledger::commit(&self.sqlite, plan, batch).await;
