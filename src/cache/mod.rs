@@ -15,6 +15,7 @@ mod invalidate;
 mod land;
 mod landed;
 mod loader;
+mod recheck;
 mod refresh;
 mod store;
 mod ticket;

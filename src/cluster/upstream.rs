@@ -55,6 +55,12 @@ impl Entry {
     pub const UNMAPPED: u16 = u16::MAX;
     /// `mapping` of a script that brings a write of a mapped key to the cache.
     pub const WRITE: u16 = u16::MAX - 1;
+    /// Whether it reads a key of a mapping.
+    #[inline]
+    pub fn reads_mapped(&self) -> bool {
+        self.mapping < Self::WRITE
+    }
+
     /// An entry that nobody has asked for.
     pub const NONE: Self = Self {
         owner: Owner::Nobody,

@@ -303,15 +303,26 @@ impl Gather {
         self.data.get(*start as usize..(*start + *length) as usize).unwrap_or_default()
     }
 
-    /// Makes a nil of each mapped element that is not to be believed.
-    pub fn distrust(&mut self, doubtful: impl Fn(u16, &[u8]) -> bool) {
-        for mapped in self.mapped.iter().filter(|mapped| doubtful(mapped.mapping, &mapped.key)) {
-            if let Some(element) = self.elements.get_mut(mapped.position as usize) {
+    /// Makes a nil of each mapped element that is not to be believed, or has it not count; whether there was any. `doubtful`
+    /// is given mapping, key and element, none where the key has counted.
+    pub fn distrust(&mut self, doubtful: impl Fn(u16, &[u8], Option<&[u8]>) -> bool) -> bool {
+        let counts = self.join == Join::Keys(Merge::Sum);
+        let is_meant = |mapped: &&MappedKey| match counts {
+            true => !self.uncounted.contains(&mapped.position) && doubtful(mapped.mapping, &mapped.key, None),
+            false => doubtful(mapped.mapping, &mapped.key, Some(self.element(mapped.position))),
+        };
+        let meant: Vec<u32> = self.mapped.iter().filter(is_meant).map(|mapped| mapped.position).collect();
+        for position in &meant {
+            if counts {
+                self.sum -= 1;
+                self.uncounted.push(*position);
+            } else if let Some(element) = self.elements.get_mut(*position as usize) {
                 let start = self.data.len();
                 push_nil(&mut self.data, 2);
                 *element = (start as u32, (self.data.len() - start) as u32);
             }
         }
+        !meant.is_empty()
     }
 
     /// Once all parts are here: the mappings of the mapped keys that have a value, and the keys of those that have none.

@@ -93,7 +93,10 @@ impl Core {
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         // A value, which most replies are, is what it says.
         let certain = kind == b'$' && !matches!(reply.get(1), Some(b'-' | b'0'));
-        if !certain && (kind == b'-' || is_nil(reply) || may_mean_absent(upstream.oldest(), reply)) {
+        let special =
+            !certain && (kind == b'-' || is_nil(reply) || may_mean_absent(upstream.oldest(), reply));
+        let waits = || self.data.as_ref().is_some_and(|data| data.writes.has_unflushed());
+        if special || (upstream.oldest().is_some_and(Entry::reads_mapped) && waits()) {
             return self.take_special(index, reply);
         }
         if upstream.take_early(reply) {
@@ -167,7 +170,9 @@ impl Core {
         }
         let named = if is_error { self.name_node(index, &oldest, reply) } else { None };
         let reply = named.as_deref().unwrap_or(reply);
-        let wants_key = !is_error && !matches!(oldest.mapping, Entry::UNMAPPED | Entry::WRITE);
+        let wants_key = !is_error && oldest.reads_mapped();
+        let is_hit = wants_key && !is_nil(reply) && !may_mean_absent(Some(&oldest), reply);
+        let watched = if is_hit && self.watches { self.watched(index) } else { None };
         let mut request = self.spare.pop().unwrap_or_default();
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         if wants_key {
@@ -178,9 +183,16 @@ impl Core {
             if let Some(cells) = self.node_stats.get(index) {
                 cells.latency.record(self.now.saturating_sub(oldest.at));
             }
-            if !wants_key || !self.load_missing(&oldest, &request, reply) {
+            let looked_at = match is_hit {
+                true => self.verify_hit(&oldest, &request, reply),
+                false => wants_key && self.load_missing(&oldest, &request, reply),
+            };
+            if !looked_at {
                 if wants_key {
                     self.count_hit(&oldest, reply);
+                }
+                if let Some(key) = watched {
+                    self.watch(&oldest, key);
                 }
                 self.deliver(&oldest, reply);
             }

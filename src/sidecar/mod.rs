@@ -32,7 +32,7 @@ pub use reply::{
 };
 pub use request::{
     Change, Committed, Fill, Wanted, apply, apply_after, begin_through, drop_entry, end_through, fill,
-    flushed, invalidate, lease, release,
+    flushed, invalidate, lease, look, release,
 };
 pub use script::{Script, scripts};
 pub use tags::tag;

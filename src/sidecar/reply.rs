@@ -152,7 +152,7 @@ impl Reply {
     }
 }
 
-/// Of `lease`, with the sidecar's version.
+/// Of `lease` and `look`, with the sidecar's version.
 ///
 /// # Errors
 /// [`Fault`] when the script did not run.

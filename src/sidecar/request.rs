@@ -2,7 +2,7 @@
 //!
 //! Must not know: replies.
 
-use super::script::{APPLY, BEGIN_THROUGH, END_THROUGH, FILL, FLUSHED, INVALIDATE, LEASE, Script};
+use super::script::{APPLY, BEGIN_THROUGH, END_THROUGH, FILL, FLUSHED, INVALIDATE, LEASE, LOOK, Script};
 use super::{Token, Value, Version, sidecar_key};
 use crate::resp::{push_array_header, push_bulk};
 use std::time::Duration;
@@ -125,6 +125,11 @@ pub fn lease(key: &[u8], token: Token, life: Duration, entry: Wanted<'_>) -> Vec
     };
     let call = Call::new(&LEASE, key).arg(token.to_string()).millis(life);
     call.flag(refresh).arg(generation).value(None)
+}
+
+/// Asks what is there, with its version, and for nothing else; answered as [`lease`] is.
+pub fn look(key: &[u8]) -> Vec<u8> {
+    Call::new(&LOOK, key).value(None)
 }
 
 /// Stores what was loaded under the lease `token`, and gives the lease back.

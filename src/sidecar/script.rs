@@ -34,6 +34,7 @@ scripts! {
     BEGIN_THROUGH = "lua/begin_through.lua",
     END_THROUGH = "lua/end_through.lua",
     INVALIDATE = "lua/invalidate.lua",
+    LOOK = "lua/look.lua",
 }
 
 impl Script {

@@ -215,6 +215,22 @@ impl WriteBehind {
         self.shared.doubts.load(Ordering::Acquire) > 0
     }
 
+    /// Whether anything may be known here that the database, or the cache, has not got: see [`WriteBehind::unflushed`].
+    /// Costs the load of two atomics.
+    #[inline]
+    pub fn has_unflushed(&self) -> bool {
+        self.shared.budget.is_used() || self.has_doubts()
+    }
+
+    /// What readers of `key` must see instead of anything that is older than this version.
+    pub fn unflushed(&self, mapping: MappingId, key: &[u8]) -> Option<(Pending, u64)> {
+        let queue = self.shared.queue(mapping)?;
+        if !queue.may_wait(key) && !self.has_doubts() {
+            return None;
+        }
+        queue.lane(key).unflushed(key, queue.bound.is_append())
+    }
+
     /// Whether the cache may hold something older than what was written last: then [`WriteBehind::pending`] counts.
     pub fn is_doubtful(&self, mapping: MappingId, key: &[u8]) -> bool {
         self.shared.queue(mapping).is_some_and(|queue| queue.lane(key).is_doubtful(key))

@@ -240,6 +240,13 @@ impl Lane {
         Some(untold.value.clone().map_or(Pending::Deleted, Pending::Value))
     }
 
+    /// The same with the version that it has.
+    pub(super) fn unflushed(&self, key: &[u8], append: bool) -> Option<(Pending, u64)> {
+        let untold = || self.untold.get(key).map_or(0, |untold| untold.version);
+        let newest = self.overlays.get(key).map(Overlay::newest).filter(|newest| *newest > 0);
+        Some((self.pending(key, append)?, newest.unwrap_or_else(untold)))
+    }
+
     /// Whether the cache may hold something older than what is waiting or committed.
     pub(super) fn is_doubtful(&self, key: &[u8]) -> bool {
         self.untold.contains_key(key) || self.overlays.get(key).is_some_and(Overlay::is_doubtful)

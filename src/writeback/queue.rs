@@ -2,7 +2,7 @@
 //!
 //! Must not know: the database.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,12 @@ impl Budget {
         self.bytes.fetch_sub(size, Ordering::Relaxed);
     }
 
+    /// Whether anything waits.
+    #[inline]
+    pub(super) fn is_used(&self) -> bool {
+        self.rows.load(Ordering::Relaxed) > 0
+    }
+
     /// The fuller of rows and bytes, from 0 to 1.
     pub(super) fn fill(&self) -> f64 {
         let share =
@@ -58,6 +64,9 @@ impl Budget {
         share(&self.rows, self.max_rows).max(share(&self.bytes, self.max_bytes))
     }
 }
+
+/// Counters by which it is known that no write of a key waits.
+const MARKS: usize = 1 << 12;
 
 /// When the next batch is due.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,6 +86,8 @@ pub(super) struct Queue {
     /// would tell of it after a crash.
     untouched: Mutex<Option<(Touched, u64)>>,
     rows: AtomicUsize,
+    /// Waiting rows by a hash of their keys: what says without a lock that no write of a key waits.
+    marks: Box<[AtomicU32]>,
     /// Flush everything up to this version without waiting for a trigger.
     flush_to: AtomicU64,
     wake: Notify,
@@ -100,6 +111,7 @@ impl Queue {
             lanes: std::array::from_fn(|_| Mutex::new(Lane::new(doubts.clone()))),
             untouched: Mutex::default(),
             rows: AtomicUsize::new(0),
+            marks: (0..MARKS).map(|_| AtomicU32::new(0)).collect(),
             flush_to: AtomicU64::new(0),
             wake: Notify::new(),
             settled: watch::Sender::new(()),
@@ -120,8 +132,10 @@ impl Queue {
 
     /// Puts a write at the end of its lane, for which there is room in the budget; its version.
     pub(super) fn push(&self, arrival: Arrival, stamp: Stamp<'_>) -> Result<u64, WriteError> {
-        let mut lane = self.lane(&arrival.key);
+        let key = arrival.key.clone();
+        let mut lane = self.lane(&key);
         let version = lane.push(&self.bound, arrival, stamp)?;
+        self.mark(&key).fetch_add(1, Ordering::AcqRel);
         drop(lane);
         let waiting = self.rows.fetch_add(1, Ordering::AcqRel) + 1;
         // The batcher needs to hear of the first row (to set its clock) and of a full batch; of others it need not.
@@ -129,6 +143,16 @@ impl Queue {
             self.wake.notify_one();
         }
         Ok(version)
+    }
+
+    fn mark(&self, key: &[u8]) -> &AtomicU32 {
+        // The remainder is below MARKS, and that is how many there are.
+        &self.marks[crc32c::crc32c(key) as usize % MARKS]
+    }
+
+    /// False when no write of `key` waits; mostly only then.
+    pub(super) fn may_wait(&self, key: &[u8]) -> bool {
+        self.mark(key).load(Ordering::Acquire) > 0
     }
 
     pub(super) fn pending(&self, key: &[u8]) -> Option<Pending> {
@@ -196,6 +220,7 @@ impl Queue {
         untold.into_iter().for_each(|committed| self.lane(&committed.key).keep_untold(committed, most));
         for entry in entries {
             self.lane(&entry.key).settle(entry);
+            self.mark(&entry.key).fetch_sub(1, Ordering::AcqRel);
             budget.give_back(1, entry.size);
         }
         self.rows.fetch_sub(entries.len(), Ordering::AcqRel);

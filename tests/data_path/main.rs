@@ -7,6 +7,7 @@ mod crash;
 mod explain;
 mod formats;
 mod outage;
+mod proxies;
 mod proxy;
 mod races;
 mod reading;

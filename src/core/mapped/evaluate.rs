@@ -49,6 +49,33 @@ pub(super) fn evaluate(
     if said.is_some() { Verdict::Said } else { Verdict::Ask }
 }
 
+/// The same for a key that is not there.
+pub(super) fn evaluate_absent(name: &str, args: &Args<'_>, protocol: u8, out: &mut Vec<u8>) -> Verdict {
+    match name {
+        "exists" | "touch" | "strlen" | "getbit" | "bitcount" | "hlen" | "hexists" | "hstrlen" => {
+            push_integer(out, 0)
+        }
+        "bitpos" => push_integer(out, if args.get(2) == Some(b"1") { -1 } else { 0 }),
+        "ttl" | "pttl" | "expiretime" | "pexpiretime" => push_integer(out, -2),
+        "type" => push_simple(out, "none"),
+        "get" | "getex" | "hget" => push_nil(out, protocol),
+        "getrange" | "substr" => push_bulk(out, b""),
+        "hmget" => {
+            push_array_header(out, args.len().saturating_sub(2));
+            (2..args.len()).for_each(|_| push_nil(out, protocol));
+        }
+        "hgetall" if protocol == 3 => out.extend_from_slice(b"%0\r\n"),
+        "hgetall" | "hkeys" | "hvals" => push_array_header(out, 0),
+        "hscan" => {
+            push_array_header(out, 2);
+            push_bulk(out, b"0");
+            push_array_header(out, 0);
+        }
+        _ => return Verdict::Ask,
+    }
+    Verdict::Said
+}
+
 fn wrong_type(out: &mut Vec<u8>) -> Option<()> {
     push_error(out, WRONG_TYPE);
     Some(())

@@ -11,6 +11,7 @@ mod list;
 mod read;
 mod reserved;
 mod set_options;
+mod verify;
 mod watch;
 mod write;
 mod writing;

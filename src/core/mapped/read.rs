@@ -8,6 +8,7 @@
 use super::super::client::{Begun, Slot};
 use super::super::{ClientKey, Core, Kind, Route, recycle};
 use super::evaluate::{Verdict, WRONG_TYPE, evaluate};
+use super::verify::{differs, load_of};
 use super::{Loads, Told};
 use crate::cache::{Answer, Loaded, Miss, ReadThrough};
 use crate::cluster::{Entry, Owner, Served};
@@ -20,13 +21,13 @@ use std::time::{Duration, Instant};
 /// A command other than GET that waits for the rows of its keys.
 #[derive(Debug)]
 pub(super) struct Ask {
-    command: &'static Command,
-    request: Vec<u8>,
+    pub(super) command: &'static Command,
+    pub(super) request: Vec<u8>,
     /// What the cluster has said, which is right when there is no row.
-    reply: Vec<u8>,
-    slot: u16,
+    pub(super) reply: Vec<u8>,
+    pub(super) slot: u16,
     /// Whether the cluster stores the rows, so that it can be asked again.
-    stored: bool,
+    pub(super) stored: bool,
 }
 
 /// How a waiting command is answered.
@@ -59,7 +60,9 @@ impl Core {
         let mappings = data.source.mappings();
         if command.name == "get" {
             let Some(key) = args.get(1).map(Bytes::copy_from_slice) else { return false };
-            return self.load(ClientKey { index, serial }, seq, entry.at, vec![(entry.mapping, key)], None);
+            let load = load_of(&data.writes, &[(entry.mapping, key.clone())]);
+            let client = ClientKey { index, serial };
+            return self.load_from(client, seq, entry.at, vec![(entry.mapping, key)], None, load);
         }
         let mut at = Vec::new();
         let _ = command.keys(&args, &mut at);
@@ -70,7 +73,8 @@ impl Core {
         let stored = mapped.iter().all(|(mapping, _)| mappings.get(*mapping).is_some_and(|m| m.cache));
         let slot = slot::slot(first);
         let ask = Ask { command, request: request.to_vec(), reply: reply.to_vec(), slot, stored };
-        self.load(ClientKey { index, serial }, seq, entry.at, mapped, Some(Box::new(ask)))
+        let load = load_of(&data.writes, &mapped);
+        self.load_from(ClientKey { index, serial }, seq, entry.at, mapped, Some(Box::new(ask)), load)
     }
 
     /// What the cache holds for `key` may be older than what was written: then the read is answered without it. False when
@@ -105,10 +109,10 @@ impl Core {
         };
         let Some(Slot::Gathering(begun, gather)) = client.slot_mut(seq) else { return false };
         let asked = begun.at;
-        if let Some(data) = self.data.as_ref().filter(|data| data.writes.has_doubts()) {
-            gather.distrust(|mapping, key| {
-                data.writes.is_doubtful(mapping, key) && data.writes.pending(mapping, key).is_some()
-            });
+        let mut distrusted = false;
+        if let Some(data) = self.data.as_ref().filter(|data| data.writes.has_unflushed()) {
+            distrusted =
+                gather.distrust(|mapping, key, element| differs(&data.writes, mapping, key, element));
         }
         if gather.mapped.is_empty() || gather.failed() {
             return false;
@@ -119,7 +123,14 @@ impl Core {
                 cells.hits.add(1);
             }
         }
-        !missing.is_empty() && self.load(key, seq, asked, missing, None)
+        let Some(data) = self.data.as_ref().filter(|_| !missing.is_empty()) else { return false };
+        match distrusted {
+            true => self.load_from(key, seq, asked, missing, None, ReadThrough::recheck),
+            false => {
+                let load = load_of(&data.writes, &missing);
+                self.load_from(key, seq, asked, missing, None, load)
+            }
+        }
     }
 
     /// `asked`: when the cluster was asked for them, in microseconds of the core's clock.
@@ -145,7 +156,7 @@ impl Core {
         self.load_from(client, seq, asked, keys, None, ReadThrough::load_past_cache)
     }
 
-    fn load_from(
+    pub(super) fn load_from(
         &mut self,
         client: ClientKey,
         seq: u32,
