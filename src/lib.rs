@@ -75,6 +75,7 @@ pub mod route;
 pub mod sidecar;
 pub mod slot;
 pub mod source;
+pub mod sql;
 pub mod tls;
 pub mod worker;
 pub mod writeback;

@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["sidecar", "acl"],
     &["mapping", "command"],
     &["glob", "tls", "slot", "clock", "config", "metrics", "health", "task", "failpoint"],
-    &["resp", "route"],
+    &["resp", "route", "sql"],
 ];
 
 /// What may import less than its floor allows: modules that stand beside the house and use this only.

@@ -39,6 +39,15 @@ pub async fn check(config: &Config) -> Result<String, StartErrors> {
             let table = mapping.table.as_deref().unwrap_or("(custom load)");
             let _ = writeln!(report, "mapping: {} -> {} -> {table}", mapping.template.source(), mapping.name);
         }
+        for route in &config.routes {
+            let _ = writeln!(
+                report,
+                "route: {} {} -> {}",
+                crate::http::method_of(route.method),
+                route.path,
+                route.name
+            );
+        }
     }
     Ok(report)
 }

@@ -2,6 +2,7 @@
 //!
 //! Must not know: what its rows are for.
 
+use super::route_check;
 use super::server::both;
 use super::specs::spec;
 use super::{StartError, StartErrors};
@@ -11,7 +12,7 @@ use crate::metrics::{DatabaseCollector, DatabaseGauges, Metrics, PoolGauge};
 use crate::source::{BreakerOptions, BreakerState, Database, DatabaseOptions, Source, SourceError};
 use std::sync::Arc;
 
-/// Connects to the database and holds the mappings against it. `None` without mappings.
+/// Connects to the database and holds mappings and routes against it. `None` without mappings.
 pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, StartErrors> {
     let needed = !config.mappings.is_empty() || config.routes.iter().any(|route| route.sql.is_some());
     let (Some(url), true) = (&config.database.url, needed) else { return Ok(None) };
@@ -20,7 +21,9 @@ pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, Start
     });
     let database = Database::connect(url.expose(), &database_options(config)).await;
     let (set, database) = both(set, database.map_err(StartErrors::from))?;
-    Ok(Some(Source::open(database, set).await?.with_breaker(breaker_options(config))))
+    let source = Source::open(database, set).await?.with_breaker(breaker_options(config));
+    route_check::check(config, &source).await?;
+    Ok(Some(source))
 }
 
 /// Runs a script of several statements.

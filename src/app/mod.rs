@@ -15,6 +15,7 @@ mod ids;
 mod instance;
 mod journal;
 mod probe;
+mod route_check;
 mod security;
 mod server;
 mod specs;
@@ -53,6 +54,9 @@ pub enum StartError {
     /// Mappings do not fit each other, or their tables.
     #[error("{0}")]
     Mapping(String),
+    /// Routes do not fit the database.
+    #[error("{0}")]
+    Route(String),
     /// A file that the HTTP side needs.
     #[error("{0}")]
     Http(String),

@@ -8,7 +8,8 @@ use super::route::{
     OUTCOMES, OutcomeConfig, ParamConfig, ParamFrom, ParamKind, RouteAuth, RouteConfig, RouteMethod,
 };
 use super::{Config, MappingConfig};
-use crate::route::{In, Param, ParamType, Path, Placeholder, Shape, Statement, TextShape};
+use crate::route::{In, Param, ParamType, Path, Placeholder, Shape, TextShape};
+use crate::sql::Statement;
 
 /// A route, ready to run.
 #[derive(Debug, Clone)]
@@ -286,9 +287,14 @@ impl<'a> Compiler<'a> {
                     self.wrong("sql", None, error.to_string());
                     None
                 }
+                Ok(statement) if statement.names().len() < statement.parameters() => {
+                    // Which parameter a number is depends on an order that nobody sees.
+                    self.wrong("sql", None, "has parameters by number ($1): name them, as in $id");
+                    None
+                }
                 Ok(statement) => {
                     let (mut found, before) = (Vec::new(), self.mistakes.len());
-                    for name in &statement.names {
+                    for name in statement.names() {
                         match index(name) {
                             Some(at) => found.push(at),
                             None => self.wrong(

@@ -59,10 +59,9 @@ impl Backend {
     }
 
     /// Runs a statement.
-    pub async fn statement(&self, sql: &str, values: &[&ParamValue]) -> Result<Rows, ApiError> {
+    pub async fn statement(&self, statement: &Statement, values: &[&ParamValue]) -> Result<Rows, ApiError> {
         let (source, _) =
             self.data.as_ref().ok_or_else(|| ApiError::Internal("there is no database".into()))?;
-        let statement = Statement::parse(sql).map_err(|error| ApiError::Internal(error.to_string()))?;
         let raw: Vec<_> = values.iter().map(|value| raw_json(value)).collect();
         let texts: Vec<_> = values.iter().map(|value| value.to_text().unwrap_or_default()).collect();
         let params = values.iter().zip(&texts).zip(&raw).map(|((value, text), raw)| match (value, raw) {
@@ -73,7 +72,7 @@ impl Backend {
             _ => Param::Text(text),
         });
         let params: Vec<Param<'_>> = params.collect();
-        source.statement(&statement, &params).await.map_err(failed)
+        source.statement(statement, &params).await.map_err(failed)
     }
 
     /// Says that a row of `mapping` with these columns was written by a statement: its entry is dropped, and what depends

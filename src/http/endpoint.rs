@@ -173,7 +173,7 @@ async fn work(backend: &Backend, route: &Compiled, input: &Input, body: &[u8]) -
         }
         Action::Statement { statement, params } => {
             let values: Vec<_> = params.iter().filter_map(|at| input.at(*at)).collect();
-            let rows = backend.statement(&statement.text, &values).await?;
+            let rows = backend.statement(statement, &values).await?;
             if let Some(mapping) = &route.writes {
                 for row in &rows.rows {
                     backend.written(mapping, &serde_json::from_slice(row).unwrap_or_default()).await;

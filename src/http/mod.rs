@@ -47,7 +47,7 @@ pub use cache_stats::{CacheCounts, CacheStats};
 pub use error::ApiError;
 pub use facade::USER_DATA;
 pub use server::serve;
-pub use site::Site;
+pub use site::{Site, method_of};
 
 /// A future that is handed over as a value.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

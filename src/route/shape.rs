@@ -230,6 +230,14 @@ impl TextShape {
         self.0.iter().map(text).collect()
     }
 
+    /// The placeholders in it.
+    pub fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Placeholder(placeholder) => Some(placeholder),
+        })
+    }
+
     /// Whether a literal part has one of these characters.
     pub fn has(&self, characters: &[char]) -> bool {
         self.0.iter().any(|piece| matches!(piece, Piece::Literal(text) if text.contains(characters)))

@@ -165,6 +165,9 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
         params: &'a [Param<'a>],
     ) -> BoxFuture<'a, Result<Rows, SourceError>>;
 
+    /// Prepares a statement without running it; the names of the columns that it answers.
+    fn describe<'a>(&'a self, statement: &'a Statement) -> BoxFuture<'a, Result<Vec<String>, SourceError>>;
+
     /// Whether the database answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), SourceError>>;
 

@@ -15,7 +15,7 @@ mod database;
 mod error;
 mod ledger;
 pub mod migrate;
-mod named;
+mod own_load;
 mod postgres;
 mod recheck;
 mod sqlite;
@@ -278,6 +278,14 @@ impl Source {
         count.fetch_add(1, Ordering::Relaxed);
         self.statements.micros.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
         result
+    }
+
+    /// Has the database look at a statement without running it; the names of the columns that it answers.
+    ///
+    /// # Errors
+    /// [`SourceError`]: what the database would say when it is run.
+    pub async fn describe(&self, statement: &Statement) -> Result<Vec<String>, SourceError> {
+        self.backend.describe(statement).await
     }
 
     /// Whether the database answers. Always tried; an answer closes the circuit breaker.

@@ -4,6 +4,7 @@
 mod dev;
 mod migrate;
 mod mistakes;
+mod routes;
 mod run;
 #[path = "../support/mod.rs"]
 mod support;

@@ -11,7 +11,7 @@ const MAPPING: &str =
     "[[mapping]]\nname = \"user\"\nkey = \"user:{id}\"\ntable = \"users\"\nid = \"bigint\"\n";
 
 /// A configuration for these servers, on free ports.
-fn config(nodes: &[String], url: &str, more: &str) -> String {
+pub fn config(nodes: &[String], url: &str, more: &str) -> String {
     let ports = free_ports(2).unwrap();
     format!(
         "[server]\nlisten = \"127.0.0.1:{}\"\n[http]\nlisten = \"127.0.0.1:{}\"\n[upstream]\nnodes = {nodes:?}\n\
@@ -20,7 +20,7 @@ fn config(nodes: &[String], url: &str, more: &str) -> String {
     )
 }
 
-fn servers() -> (SharedStack, Database) {
+pub fn servers() -> (SharedStack, Database) {
     let stack = SharedStack::get();
     let db = stack.fresh_database();
     (stack, db)
@@ -28,7 +28,7 @@ fn servers() -> (SharedStack, Database) {
 
 /// Both `serve` and `check` say it.
 #[track_caller]
-fn assert_refused(config: &str, parts: &[&str]) {
+pub fn assert_refused(config: &str, parts: &[&str]) {
     for verb in ["serve", "check"] {
         assert_says(&complaint(verb, config), parts);
     }

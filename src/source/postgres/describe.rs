@@ -12,7 +12,7 @@ use super::{Plan, params, sql};
 use crate::mapping::{BindError, Bound, Column, ColumnType, Mapping, Table, WriteMode, bind};
 use crate::source::backend::{Misfits, misfit};
 use crate::source::error::SourceError;
-use crate::source::named;
+use crate::source::own_load;
 
 /// How `mapping` is loaded and written, or everything that is wrong with it.
 pub(super) async fn plan(
@@ -251,10 +251,10 @@ async fn own_load(
     bound: Option<&Bound>,
     own: &str,
 ) -> Result<Result<LoadPlan, Misfits>, SourceError> {
-    match named::check_load(mapping, own) {
+    match own_load::check_load(mapping, own) {
         Err(message) => Ok(Err(vec![misfit(mapping, message)])),
-        Ok(named::LoadParameters::Arrays) => load_by_ids(postgres, mapping, bound, own).await,
-        Ok(named::LoadParameters::Names) => load_by_name(postgres, mapping, bound, own).await,
+        Ok(own_load::LoadParameters::Arrays) => load_by_ids(postgres, mapping, bound, own).await,
+        Ok(own_load::LoadParameters::Names) => load_by_name(postgres, mapping, bound, own).await,
     }
 }
 
@@ -274,7 +274,7 @@ async fn load_by_name(
     let wanted = mapping.column.as_deref().into_iter().chain(mapping.order_by.as_deref()).chain(listed);
     let missing: Misfits = wanted
         .filter(|name| !names.contains(name))
-        .map(|name| misfit(mapping, named::missing_column(name, &names)))
+        .map(|name| misfit(mapping, own_load::missing_column(name, &names)))
         .collect();
     if !missing.is_empty() {
         return Ok(Err(missing));
@@ -327,7 +327,7 @@ async fn load_by_ids(
     let names: Vec<&str> = statement.columns().iter().map(|c| c.name()).collect();
     let wanted = ids.iter().copied().chain(mapping.column.as_deref()).chain(mapping.order_by.as_deref());
     for name in wanted.filter(|name| !names.contains(name)) {
-        problems.push(named::missing_column(name, &names));
+        problems.push(own_load::missing_column(name, &names));
     }
     if !problems.is_empty() {
         return Ok(Err(problems.into_iter().map(|message| misfit(mapping, message)).collect()));

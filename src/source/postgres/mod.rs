@@ -193,6 +193,10 @@ impl Backend for PostgresBackend {
         Box::pin(statement::run(&self.postgres, statement, params))
     }
 
+    fn describe<'a>(&'a self, statement: &'a Statement) -> BoxFuture<'a, Result<Vec<String>, SourceError>> {
+        Box::pin(statement::describe(&self.postgres, statement))
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), SourceError>> {
         Box::pin(self.postgres.ping())
     }

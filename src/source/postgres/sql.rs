@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use crate::mapping::{Bound, Column, Format, IdType, Mapping, Table};
-use crate::source::named::{Piece, pieces};
+use crate::sql::{Piece, pieces};
 
 /// `name` as a quoted identifier.
 pub(super) fn ident(name: &str) -> String {

@@ -34,6 +34,31 @@ pub(super) async fn run(
     postgres.bounded(client, async |client| execute(client, statement.sql(), params, most).await).await
 }
 
+/// Prepares it, on one connection, without running it.
+pub(super) async fn describe(postgres: &Postgres, statement: &Statement) -> Result<Vec<String>, SourceError> {
+    let client = postgres.for_statement().await?;
+    let look = async |client: &mut Object| {
+        let bare = prepare(client, statement.sql()).await?;
+        let columns = columns_of(&bare)?;
+        if !columns.is_empty() {
+            prepare(client, &as_json(statement.sql())).await?;
+        }
+        Ok(columns)
+    };
+    postgres.bounded(client, look).await
+}
+
+fn columns_of(bare: &tokio_postgres::Statement) -> Result<Vec<String>, SourceError> {
+    let columns: Vec<String> = bare.columns().iter().map(|column| column.name().to_owned()).collect();
+    same_name_twice(&columns)?;
+    Ok(columns)
+}
+
+/// The statement whose rows are JSON. The line break ends a comment on its last line.
+fn as_json(sql: &str) -> String {
+    format!("with q as ({sql}\n) select row_to_json(q)::text from q")
+}
+
 async fn execute(
     client: &mut Object,
     sql: &str,
@@ -41,8 +66,7 @@ async fn execute(
     most: usize,
 ) -> Result<Rows, SourceError> {
     let bare = prepare(client, sql).await?;
-    let columns: Vec<String> = bare.columns().iter().map(|column| column.name().to_owned()).collect();
-    same_name_twice(&columns)?;
+    let columns = columns_of(&bare)?;
     // Texts first: the types say what a JSON value means.
     let texts = params
         .iter()
@@ -58,8 +82,7 @@ async fn execute(
         let affected = client.execute(&bare, &params).await?;
         return Ok(Rows { affected, ..Rows::default() });
     }
-    // The line break ends a comment on the last line of the statement.
-    let wrapped = prepare(client, &format!("with q as ({sql}\n) select row_to_json(q)::text from q")).await?;
+    let wrapped = prepare(client, &as_json(sql)).await?;
     let mut stream = pin!(client.query_raw(&wrapped, params).await?);
     let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(row) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {

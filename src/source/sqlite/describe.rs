@@ -9,7 +9,7 @@ use super::{Plan, value};
 use crate::mapping::{Bound, Column, Mapping, Table, bind};
 use crate::source::backend::{Misfits, misfit};
 use crate::source::error::SourceError;
-use crate::source::named;
+use crate::source::own_load;
 
 /// `name` as a quoted identifier.
 pub(super) fn ident(name: &str) -> String {
@@ -166,7 +166,7 @@ fn own_load(
     own: &str,
 ) -> Result<Result<LoadPlan, Misfits>, SourceError> {
     let refused = |messages: Vec<String>| Ok(Err(messages.into_iter().map(|m| misfit(mapping, m)).collect()));
-    let parameters = match named::check_load(mapping, own) {
+    let parameters = match own_load::check_load(mapping, own) {
         Ok(parameters) => parameters,
         Err(message) => return refused(vec![message]),
     };
@@ -182,7 +182,7 @@ fn own_load(
     };
     let mut problems = Vec::new();
     let ids: Vec<&str> = mapping.template.placeholders().map(|(name, _)| name).collect();
-    let by_number = parameters == named::LoadParameters::Arrays;
+    let by_number = parameters == own_load::LoadParameters::Arrays;
     if by_number && statement.parameter_count() != ids.len() {
         problems.push(format!(
             "`load` has {} parameters, the key has {} placeholders; write one array per placeholder, such as \
@@ -204,7 +204,7 @@ fn own_load(
     let wanted = needed.iter().copied().chain(mapping.column.as_deref()).chain(mapping.order_by.as_deref());
     let wanted = wanted.chain(mapping.listed.iter().map(String::as_str));
     for name in wanted.filter(|name| !names.contains(name)) {
-        problems.push(named::missing_column(name, &names));
+        problems.push(own_load::missing_column(name, &names));
     }
     match problems.is_empty() {
         true => Ok(Ok(LoadPlan::own(parameters, own))),

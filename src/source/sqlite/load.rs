@@ -17,7 +17,7 @@ use super::{Plan, Sqlite, value};
 use crate::mapping::{Bound, Column, ColumnType, Format, IdType, Match, Table};
 use crate::source::backend::{LoadedKey, LoadedRow, newest, too_large};
 use crate::source::error::SourceError;
-use crate::source::named::LoadParameters;
+use crate::source::own_load::LoadParameters;
 
 /// The statement of one mapping.
 #[derive(Debug)]

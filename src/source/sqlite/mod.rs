@@ -303,6 +303,10 @@ impl Backend for SqliteBackend {
         Box::pin(statement::run(&self.sqlite, statement, params))
     }
 
+    fn describe<'a>(&'a self, statement: &'a Statement) -> BoxFuture<'a, Result<Vec<String>, SourceError>> {
+        Box::pin(statement::describe(&self.sqlite, statement))
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), SourceError>> {
         Box::pin(self.sqlite.ping())
     }

@@ -49,9 +49,21 @@ pub(super) async fn run(
     sqlite.writing_statements.run(write).await
 }
 
+/// Prepares it without running it.
+pub(super) async fn describe(sqlite: &Sqlite, statement: &Statement) -> Result<Vec<String>, SourceError> {
+    let sql = numbered(statement.sql());
+    let look = move |connection: &mut Connection| {
+        let statement = connection.prepare_cached(&sql)?;
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        same_name_twice(&columns)?;
+        Ok(columns)
+    };
+    sqlite.statements.run(look).await
+}
+
 /// `$1` would be a name for SQLite; `?1` is a number.
 fn numbered(sql: &str) -> String {
-    use crate::source::named::{Piece, pieces};
+    use crate::sql::{Piece, pieces};
     pieces(sql)
         .into_iter()
         .map(|piece| match piece {
