@@ -14,7 +14,9 @@ use crate::core::{DataSide, Told};
 use crate::health::{Condition, Dependency, Health};
 use crate::mapping::{MappingId, WriteMode};
 use crate::metrics::worker::MappingLabels;
-use crate::metrics::{MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth};
+use crate::metrics::{
+    JournalCollector, JournalDepth, MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth,
+};
 use crate::sidecar;
 use crate::source::{Source, SourceError};
 use crate::writeback::WriteBehind;
@@ -86,6 +88,10 @@ impl Data {
             prune_interval: config.write_behind.prune_interval,
         };
         metrics.registry().register(Box::new(QueueCollector::new(data.depths())?))?;
+        if data.writes.journal().is_some() {
+            let ask = data.journal_depth(config.journal.max_bytes as u64);
+            metrics.registry().register(Box::new(JournalCollector::new(ask)?))?;
+        }
         database::show(metrics, &data.source)?;
         Ok(Some(data))
     }
@@ -120,6 +126,22 @@ impl Data {
         }
     }
 
+    /// Asks how the journal stands, which refuses writes at `limit` bytes.
+    fn journal_depth(&self, limit: u64) -> impl Fn() -> JournalDepth + Send + Sync + 'static {
+        let writes = self.writes.clone();
+        move || {
+            let stats = writes.journal().unwrap_or_default();
+            JournalDepth {
+                entries: stats.entries,
+                bytes: stats.bytes,
+                limit,
+                oldest: stats.oldest.unwrap_or_default(),
+                segments: stats.segments,
+                poisoned: stats.poisoned.is_some(),
+            }
+        }
+    }
+
     /// Loads the rows of the mappings that are to be warm, in the background, until `stop`.
     pub fn warm(&self, config: &Config, tasks: &TaskTracker, stop: &CancellationToken) {
         for mapping in &config.mappings {
@@ -134,6 +156,7 @@ impl Data {
     /// Looks after the health of the database and of the queue until `stop`.
     pub fn watch(&self, tasks: &TaskTracker, health: Arc<Health>, stop: CancellationToken) {
         let (source, depths, limit) = (self.source.clone(), self.depths(), self.queue_rows);
+        let writes = self.writes.clone();
         health.set(Dependency::Database, Condition::Up);
         health.set(Dependency::WriteBehind, Condition::Up);
         if let Some(place) = self.place.clone() {
@@ -154,9 +177,10 @@ impl Data {
                 health.set(Dependency::Database, condition);
                 let rows: usize = depths().iter().map(|(_, depth)| depth.rows).sum();
                 let full = rows as f64 > limit as f64 * QUEUE_ALARM;
-                let condition = match full {
-                    true => Condition::Down(format!("{rows} of {limit} rows wait for the database")),
-                    false => Condition::Up,
+                let condition = match writes.trouble() {
+                    Some(trouble) => Condition::Down(trouble),
+                    None if full => Condition::Down(format!("{rows} of {limit} rows wait for the database")),
+                    None => Condition::Up,
                 };
                 health.set(Dependency::WriteBehind, condition);
             }

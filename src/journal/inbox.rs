@@ -3,6 +3,7 @@
 //! Must not know: files.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Items on their way to the thread. Its bounds are kept by who puts something in.
 pub(super) struct Inbox<I> {
@@ -97,13 +98,18 @@ impl<I> Inbox<I> {
         self.lock().items.is_empty()
     }
 
-    /// Waits until there is something to do, then swaps all items into `taken`, which must be empty. `trimmed` is what was
-    /// trimmed last.
-    pub fn take(&self, taken: &mut Vec<I>, trimmed: u64) -> Turn {
+    /// Waits until there is something to do, for at most `most` where that is given, then swaps all items into `taken`,
+    /// which must be empty. `trimmed` is what was trimmed last.
+    pub fn take(&self, taken: &mut Vec<I>, trimmed: u64, most: Option<Duration>) -> Turn {
         let mut state = self.lock();
         while state.items.is_empty() && !state.closed && state.trim <= trimmed {
             state.asleep = true;
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let Some(most) = most else {
+                state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            state = self.filled.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0;
+            break;
         }
         state.asleep = false;
         std::mem::swap(&mut state.items, taken);

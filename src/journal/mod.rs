@@ -125,6 +125,8 @@ pub struct JournalStats {
     pub segments: u64,
     /// Why everything is refused, if it is.
     pub poisoned: Option<Arc<str>>,
+    /// Why there is no room on the disk, as long as that is so.
+    pub no_space: Option<Arc<str>>,
 }
 
 /// A running journal. Cheap to clone; `close` ends its thread.
@@ -154,6 +156,7 @@ struct Shared<I> {
     synced: AtomicU64,
     segments: AtomicU64,
     poison: OnceLock<Arc<str>>,
+    no_space: Mutex<Option<Arc<str>>>,
 }
 
 impl Journal<()> {
@@ -203,6 +206,7 @@ impl<I: Item> Journal<I> {
             synced: self.shared.synced(),
             segments: self.shared.segments.load(Ordering::Relaxed),
             poisoned: self.shared.poison(),
+            no_space: self.shared.no_space.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
@@ -270,6 +274,10 @@ impl<I> Shared<I> {
         if self.poison.set(reason.clone()).is_ok() {
             tracing::error!(%reason, "the journal is poisoned: writes are refused until the disk is mended and the proxy restarted");
         }
+    }
+
+    fn set_no_space(&self, reason: Option<Arc<str>>) {
+        *self.no_space.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     fn synced(&self) -> u64 {

@@ -103,6 +103,7 @@ impl Opened {
             synced: AtomicU64::new(self.next - 1),
             segments: AtomicU64::new(old.len() as u64 + 1),
             poison: OnceLock::new(),
+            no_space: Mutex::default(),
         });
         let mut writer = Writer::new(shared.clone(), sink, old, self.next);
         writer.prepare().map_err(OpenError::io("make a segment in", &path))?;

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::error::JournalError;
 use super::format::{self, FRAME, Kind, MOST_ENTRIES};
@@ -20,6 +20,8 @@ use crate::failpoint::{self, Safeguard};
 
 /// Encoded frames are written in pieces of about this size, bytes.
 const PIECE: usize = 4 << 20;
+/// Time between two looks for room on a full disk.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// A buffer that has grown beyond this, for a large record, is given back, bytes.
 const KEEP: usize = 16 << 20;
 
@@ -69,13 +71,17 @@ impl<I: Item, S: Sink<I>> Writer<I, S> {
         let mut items = Vec::new();
         let mut trimmed = 0;
         loop {
-            let turn = self.shared.inbox.take(&mut items, trimmed);
+            let turn =
+                self.shared.inbox.take(&mut items, trimmed, self.active.is_none().then_some(LOOK_AGAIN));
             if turn.trim > trimmed {
                 trimmed = turn.trim;
                 self.trim(trimmed);
             }
             if !items.is_empty() {
                 self.batch(&mut items);
+            } else if self.active.is_none() && self.shared.poison().is_none() {
+                // Nobody may be writing any more, because the proxy says that it cannot: it says so until there is room.
+                let _ = self.begin(0);
             }
             if turn.closed && self.shared.inbox.is_empty() {
                 break;
@@ -177,7 +183,7 @@ impl<I: Item, S: Sink<I>> Writer<I, S> {
         }
     }
 
-    /// Ends the active segment, and begins one with room for at least `bytes` at the sequence `next`.
+    /// Ends the active segment, and begins the next one.
     fn roll(&mut self, bytes: usize) -> Result<(), JournalError> {
         self.write()?;
         if let Some(segment) = self.active.take() {
@@ -189,14 +195,24 @@ impl<I: Item, S: Sink<I>> Writer<I, S> {
             failpoint::hit("journal.sealed");
             self.hand_on();
         }
+        self.begin(bytes)
+    }
+
+    /// Begins a segment with room for at least `bytes` at the sequence `next`.
+    fn begin(&mut self, bytes: usize) -> Result<(), JournalError> {
         let capacity = self.shared.options.segment_bytes.max(bytes as u64);
         match Segment::create(&self.shared.directory, self.next, capacity, now()) {
             Ok(segment) => {
                 self.active = Some(segment);
                 self.shared.count_segments(self.old.len() as u64 + 1);
+                self.shared.set_no_space(None);
                 Ok(())
             }
-            Err(Unmade::NoSpace(error)) => Err(JournalError::NoSpace(error.to_string().into())),
+            Err(Unmade::NoSpace(error)) => {
+                let error: Arc<str> = error.to_string().into();
+                self.shared.set_no_space(Some(error.clone()));
+                Err(JournalError::NoSpace(error))
+            }
             Err(Unmade::Failed(error)) => Err(self.poisoned("begin", &error)),
         }
     }

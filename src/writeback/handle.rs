@@ -17,7 +17,7 @@ use super::queue::{Budget, Queue};
 use super::{Depth, InCache, KeyWrite, Observer, Pending, Write, WriteBehindOptions, WriteError, batcher};
 use crate::clock::Clock;
 use crate::failpoint::{self, Safeguard};
-use crate::journal::{Journal, JournalStats, OpenError, Opened};
+use crate::journal::{Journal, JournalError, JournalStats, OpenError, Opened};
 use crate::mapping::{Durability, MappingId, WriteMode};
 use crate::source::{Source, SourceError, Touched};
 
@@ -118,6 +118,15 @@ impl WriteBehind {
     /// How the journal stands, where there is one.
     pub fn journal(&self) -> Option<JournalStats> {
         self.shared.journal.get().map(Journal::stats)
+    }
+
+    /// Why writes are refused, where that has another reason than how much waits: this proxy was taken over, or its journal
+    /// cannot be written.
+    pub fn trouble(&self) -> Option<String> {
+        let journal = self.journal().unwrap_or_default();
+        let disk =
+            journal.poisoned.map(JournalError::Poisoned).or(journal.no_space.map(JournalError::NoSpace));
+        self.fenced().map(str::to_owned).or_else(|| disk.map(|error| error.to_string()))
     }
 
     /// The clock that gives versions: whoever sees a version elsewhere tells it.

@@ -7,11 +7,14 @@
 mod arena;
 mod broken;
 mod check;
+mod disk;
 mod load;
 mod points;
+mod pressure;
 #[path = "../support/mod.rs"]
 mod support;
 mod twins;
+mod upgrade;
 mod verbs;
 mod victim;
 

@@ -38,6 +38,7 @@ pub struct Setup {
     interval: String,
     env: Vec<(String, String)>,
     data: Option<PathBuf>,
+    settings: String,
 }
 
 impl Setup {
@@ -45,7 +46,15 @@ impl Setup {
         // Its death takes what it has not synced: as a power cut does.
         let env = vec![("DSPROXY_POWER_CUT".to_owned(), "1".to_owned())];
         let (prefix, interval) = (String::new(), "20ms".to_owned());
-        Self { nodes: nodes.to_vec(), url: url.to_owned(), prefix, interval, env, data: None }
+        Self {
+            nodes: nodes.to_vec(),
+            url: url.to_owned(),
+            prefix,
+            interval,
+            env,
+            data: None,
+            settings: String::new(),
+        }
     }
 
     /// Of the keys.
@@ -66,6 +75,18 @@ impl Setup {
         self
     }
 
+    /// What is said by the power cut's variable is not so: what was written stays, as after any death of a process.
+    pub fn without_power_cuts(mut self) -> Self {
+        self.env.retain(|(name, _)| name != "DSPROXY_POWER_CUT");
+        self
+    }
+
+    /// More lines of `[write_behind]`.
+    pub fn queue(mut self, settings: &str) -> Self {
+        self.settings = settings.to_owned();
+        self
+    }
+
     /// Its journal is in this directory, instead of one of its own.
     pub fn data(mut self, data: &Path) -> Self {
         self.data = Some(data.to_owned());
@@ -83,14 +104,14 @@ pub struct Victim {
 
 impl Victim {
     pub fn new(setup: Setup) -> Self {
-        let Setup { nodes, url, prefix, interval, env, data } = setup;
+        let Setup { nodes, url, prefix, interval, env, data, settings } = setup;
         let dir = tempfile::tempdir().unwrap();
         let data = data.unwrap_or_else(|| dir.path().join("data"));
         let ports = free_ports(2).unwrap();
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:{}\"\nworkers = 2\n[http]\nlisten = \"127.0.0.1:{}\"\n\
              [upstream]\nnodes = {nodes:?}\nrefresh_interval = \"200ms\"\ncommand_timeout = \"2s\"\n\
-             [database]\nurl = {url:?}\n[write_behind]\nbatch_interval = \"{interval}\"\nretry_max = \"200ms\"\n\
+             [database]\nurl = {url:?}\n[write_behind]\nbatch_interval = \"{interval}\"\nretry_max = \"200ms\"\n{settings}\n\
              [journal]\ndata_dir = {data:?}\nsegment_size = \"64kb\"\n{}",
             ports[0],
             ports[1],
@@ -98,6 +119,26 @@ impl Victim {
         );
         std::fs::write(dir.path().join("proxy.toml"), config).unwrap();
         Self { dir, data, ports: [ports[0], ports[1]], env, child: None }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// `GET path` of its HTTP side.
+    pub fn http(&self, path: &str) -> Http {
+        Http::try_get(self.ports[1], path).unwrap()
+    }
+
+    /// Waits for its end; what it wrote to standard error.
+    pub fn wait_end(&mut self) -> String {
+        let mut child = self.child.take().unwrap();
+        crate::support::eventually(Duration::from_secs(20), "it ends", || {
+            child.try_wait().unwrap().is_some()
+        });
+        assert!(!child.wait().unwrap().success());
+        self.log_tail()
     }
 
     pub fn port(&self) -> u16 {
@@ -126,7 +167,9 @@ impl Victim {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dsproxy"));
+        // Past the limit of a file's size a write is to fail, not the process to end.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_dsproxy")]);
         command.env("DSPROXY_CONFIG", self.dir.path().join("proxy.toml"));
         command.env_remove("DSPROXY_FAILPOINT").envs(self.env.iter().cloned());
         command
