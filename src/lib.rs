@@ -8,6 +8,7 @@
 //! app          the only place that wires: build up, drain down         embedded   the servers of `dsproxy dev` and tests
 //! http         metrics, health, the write/read facade                  worker     threads, sockets, the event loop
 //! core         one thread's data path, without I/O: clients in order, plans, upstream replies, mapped keys
+//! modify       commands that compute a value from the one that is there (INCR, APPEND, SET NX ...)
 //! cache        read-through: single flight, batched loads, fills       writeback  queues, overlay, batches
 //! cluster      topology, what was sent to a node, gateway              source     Postgres, SQLite, migrations
 //! journal      records on the disk before anybody is told of them
@@ -53,6 +54,9 @@
 //! 4. [`core`] `mapped/writing.rs`: the `apply` script ([`sidecar`]) goes to the slot's owner; its reply acknowledges.
 //! 5. [`writeback`] `batcher.rs`: at 50 rows, or 2 s after the first, a batch goes to [`source`]; then the `flushed` scripts
 //!    run, then the journal is trimmed.
+//!
+//! A command that computes its value from the one that is there (`INCR`) goes to [`modify`] instead of 2 to 4: its `base.rs`
+//! looks at the value under a stamp, `round.rs` journals what `compute.rs` makes of it, and applies that while the stamp is there.
 
 pub mod acl;
 pub mod app;
@@ -70,6 +74,7 @@ pub mod http;
 pub mod journal;
 pub mod mapping;
 pub mod metrics;
+pub mod modify;
 pub mod resp;
 pub mod route;
 pub mod sidecar;

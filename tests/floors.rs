@@ -12,6 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli", "app"],
     &["http", "worker", "embedded"],
     &["core"],
+    &["modify"],
     &["cache"],
     &["writeback"],
     &["cluster", "source", "journal"],

@@ -17,6 +17,7 @@ use crate::metrics::worker::MappingLabels;
 use crate::metrics::{
     JournalCollector, JournalDepth, MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth,
 };
+use crate::modify::{Modifier, ModifyOptions};
 use crate::sidecar;
 use crate::source::{Source, SourceError};
 use crate::writeback::WriteBehind;
@@ -38,6 +39,7 @@ pub(super) struct Data {
     pub source: Arc<Source>,
     pub reads: ReadThrough,
     pub writes: WriteBehind,
+    modify: Modifier,
     desk: Arc<Desk>,
     queue_rows: usize,
     degrade_us: u64,
@@ -56,8 +58,9 @@ impl Data {
         let Some(source) = open_source(config).await? else { return Ok(None) };
         let source = Arc::new(source);
         let runtime = Handle::current();
-        let mappings = source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
-        let observer = Arc::new(Observer { mappings });
+        let mappings: Vec<_> =
+            source.mappings().iter().map(|mapping| metrics.mapping(&mapping.name)).collect();
+        let observer = Arc::new(Observer { mappings: mappings.clone() });
         let started = Arc::<OnceLock<ReadThrough>>::default();
         let (writes, place) = super::writes::open(config, &source, gateway, metrics, &started).await?;
         let store = Arc::new(GatewayStore(gateway.clone()));
@@ -70,6 +73,18 @@ impl Data {
             &runtime,
         );
         let _ = started.set(reads.clone());
+        let modify = Modifier::new(
+            source.clone(),
+            reads.clone(),
+            writes.clone(),
+            gateway.clone(),
+            mappings,
+            ModifyOptions {
+                max_waiting: config.write_behind.modify_queue,
+                timeout: config.write_behind.modify_timeout,
+            },
+            &runtime,
+        );
         let desk = Arc::new(Desk {
             source: source.clone(),
             reads: reads.clone(),
@@ -81,6 +96,7 @@ impl Data {
             source,
             reads,
             writes,
+            modify,
             desk,
             queue_rows: config.write_behind.queue_rows,
             degrade_us: config.read_through.cache_timeout.as_micros() as u64,
@@ -99,7 +115,8 @@ impl Data {
     /// What the core of a worker is handed.
     pub fn side(&self, told: mpsc::UnboundedSender<Told>) -> DataSide {
         let (source, reads, writes) = (self.source.clone(), self.reads.clone(), self.writes.clone());
-        DataSide { source, reads, writes, admin: self.desk.clone(), told, degrade_us: self.degrade_us }
+        let (modify, admin) = (self.modify.clone(), self.desk.clone());
+        DataSide { source, reads, writes, modify, admin, told, degrade_us: self.degrade_us }
     }
 
     /// Names and key templates, by index.
@@ -189,6 +206,7 @@ impl Data {
 
     /// Ends loads, writes what is queued; the number of rows that could not be written in time.
     pub async fn shutdown(&self, deadline: Duration) -> usize {
+        self.modify.shutdown(Duration::from_secs(1)).await;
         self.reads.shutdown(Duration::from_secs(1)).await;
         let left = self.writes.shutdown(deadline).await.rows;
         if let Some(place) = &self.place {

@@ -14,8 +14,8 @@ use crate::metrics::{MappingMetrics, Metrics, QueryKind};
 use crate::sidecar::{self, Applied, Change, Value};
 use crate::source::{Claim, Committed as Held, Source, SourceError, Touched, Writer, spread};
 use crate::writeback::{
-    BoxFuture, Committed, MappingOptions, Observer, Restored, WriteBehind, WriteBehindOptions, withdrawn,
-    written,
+    BoxFuture, Committed, MappingOptions, Observer, Race, Restored, WriteBehind, WriteBehindOptions,
+    withdrawn, written,
 };
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
@@ -322,7 +322,8 @@ impl Cache {
                 if write.base.is_some() {
                     // It may have been acknowledged, so only a newer write shows that it has lost its race.
                     let lost = matches!(applied, Ok(Ok(Applied::Behind(_))));
-                    writes.decide(write.mapping, &write.key, write.version, !lost);
+                    let race = if lost { Race::Lost } else { Race::Won };
+                    writes.decide(write.mapping, &write.key, write.version, race);
                 }
             }
         }

@@ -388,6 +388,10 @@ settings! {
         max_untold: usize = 100_000, Count(0..=10_000_000);
         /// How often the versions of keys that no proxy needs any more are removed from `dsproxy_versions`.
         prune_interval: Duration = secs(60), duration(ms(10)..=hours(1));
+        /// Commands that compute a value from the one that is there (`INCR`, `APPEND`, `HSET` ...) that may wait, over all keys.
+        modify_queue: usize = 100_000, Count(1..=10_000_000);
+        /// How long such a command is tried again while others write its key, or while its node does not answer.
+        modify_timeout: Duration = secs(5), duration(ms(10)..=hours(1));
         /// On shutdown: how long the last flush may take.
         shutdown_timeout: Duration = secs(30), duration(ms(0)..=hours(1));
     }

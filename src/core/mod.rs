@@ -119,6 +119,8 @@ pub struct Core {
     watches: bool,
     /// Commands whose writes are under way.
     writing: FxHashMap<mapped::WritingKey, mapped::Writing>,
+    /// By client (index, serial number): commands under way that compute a value from the one that is there.
+    modifying: FxHashMap<(u32, u32), usize>,
     stats: Arc<WorkerStats>,
     next_serial: u32,
     spare: Vec<Vec<u8>>,
@@ -177,6 +179,7 @@ impl Core {
             watches: data.as_ref().is_some_and(DataSide::watches),
             data,
             writing: FxHashMap::default(),
+            modifying: FxHashMap::default(),
             stats,
             next_serial: 0,
             spare: Vec::new(),
@@ -405,17 +408,6 @@ impl Core {
                 self.outbox.connect.push(index);
             }
             Link::Up | Link::Down { .. } | Link::Connecting => {}
-        }
-    }
-
-    /// Lets a paused client go on once it is well below its limits.
-    fn check_resume(&mut self, index: usize) {
-        let Some(client) = self.clients.get_mut(index) else { return };
-        let most = if client.waits { 0 } else { self.options.inflight_per_client / 2 };
-        if client.paused && client.inflight() <= most && client.unread() <= self.options.output_pause / 2 {
-            client.paused = false;
-            client.waits = false;
-            self.outbox.resume.push(ClientKey { index: index as u32, serial: client.serial });
         }
     }
 

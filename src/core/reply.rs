@@ -318,4 +318,15 @@ impl Core {
             self.check_resume(index);
         }
     }
+
+    /// Lets a paused client go on once it is well below its limits.
+    pub(super) fn check_resume(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        let most = if client.waits { 0 } else { self.options.inflight_per_client / 2 };
+        if client.paused && client.inflight() <= most && client.unread() <= self.options.output_pause / 2 {
+            client.paused = false;
+            client.waits = false;
+            self.outbox.resume.push(ClientKey { index: index as u32, serial: client.serial });
+        }
+    }
 }

@@ -196,7 +196,7 @@ impl Core {
             known => known,
         };
         let class = resolved.as_ref().map_or(Class::Local, |command| command.class_of(&args));
-        if self.must_wait(index, resolved.ok(), class) {
+        if self.must_wait(index, resolved.ok(), class, &args) {
             return Flow::Wait;
         }
         if self.held != Held::Nothing && self.is_held(index, resolved.ok()) {
@@ -224,13 +224,21 @@ impl Core {
 
     /// True when the client's earlier requests must be answered before this one runs.
     #[inline]
-    fn must_wait(&self, index: usize, command: Option<&'static Command>, class: Class) -> bool {
+    fn must_wait(
+        &self,
+        index: usize,
+        command: Option<&'static Command>,
+        class: Class,
+        args: &Args<'_>,
+    ) -> bool {
         let Some(client) = self.clients.get(index).filter(|client| client.inflight() > 0) else {
             return false;
         };
         client.mute == Mute::This
             || command.is_some_and(|command| {
-                changes_way(client, command, class) || pubsub::delays(client, command, class)
+                changes_way(client, command, class)
+                    || pubsub::delays(client, command, class)
+                    || self.waits_to_modify(index, command, args)
             })
     }
 

@@ -109,6 +109,14 @@ impl Row {
         bound.order_key(at.1.as_deref()?)
     }
 
+    /// This row and then `later`: the columns of both, the later ones first.
+    #[must_use]
+    pub fn and_then(self, later: Self) -> Self {
+        let mut columns: std::collections::BTreeMap<_, _> = self.columns.into_iter().collect();
+        columns.extend(later.columns);
+        Self { ids: later.ids, columns: columns.into_iter().collect() }
+    }
+
     /// Approximate memory it takes, bytes.
     pub fn size(&self) -> usize {
         let texts = self.columns.iter().map(|(_, text)| 24 + text.as_ref().map_or(0, |t| t.len()));

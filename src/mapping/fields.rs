@@ -25,6 +25,16 @@ pub fn fields_of(row: &[u8]) -> Result<Vec<(Bytes, Bytes)>, String> {
     Ok(fields)
 }
 
+/// The fields of a hash as the document that [`fields_of`] reads back; every value is a text in it.
+pub fn document_of(fields: &[(Bytes, Bytes)]) -> Bytes {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let members = fields.iter().map(|(name, value)| {
+        let quoted = |text: String| serde_json::Value::String(text).to_string();
+        format!("{}:{}", quoted(text(name)), quoted(text(value)))
+    });
+    format!("{{{}}}", members.collect::<Vec<_>>().join(",")).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +54,7 @@ mod tests {
             ("empty", ""),
         ];
         assert_eq!(shown, want.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(fields_of(&document_of(&fields)), Ok(fields));
         assert!(fields_of(b"[1]").is_err() && fields_of(b"\xff").is_err());
     }
 }

@@ -24,7 +24,7 @@ mod tests;
 
 pub use bind::{BindError, Bound, bind};
 pub use document::{Columns, Row, ValueError};
-pub use fields::fields_of;
+pub use fields::{document_of, fields_of};
 pub use order::OrderKey;
 pub use schema::{Column, ColumnType, Table};
 pub use set::{Dependent, Mapping, MappingError, MappingId, MappingSet, RESERVED_PREFIX};

@@ -20,6 +20,7 @@ pub(super) struct DatabaseFamilies {
     flush_duration: HistogramVec,
     flush_errors: IntCounterVec,
     flush_retries: IntCounterVec,
+    conflicts: IntCounterVec,
     rejected: IntCounterVec,
     sets: IntCounterVec,
     deletes: IntCounterVec,
@@ -75,6 +76,11 @@ impl DatabaseFamilies {
                 "Attempts to flush after a failure.",
                 &mapping,
             )?,
+            conflicts: count(
+                "dsproxy_modify_conflicts_total",
+                "Writes computed anew since another one of the key came first.",
+                &mapping,
+            )?,
             rejected: count(
                 "dsproxy_rejected_rows_total",
                 "Written rows that the database will never take, by reason.",
@@ -110,6 +116,8 @@ pub struct MappingMetrics {
     pub flush_errors: IntCounter,
     /// Attempts to flush after a failure.
     pub flush_retries: IntCounter,
+    /// Writes that were computed anew since another one of the key came first.
+    pub conflicts: IntCounter,
     rejected: IntCounterVec,
     /// Loaded values that were stored.
     pub sets: IntCounter,
@@ -147,6 +155,7 @@ impl MappingMetrics {
             flush_duration: database.flush_duration.with_label_values(&[name]),
             flush_errors: database.flush_errors.with_label_values(&[name]),
             flush_retries: database.flush_retries.with_label_values(&[name]),
+            conflicts: database.conflicts.with_label_values(&[name]),
             rejected: rejected_rows(&database.rejected, name),
             sets: database.sets.with_label_values(&[name]),
             deletes: database.deletes.with_label_values(&[name]),

@@ -13,6 +13,7 @@
 //! | `n` | end of the negative marker: until then there is no row |
 //! | `t` | end of the tombstone: until then nothing is stored that comes from a source that may lag |
 //! | `w`, `we` | token of a write-through under way and its end; `*`: several at once, none may store |
+//! | `c` | stamp of the value: whatever changes the value removes it |
 //! | `f` | when the entry was filled |
 //! | `g` | generation of a list when it was filled |
 //!
@@ -23,6 +24,7 @@ mod generation;
 mod reply;
 mod request;
 mod script;
+mod stamp;
 mod tags;
 
 pub use generation::{current_generation, generation_key, new_generation};
@@ -31,10 +33,11 @@ pub use reply::{
     parse_begun, parse_ended, parse_filled, parse_flushed, parse_invalidated, parse_leased,
 };
 pub use request::{
-    Change, Committed, Fill, Wanted, apply, apply_after, begin_through, drop_entry, end_through, fill,
-    flushed, invalidate, lease, look, release,
+    Change, Committed, Fill, Wanted, apply, apply_after, apply_if, begin_through, drop_entry, end_through,
+    fill, flushed, invalidate, lease, look, release,
 };
 pub use script::{Script, scripts};
+pub use stamp::{Seen, Stamped, parse_stamped, stamp};
 pub use tags::tag;
 
 use crate::mapping::RESERVED_PREFIX;

@@ -121,15 +121,26 @@ fn read(reply: &[u8]) -> Result<Reply, Fault> {
     Ok(Reply { word, version, more: items.next() })
 }
 
-fn bytes(frame: BytesFrame) -> Option<Bytes> {
+pub(super) fn bytes(frame: BytesFrame) -> Option<Bytes> {
     match frame {
         BytesFrame::BlobString { data, .. } | BytesFrame::SimpleString { data, .. } => Some(data),
         _ => None,
     }
 }
 
-fn text(frame: &BytesFrame) -> Option<String> {
+pub(super) fn text(frame: &BytesFrame) -> Option<String> {
     bytes(frame.clone()).and_then(|data| String::from_utf8(data.to_vec()).ok())
+}
+
+/// The fields of a hash, as `HGETALL` answers them.
+pub(super) fn fields(frame: BytesFrame) -> Option<Vec<(Bytes, Bytes)>> {
+    let BytesFrame::Array { data, .. } = frame else { return None };
+    let mut data = data.into_iter().map_while(bytes);
+    let mut fields = Vec::new();
+    while let (Some(name), Some(value)) = (data.next(), data.next()) {
+        fields.push((name, value));
+    }
+    Some(fields)
 }
 
 impl Reply {
@@ -142,13 +153,7 @@ impl Reply {
     }
 
     fn fields(self) -> Result<Vec<(Bytes, Bytes)>, Fault> {
-        let Some(BytesFrame::Array { data, .. }) = self.more else { return Err(Fault::Strange) };
-        let mut data = data.into_iter().map_while(bytes);
-        let mut fields = Vec::new();
-        while let (Some(name), Some(value)) = (data.next(), data.next()) {
-            fields.push((name, value));
-        }
-        Ok(fields)
+        self.more.and_then(fields).ok_or(Fault::Strange)
     }
 }
 

@@ -62,19 +62,19 @@ pub enum Committed<'a> {
 }
 
 /// `EVALSHA` with the arguments that a script wants.
-struct Call {
+pub(super) struct Call {
     args: Vec<Vec<u8>>,
 }
 
 impl Call {
-    fn new(script: &Script, key: &[u8]) -> Self {
+    pub(super) fn new(script: &Script, key: &[u8]) -> Self {
         let head = [&b"EVALSHA"[..], script.sha.as_bytes(), b"2", key];
         let mut args: Vec<Vec<u8>> = head.iter().map(|arg| arg.to_vec()).collect();
         args.push(sidecar_key(key));
         Self { args }
     }
 
-    fn arg(mut self, arg: impl AsRef<[u8]>) -> Self {
+    pub(super) fn arg(mut self, arg: impl AsRef<[u8]>) -> Self {
         self.args.push(arg.as_ref().to_vec());
         self
     }
@@ -92,7 +92,7 @@ impl Call {
         self.arg(if flag { "1" } else { "0" })
     }
 
-    fn value(mut self, value: Option<&Value>) -> Vec<u8> {
+    pub(super) fn value(mut self, value: Option<&Value>) -> Vec<u8> {
         match value {
             None => {}
             Some(Value::Text(text)) => self.args.push(text.to_vec()),
@@ -169,14 +169,31 @@ pub fn apply_after(
     ttl: Option<Option<Duration>>,
     base: Option<Version>,
 ) -> Vec<u8> {
+    let base = base.map_or_else(String::new, |base| base.to_string());
+    apply_with(key, version, change, ttl, &base, "")
+}
+
+/// As [`apply`] of a dirty entry, but only while the key has the stamp under which the write was computed (see
+/// [`super::stamp`]).
+pub fn apply_if(key: &[u8], version: Version, change: Change<'_>, stamp: Token) -> Vec<u8> {
+    apply_with(key, version, change, None, "", &stamp.to_string())
+}
+
+fn apply_with(
+    key: &[u8],
+    version: Version,
+    change: Change<'_>,
+    ttl: Option<Option<Duration>>,
+    base: &str,
+    stamp: &str,
+) -> Vec<u8> {
     let (kind, value) = match change {
         Change::Put(value) => (kind(value), Some(value)),
         Change::Delete => ("x", None),
         Change::Append => ("a", None),
     };
     let call = Call::new(&APPLY, key).arg(version.to_string()).arg(kind).flag(ttl.is_none());
-    let base = base.map_or_else(String::new, |base| base.to_string());
-    call.ttl(ttl.flatten()).arg(base).value(value)
+    call.ttl(ttl.flatten()).arg(base).arg(stamp).value(value)
 }
 
 fn committed<'a>(committed: Committed<'a>) -> (&'static str, Option<&'a Value>) {

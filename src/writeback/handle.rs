@@ -14,7 +14,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::lane::{Arrival, Stamp};
 use super::log::{Done, Intake, Pace, Staged};
 use super::queue::{Budget, Queue};
-use super::{Depth, InCache, KeyWrite, Observer, Pending, Write, WriteBehindOptions, WriteError, batcher};
+use super::{
+    Depth, InCache, KeyWrite, Observer, Pending, Race, Standing, Write, WriteBehindOptions, WriteError,
+    batcher,
+};
 use crate::clock::Clock;
 use crate::failpoint::{self, Safeguard};
 use crate::journal::{Journal, JournalError, JournalStats, OpenError, Opened};
@@ -207,12 +210,19 @@ impl WriteBehind {
         }
     }
 
-    /// Says whether a write that was submitted with a `base` has won its race: then readers see it and it will be flushed,
-    /// otherwise it never was.
-    pub fn decide(&self, mapping: MappingId, key: &[u8], version: u64, won: bool) {
+    /// The newest write of `key` that this process has made and still knows; a cache that is behind it has lost it, or has
+    /// not got it yet.
+    pub fn standing(&self, mapping: MappingId, key: &[u8]) -> Option<Standing> {
+        let queue = self.shared.queue(mapping)?;
+        queue.lane(key).standing(key, queue.bound.is_append())
+    }
+
+    /// Says what became of a write that was submitted with a `base`: once it has won readers see it and it will be flushed,
+    /// otherwise it never was. Where that is unknown the cache is told when what was written before is in the database.
+    pub fn decide(&self, mapping: MappingId, key: &[u8], version: u64, race: Race) {
         if let Some(queue) = self.shared.queue(mapping) {
-            queue.decide(key, version, won);
-            if !won {
+            queue.decide(key, version, race);
+            if race == Race::Lost {
                 self.shared.withdraw(version);
             }
         }

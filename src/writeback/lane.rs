@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::overlay::{Overlay, Pending};
-use super::{InCache, KeyWrite, Write, WriteError};
+use super::{InCache, KeyWrite, Race, Standing, Write, WriteError};
 use crate::clock::Clock;
 use crate::mapping::Bound;
 use crate::source::Change;
@@ -25,6 +25,8 @@ const READY: u8 = 0;
 const UNDECIDED: u8 = 1;
 /// A conditional write that has lost: it is no write.
 const WITHDRAWN: u8 = 2;
+/// A conditional write of which nobody knows whether the cache took it: it is no write, and the cache is told so.
+const UNKNOWN: u8 = 3;
 
 /// One waiting write.
 #[derive(Debug)]
@@ -46,6 +48,16 @@ impl Entry {
     /// Whether it is a write at all.
     pub(super) fn counts(&self) -> bool {
         self.state.load(Ordering::Acquire) == READY
+    }
+
+    /// Whether the cache may hold it though it is no write.
+    fn is_unknown(&self) -> bool {
+        self.state.load(Ordering::Acquire) == UNKNOWN
+    }
+
+    /// Whether the cache is to be told what became of it.
+    pub(super) fn concerns_cache(&self) -> bool {
+        self.counts() || self.is_unknown()
     }
 }
 
@@ -188,14 +200,19 @@ impl Lane {
     }
 
     /// The race of the conditional write of `key` with this version is decided.
-    pub(super) fn decide(&mut self, key: &[u8], version: u64, won: bool) {
+    pub(super) fn decide(&mut self, key: &[u8], version: u64, race: Race) {
         if let Ok(at) = self.waiting.binary_search_by_key(&version, |entry| entry.version)
             && let Some(entry) = self.waiting.get(at)
         {
-            entry.state.store(if won { READY } else { WITHDRAWN }, Ordering::Release);
+            let state = match race {
+                Race::Won => READY,
+                Race::Lost => WITHDRAWN,
+                Race::Unknown => UNKNOWN,
+            };
+            entry.state.store(state, Ordering::Release);
         }
         if let Some(overlay) = self.overlays.get_mut(key) {
-            overlay.decide(version, won);
+            overlay.decide(version, race == Race::Won);
         }
         self.forget_if_over(key);
     }
@@ -247,6 +264,21 @@ impl Lane {
         Some((self.pending(key, append)?, newest.unwrap_or_else(untold)))
     }
 
+    /// The newest write of `key` that this process has made, as long as it is known.
+    pub(super) fn standing(&self, key: &[u8], append: bool) -> Option<Standing> {
+        let value = |pending: Option<Pending>| match pending {
+            Some(Pending::Value(value) | Pending::Newest(value, _)) => Some(Some(value)),
+            Some(Pending::Deleted) => Some(None),
+            None => None,
+        };
+        if let Some(overlay) = self.overlays.get(key).filter(|overlay| overlay.newest() > 0) {
+            let (version, applying) = (overlay.newest(), overlay.is_applying());
+            return Some(Standing { version, applying, value: value(overlay.pending(append)) });
+        }
+        let untold = self.untold.get(key).filter(|untold| !untold.rejected)?;
+        Some(Standing { version: untold.version, applying: false, value: Some(untold.value.clone()) })
+    }
+
     /// Whether the cache may hold something older than what is waiting or committed.
     pub(super) fn is_doubtful(&self, key: &[u8]) -> bool {
         self.untold.contains_key(key) || self.overlays.get(key).is_some_and(Overlay::is_doubtful)
@@ -269,7 +301,8 @@ impl Lane {
     /// What the cache is to be told once this write is in the database (or was rejected); nothing when a newer one waits.
     pub(super) fn to_tell(&self, entry: &Entry, rejected: bool) -> Option<Committed> {
         let newer = self.overlays.get(&entry.key).is_some_and(|overlay| overlay.newest() > entry.version);
-        (entry.counts() && !newer).then(|| Committed {
+        let rejected = rejected || entry.is_unknown();
+        (entry.concerns_cache() && !newer).then(|| Committed {
             key: entry.key.clone(),
             version: entry.version,
             sequence: entry.sequence,

@@ -157,6 +157,28 @@ pub enum InCache {
     Unknown,
 }
 
+/// What became of a write that counts only if none came before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Race {
+    /// None did.
+    Won,
+    /// Another one did.
+    Lost,
+    /// The cache did not say.
+    Unknown,
+}
+
+/// The newest write of a key that this process has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its version.
+    pub version: u64,
+    /// A write of the key is on its way to the cache.
+    pub applying: bool,
+    /// What readers see until the database has it, `Some(None)` for a deletion; `None`: the database has it.
+    pub value: Option<Option<Bytes>>,
+}
+
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 

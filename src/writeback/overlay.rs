@@ -57,6 +57,11 @@ impl Overlay {
         self.applying += 1;
     }
 
+    /// Whether a write is on its way to the cache.
+    pub(super) fn is_applying(&self) -> bool {
+        self.applying > 0
+    }
+
     /// The outcome of a write in the cache is known.
     pub(super) fn end_apply(&mut self) {
         self.applying = self.applying.saturating_sub(1);

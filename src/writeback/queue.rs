@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::lane::{Arrival, Committed, Entry, Lane, Stamp};
 use super::overlay::Pending;
 use super::record::{LANES, lane_of};
-use super::{Depth, WriteError};
+use super::{Depth, Race, WriteError};
 use crate::mapping::Bound;
 use crate::source::Touched;
 
@@ -182,8 +182,8 @@ impl Queue {
     }
 
     /// The race of a conditional write is decided.
-    pub(super) fn decide(&self, key: &[u8], version: u64, won: bool) {
-        self.lane(key).decide(key, version, won);
+    pub(super) fn decide(&self, key: &[u8], version: u64, race: Race) {
+        self.lane(key).decide(key, version, race);
         self.wake.notify_one();
     }
 
@@ -202,7 +202,7 @@ impl Queue {
     /// What the cache is to be told once `entries` are committed (or rejected), each key once.
     pub(super) fn to_tell(&self, entries: &[Arc<Entry>], rejected: bool) -> Vec<Committed> {
         let mut newest: FxHashMap<&[u8], &Entry> = FxHashMap::default();
-        entries.iter().filter(|entry| entry.counts()).for_each(|entry| {
+        entries.iter().filter(|entry| entry.concerns_cache()).for_each(|entry| {
             newest.insert(&entry.key, entry);
         });
         newest.into_values().filter_map(|entry| self.lane(&entry.key).to_tell(entry, rejected)).collect()

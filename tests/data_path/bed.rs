@@ -77,6 +77,23 @@ impl Bed {
         Self::make(db, nodes, prefix, Stack::Shared(stack), more)
     }
 
+    /// As `start`, with more tables.
+    #[track_caller]
+    pub fn start_with(more: &str, tables: &str) -> Self {
+        let stack = SharedStack::get();
+        let (db, nodes, prefix) =
+            (stack.fresh_database(), stack.redis_nodes().to_vec(), stack.key_prefix().to_owned());
+        db.execute(tables);
+        Self::make(db, nodes, prefix, Stack::Shared(stack), more)
+    }
+
+    /// Another proxy with the same mappings, and a journal of its own.
+    #[track_caller]
+    pub fn twin(&self) -> Proxy {
+        assert!(self.data.is_none(), "its journal is not its own");
+        Proxy::start(&self.config)
+    }
+
     /// As `start`, with a journal that outlives the proxy: see `crash` and `restart`.
     #[track_caller]
     pub fn durable(more: &str) -> Self {

@@ -66,7 +66,7 @@ const OF_STRINGS: &[&str] = &[
 ];
 
 /// The same key on the node that owns it: where a plain key lives that holds the same.
-fn node_of(bed: &Bed, key: &str, protocol: &str) -> Resp {
+pub fn node_of(bed: &Bed, key: &str, protocol: &str) -> Resp {
     for node in &bed.nodes {
         let mut client = Resp::connect(&**node);
         client.cmd(&["HELLO", protocol]);
@@ -77,7 +77,7 @@ fn node_of(bed: &Bed, key: &str, protocol: &str) -> Resp {
     panic!("nobody owns {key}");
 }
 
-fn with_key(line: &str, key: &str) -> Vec<String> {
+pub fn with_key(line: &str, key: &str) -> Vec<String> {
     line.split(' ').map(|word| if word == "@KEY" { key.to_owned() } else { word.to_owned() }).collect()
 }
 

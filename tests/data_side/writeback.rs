@@ -8,8 +8,8 @@ use bytes::Bytes;
 use dsproxy::mapping::{MappingId, MappingSpec, OrderKey, Row, StoreMode, WriteMode};
 use dsproxy::source::{Source, SourceError};
 use dsproxy::writeback::{
-    KeyWrite, MappingOptions, Observer, Pending, Write, WriteBehind, WriteBehindOptions, WriteError, record,
-    record_of,
+    KeyWrite, MappingOptions, Observer, Pending, Race, Write, WriteBehind, WriteBehindOptions, WriteError,
+    record, record_of,
 };
 use tokio::runtime::Handle;
 
@@ -302,7 +302,7 @@ async fn what_was_journaled_comes_back_in_order_and_what_was_withdrawn_does_not(
     assert_eq!(writes.pending(0, b"u:1"), Some(Pending::Deleted));
     assert_eq!(writes.pending(0, b"u:3"), None, "not decided yet");
     assert_eq!((writes.oldest_sequence(), writes.clock().last() > 400), (Some(1), true));
-    writes.decide(0, b"u:3", 300, true);
+    writes.decide(0, b"u:3", 300, Race::Won);
     assert!(matches!(writes.pending(0, b"u:3"), Some(Pending::Value(_))));
     writes.flush_now().await;
     assert_eq!(pg.one("select string_agg(id || '=' || age, ',' order by id) from u").await, "2=2,3=3");
@@ -345,7 +345,7 @@ async fn a_write_that_lost_its_race_is_never_flushed() {
     until("the first is flushed", async || writes.depth(0).rows == 1).await;
     assert_eq!(pg.one("select age from u").await, "1");
     assert!(!flush.is_finished());
-    writes.decide(0, b"u:1", second, false);
+    writes.decide(0, b"u:1", second, Race::Lost);
     flush.await.unwrap();
     assert_eq!((pg.one("select age from u").await, writes.pending(0, b"u:1")), ("1".into(), None));
 }

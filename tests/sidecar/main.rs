@@ -8,5 +8,6 @@ mod support;
 mod full;
 mod node;
 mod reads;
+mod stamp;
 mod through;
 mod writes;

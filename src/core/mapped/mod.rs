@@ -8,9 +8,9 @@ mod cache_only;
 mod degrade;
 mod evaluate;
 mod list;
+mod modify;
 mod read;
 mod reserved;
-mod set_options;
 mod verify;
 mod watch;
 mod write;
@@ -23,6 +23,7 @@ use crate::cache::{Answer, ReadThrough};
 use crate::cluster::{Entry, Served};
 use crate::command::Command;
 use crate::mapping::{Bound, Format, Match, WriteMode};
+use crate::modify::Modifier;
 use crate::resp::Args;
 use crate::source::Source;
 use crate::writeback::WriteBehind;
@@ -30,6 +31,7 @@ pub use admin::{Admin, Question};
 use bytes::Bytes;
 pub(in crate::core) use cache_only::CacheOnly;
 pub(in crate::core) use evaluate::may_be_absent;
+use modify::Modified;
 pub(in crate::core) use reserved::{push_random_key, push_visible};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -45,6 +47,8 @@ pub struct DataSide {
     pub reads: ReadThrough,
     /// Queues written rows.
     pub writes: WriteBehind,
+    /// Runs commands that compute a value from the one that is there.
+    pub modify: Modifier,
     /// Answers what is asked of the proxy itself.
     pub admin: Arc<dyn Admin>,
     /// Where answers come back to this core's driver.
@@ -60,6 +64,8 @@ pub enum Told {
     Loads(Loads),
     /// Writes are durable, or cannot be.
     Written(Written),
+    /// A command was computed.
+    Modified(Modified),
 }
 
 /// The result of one [`Miss`], on its way back to the client that waits.
@@ -103,6 +109,7 @@ impl Core {
         match told {
             Told::Loads(loads) => self.loaded(loads),
             Told::Written(written) => self.written(written),
+            Told::Modified(modified) => self.modified(modified),
         }
     }
 

@@ -4,11 +4,12 @@
 
 use super::super::Core;
 use super::super::run::Hook;
-use super::set_options::{check_set_options, unix_seconds};
+use super::modify::looks_first;
 use super::writing::Step;
 use crate::cluster::Entry;
 use crate::command::{Command, Merge};
 use crate::mapping::{Format, Row, StoreMode, WriteMode};
+use crate::modify::options::{expiry_of, set_options, unix_seconds};
 use crate::resp::{Args, push_array_header, push_bulk};
 use crate::slot;
 use crate::writeback::{KeyWrite, Write};
@@ -30,6 +31,12 @@ impl Core {
         };
         let Some(mapping) = mapped else { return Hook::Plain(Entry::UNMAPPED) };
         let verdict = match command.name {
+            name if looks_first(name, args) => {
+                if let Err(text) = self.modify(index, command, mapping, args) {
+                    self.answer_error(index, Some(command), text.as_bytes());
+                }
+                return Hook::Done;
+            }
             "set" | "setex" | "psetex" => self.write_one(command, args),
             name => Err(format!(
                 "ERR '{name}' is not supported on keys of mapping '{}' yet; use SET, MSET, DEL or UNLINK",
@@ -46,7 +53,14 @@ impl Core {
     /// `SET key value [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`, `SETEX`, `PSETEX` on a mapped key.
     fn write_one(&self, command: &'static Command, args: &Args<'_>) -> Result<Step, String> {
         let value_at = if command.name == "set" { 2 } else { 3 };
-        let expires_at = check_set_options(args, command)?;
+        let expires_at = match command.name {
+            "set" if args.len() == 3 => None,
+            "set" => set_options(args.iter())?.expires_at,
+            name => {
+                let unit = if name == "setex" { 1000 } else { 1 };
+                Some(expiry_of(args.get(2).unwrap_or_default(), unit, false, name)?)
+            }
+        };
         self.put(args.get(1).unwrap_or_default(), args.get(value_at).unwrap_or_default(), expires_at)
     }
 
@@ -98,7 +112,7 @@ impl Core {
         Ok(())
     }
 
-    fn is_mapped(&self, key: &[u8]) -> bool {
+    pub(super) fn is_mapped(&self, key: &[u8]) -> bool {
         self.data.as_ref().is_some_and(|data| data.source.mappings().find_id(key).is_some())
     }
 

@@ -1,7 +1,7 @@
 -- ARGV: token, what is committed ('s' text, 'h' hash, 'x' no row, 'n' nothing: it was rolled back, '?' unknown), life of the
 -- entry (ms, 0 = for ever), version, value or fields
 local token, kind, ttl, mine = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-redis.call('HDEL', side, 'l', 'le', 'n')
+redis.call('HDEL', side, 'l', 'le', 'n', 'c')
 if s.d then
   redis.call('HDEL', side, 'w', 'we')
   keep()

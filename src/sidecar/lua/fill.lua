@@ -18,6 +18,8 @@ end
 -- scan of an invalidation.
 redis.call('HSET', side, 'f', int(now))
 if generation == '' then redis.call('HDEL', side, 'g') else redis.call('HSET', side, 'g', generation) end
+-- What somebody computes from the old state does not count any more; a row that is still missing is the same state.
+if kind ~= 'a' or redis.call('EXISTS', entry) == 1 then redis.call('HDEL', side, 'c') end
 if kind == 'a' then
   redis.call('DEL', entry)
   if negative > 0 then redis.call('HSET', side, 'n', int(now + negative)) end

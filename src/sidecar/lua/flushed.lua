@@ -8,7 +8,7 @@ if equal and kind == '=' then
   redis.call('HDEL', side, 'd', 'l', 'le', 'n')
   if ttl > 0 then redis.call('PEXPIRE', entry, int(ttl)) else redis.call('PERSIST', entry) end
 else
-  redis.call('HDEL', side, 'd', 'l', 'le', 'n')
+  redis.call('HDEL', side, 'd', 'l', 'le', 'n', 'c')
   -- Nothing is known of the key: it may hold something newer, or older. The next reader finds out.
   if gone or kind == '=' or kind == 'x' then
     redis.call('DEL', entry)

@@ -1,6 +1,6 @@
 -- ARGV: life of a tombstone (ms, 0 = none), '1' to answer as DEL does
 local tombstone = tonumber(ARGV[1])
-redis.call('HDEL', side, 'l', 'le', 'n')
+redis.call('HDEL', side, 'l', 'le', 'n', 'c')
 if tombstone > 0 then
   pcall(redis.call, 'HSET', side, 't', int(now + math.max(tombstone, ahead('t'))))
 end

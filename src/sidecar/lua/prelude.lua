@@ -3,7 +3,7 @@
 local entry, side = KEYS[1], KEYS[2]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local names = {'v', 'd', 'l', 'le', 'n', 't', 'w', 'we'}
+local names = {'v', 'd', 'l', 'le', 'n', 't', 'w', 'we', 'c'}
 local s = {}
 for at, value in ipairs(redis.call('HMGET', side, unpack(names))) do
   if value then s[names[at]] = value end

@@ -1,0 +1,105 @@
+//! Commands on mapped keys that compute a value from the one that is there.
+//!
+//! Must not know: how they are computed, what they come to.
+//!
+//! They run beside the data path ([`crate::modify`]), in the order in which they come. So that nothing of their client
+//! overtakes them, and they overtake nothing of it, such a command waits until everything else that its client has asked
+//! for is answered, and what follows it waits for it.
+
+use super::super::client::{Begun, Slot};
+use super::super::{ClientKey, Core, Route};
+use super::Told;
+use crate::command::Command;
+use crate::mapping::MappingId;
+use crate::modify::Asked;
+use crate::resp::Args;
+use bytes::Bytes;
+
+/// A command that was computed.
+#[derive(Debug)]
+pub struct Modified {
+    client: ClientKey,
+    seq: u32,
+    reply: Vec<u8>,
+}
+
+/// Whether what this command does depends on the value that its key has.
+pub(super) fn looks_first(name: &str, args: &Args<'_>) -> bool {
+    match name {
+        "set" => {
+            let looks = |option: &[u8]| {
+                [&b"nx"[..], b"xx", b"get"].iter().any(|word| option.eq_ignore_ascii_case(word))
+            };
+            args.len() > 3 && args.iter().skip(3).any(looks)
+        }
+        "setnx" | "getset" | "getdel" | "append" | "setrange" | "incr" | "decr" | "incrby" | "decrby"
+        | "incrbyfloat" => true,
+        _ => false,
+    }
+}
+
+impl Core {
+    /// Whether a command must wait since its client has such commands under way, or since it is one itself and its client
+    /// has others.
+    #[inline]
+    pub(in crate::core) fn waits_to_modify(
+        &self,
+        index: usize,
+        command: &'static Command,
+        args: &Args<'_>,
+    ) -> bool {
+        if self.modifying.is_empty() && !(command.is_write() && self.data.is_some()) {
+            return false;
+        }
+        self.is_apart(index, command, args)
+    }
+
+    #[cold]
+    fn is_apart(&self, index: usize, command: &'static Command, args: &Args<'_>) -> bool {
+        let Some(client) = self.clients.get(index) else { return false };
+        let under_way = self.modifying.get(&(index as u32, client.serial)).copied().unwrap_or_default();
+        match looks_first(command.name, args) && self.is_mapped(args.get(1).unwrap_or_default()) {
+            true => client.inflight() > under_way,
+            false => under_way > 0,
+        }
+    }
+
+    /// Begins such a command; `mapping` is the one of its key.
+    pub(super) fn modify(
+        &mut self,
+        index: usize,
+        command: &'static Command,
+        mapping: MappingId,
+        args: &Args<'_>,
+    ) -> Result<(), String> {
+        let Some(data) = &self.data else { return Ok(()) };
+        data.modify.check(mapping, command.name)?;
+        let (told, modify) = (data.told.clone(), data.modify.clone());
+        let Some(client) = self.clients.get_mut(index) else { return Ok(()) };
+        let protocol = client.session.protocol;
+        let seq = client.open(Slot::Waiting(Begun { at: self.now, command: command.id }));
+        let client = ClientKey { index: index as u32, serial: client.serial };
+        self.stats.inflight.add(1);
+        *self.modifying.entry((client.index, client.serial)).or_default() += 1;
+        let key = Bytes::copy_from_slice(args.get(1).unwrap_or_default());
+        let asked =
+            Asked { name: command.name, args: args.iter().map(Bytes::copy_from_slice).collect(), protocol };
+        // The receiver is gone only when the worker has stopped: then nobody waits.
+        let done = Box::new(move |reply| drop(told.send(Told::Modified(Modified { client, seq, reply }))));
+        modify.submit(mapping, key, asked, done);
+        Ok(())
+    }
+
+    /// It is computed.
+    pub(super) fn modified(&mut self, modified: Modified) {
+        let Modified { client, seq, reply } = modified;
+        let key = (client.index, client.serial);
+        match self.modifying.get_mut(&key) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.modifying.remove(&key)),
+        }
+        if self.client(client).is_some() {
+            self.complete(client.index as usize, seq, &reply, Route::Load);
+        }
+    }
+}
