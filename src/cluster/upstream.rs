@@ -130,6 +130,8 @@ pub struct Upstream {
     refusal: Option<Box<[u8]>>,
     pushed: u64,
     answered: u64,
+    /// Requests at the front that jumped the queue: marks do not count them.
+    jumped: usize,
 }
 
 impl Upstream {
@@ -154,6 +156,7 @@ impl Upstream {
             refusal: None,
             pushed: 0,
             answered: 0,
+            jumped: 0,
         }
     }
 
@@ -179,6 +182,7 @@ impl Upstream {
 
     /// Queues handshake requests before everything else; only right after connecting.
     pub fn push_handshake(&mut self, requests: &[Vec<u8>], owner: Owner, at: u64, command: u16) {
+        self.jumped += requests.len();
         for request in requests.iter().rev() {
             self.log.prepend(request);
             self.fifo.push_front(Entry {
@@ -275,8 +279,9 @@ impl Upstream {
         debug_assert_eq!(entry.more, self.early);
         self.early = 0;
         self.log.ack(entry.len as usize);
-        // Handshake steps jump the queue, so marks do not count them.
-        if entry.owner != Owner::Handshake {
+        if self.jumped > 0 {
+            self.jumped -= 1;
+        } else {
             self.answered += 1;
         }
         Some(entry)
@@ -328,6 +333,7 @@ impl Upstream {
             lost.push(Lost { entry, request, sent });
         }
         self.answered = self.pushed;
+        self.jumped = 0;
         self.log.clear();
         self.tail = Vec::new();
         self.need = 0;
@@ -336,5 +342,27 @@ impl Upstream {
         self.refusal = None;
         self.client_id = None;
         lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever they are for: what jumps the queue after a reconnection must not make a mark look answered.
+    #[test]
+    fn a_mark_is_passed_by_what_was_queued_before_it() {
+        for owner in [Owner::Handshake, Owner::Nobody] {
+            let mut upstream = Upstream::new("x:1", 2);
+            upstream.push(b"a", Entry::NONE);
+            upstream.push(b"b", Entry::NONE);
+            let mark = upstream.mark();
+            upstream.push_handshake(&[b"h".to_vec(), b"i".to_vec()], owner, 0, 0);
+            for n in 0..4 {
+                assert!(!upstream.answered_up_to(mark), "{owner:?}: after {n} answers");
+                upstream.answer();
+            }
+            assert!(upstream.answered_up_to(mark));
+        }
     }
 }
