@@ -133,6 +133,8 @@ pub struct Client {
     pub transaction: Option<Box<Transaction>>,
     /// The connection that watches keys for it.
     pub watch: Option<Watch>,
+    /// When it last asked for replicas (`WAIT`), in microseconds of the core's clock.
+    pub waited_at: u64,
     /// Of a call: where the mapped keys that it reads were found.
     pub served: Option<Served>,
     /// Place in its order of the `MONITOR` by which it looks on.
@@ -169,6 +171,7 @@ impl Client {
             gone: false,
             transaction: None,
             watch: None,
+            waited_at: 0,
             served: None,
             monitors: None,
             slots: VecDeque::new(),

@@ -46,6 +46,7 @@ impl Core {
         self.pubsub_tick();
         self.monitor_tick();
         self.end_infos();
+        self.waits_tick();
         if self.held != super::pause::Held::Nothing {
             self.look_at_pause();
         }

@@ -37,6 +37,7 @@ mod session;
 mod slow;
 mod split;
 mod transaction;
+mod waits;
 
 pub use access::{Access, AccessError, AccessOptions};
 pub use client::{ClientKey, Kind};
@@ -132,6 +133,7 @@ pub struct Core {
     stopping: bool,
     /// What `CLIENT PAUSE` holds.
     held: pause::Held,
+    waits: waits::Waits,
     failures: retry::FailureLog,
     process: Arc<Process>,
     asked: peers::Asked,
@@ -189,6 +191,7 @@ impl Core {
             by_slot: Vec::new(),
             stopping: false,
             held: pause::Held::Nothing,
+            waits: waits::Waits::default(),
             failures: retry::FailureLog::default(),
             process,
             asked: peers::Asked::default(),
@@ -262,7 +265,7 @@ impl Core {
     /// Its last byte has been read. It stays until everything is answered and written; but nobody waits for a command that
     /// blocks, as Redis has it.
     pub fn client_eof(&mut self, key: ClientKey) {
-        let blocked = !self.dedicated.is_idle() && self.is_blocked(key);
+        let blocked = !self.dedicated.is_idle() && self.is_blocked(key) || self.waits.has(key);
         if let Some(client) = self.client_mut(key) {
             client.half_closed = true;
             client.gone = blocked;
@@ -360,6 +363,7 @@ impl Core {
     pub fn stop(&mut self) {
         self.stopping = true;
         self.stop_blocked();
+        self.stop_waits();
         for index in self.clients.iter().map(|(index, _)| index).collect::<Vec<_>>() {
             self.touch(index);
         }

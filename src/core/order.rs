@@ -21,6 +21,7 @@ impl Core {
     pub fn set_topology(&mut self, topology: Arc<Topology>) {
         let old = self.routes.replace(topology);
         self.pubsub_topology();
+        self.wait_topology(&old);
         self.may_have_left = true;
         let moved = old.moved_slots(self.routes.topology());
         if moved.is_empty() {

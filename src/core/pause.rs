@@ -112,7 +112,7 @@ impl Core {
             }
         }
         let held = self.clients.iter().filter(|(_, client)| client.put_off).count() as u64;
-        self.stats.held.add(held.wrapping_sub(self.stats.held.get()));
+        self.stats.held.set(held);
     }
 
     /// True when this command must wait for the end of the pause.

@@ -129,6 +129,7 @@ impl Core {
                 upstream.client_id =
                     std::str::from_utf8(&reply[1..]).ok().and_then(|number| number.trim_end().parse().ok());
             }
+            Owner::Nobody if kind == b'$' && entry.command != NO_COMMAND => self.probe_told(index, reply),
             Owner::Nobody => {}
         }
         if !self.dedicated.is_idle() {
@@ -158,6 +159,9 @@ impl Core {
         // A transaction that is refused at its end was refused for the sake of one of its commands.
         let refusal = upstream.take_refusal();
         let is_error = reply.first() == Some(&b'-');
+        if is_error && oldest.owner == Owner::Nobody && self.probe_refused(index, reply) {
+            return true;
+        }
         if is_error && oldest.owner == Owner::Nobody && self.is_hub(index) {
             self.hub_refused(index, reply);
             return true;

@@ -82,6 +82,7 @@ impl Core {
         let Some(upstream) = self.upstreams.get_mut(index) else { return };
         let pause = first.saturating_mul(1 << upstream.failures.min(16)).min(longest);
         upstream.failures += 1;
+        let was_up = upstream.link == Link::Up;
         upstream.link = Link::Down { retry_at: now + pause };
         upstream.reason = reason.to_owned();
         upstream.dirty = false;
@@ -112,6 +113,7 @@ impl Core {
         }
         self.send_again(index, again);
         self.hub_lost(index);
+        self.wait_lost(index, &addr, was_up);
         self.dedicated_lost(index);
     }
 

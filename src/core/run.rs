@@ -284,6 +284,7 @@ impl Core {
             Class::Transaction if command.name == "watch" => self.run_watch(index, command, args),
             Class::Transaction => self.run_transaction(index, command),
             Class::Blocking if command.takes_keys() => self.run_blocking(index, command, args),
+            Class::Blocking if command.name == "wait" => self.run_wait(index, command, args),
             Class::Blocking | Class::BlockingIf(_) => {
                 let text = format!("ERR '{}' is not supported by this proxy", command.name);
                 self.answer_error(index, Some(command), text.as_bytes());

@@ -13,7 +13,6 @@ const PERSISTENCE: &str = "persistence and replication belong to each node: refu
 const USERS: &str = "changes or shows users, who differ; tests of the ACL compare them";
 const MODULES: &str = "modules are loaded on each node: refused";
 const CLUSTER_SORT: &str = "a cluster refuses BY and GET of SORT, whose keys could be of any slot";
-const WAIT: &str = "counts replicas for the connection that asks; clients share theirs: refused";
 const FOREVER: &str = "waits for ever; the script has one with a timeout";
 const PUBSUB: &str = "answers with messages of its own, not one reply each; tests of pub/sub compare those";
 
@@ -40,7 +39,6 @@ pub const COMMANDS: &[Difference] = &[
         "of Redis 7.2; the table has it, since clients send it whatever the server is",
     ),
     differs("client|setinfo", "of Redis 7.2; the table has it, since clients send it whatever the server is"),
-    differs("client|pause", "would hold this proxy's clients only: refused"),
     differs("config|rewrite", "the configuration file is never rewritten"),
     differs("debug", "can crash or stall a node: refused"),
     differs("failover", PERSISTENCE),
@@ -63,7 +61,6 @@ pub const COMMANDS: &[Difference] = &[
     differs("shutdown", "stops a node; the proxy is stopped by a signal"),
     differs("slaveof", PERSISTENCE),
     differs("sync", PERSISTENCE),
-    differs("wait", WAIT),
     differs("psubscribe", PUBSUB),
     differs("punsubscribe", PUBSUB),
     differs("ssubscribe", PUBSUB),

@@ -191,7 +191,7 @@ pub(super) const COMMANDS: &[Command] = &[
              DEL, but non blocking.",
         )
         .note("Each slot counts its own keys; the counts are added."),
-    command("wait", 3, flag::NOSCRIPT, category::CONNECTION, Refused)
+    command("wait", 3, flag::NOSCRIPT, category::CONNECTION, Blocking)
         .tips(&["request_policy:all_shards", "response_policy:agg_min"])
         .docs(
             "3.0.0",
@@ -199,7 +199,8 @@ pub(super) const COMMANDS: &[Command] = &[
              the context of the current connection",
         )
         .note(
-            "a node counts the replicas of the connection that asks, and clients share \
-             those that carry their writes",
+            "The least over all primaries, whichever the client wrote to. After a primary was replaced, or a \
+             connection to one was lost, the next `WAIT` of each client is an error: what its writes became is not known. \
+             About the cache, not about the database behind it. Inside `MULTI` the slot's owner answers.",
         ),
 ];

@@ -21,7 +21,7 @@ use crate::resp::{Args, push_array_header, push_bulk, push_error, push_integer, 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const SYNTAX: &str = "ERR syntax error";
-const NO_INTEGER: &str = "ERR value is not an integer or out of range";
+pub(super) const NO_INTEGER: &str = "ERR value is not an integer or out of range";
 
 /// An error's text, beginning with its code.
 type Refusal = String;
@@ -129,7 +129,7 @@ fn time(reply: &mut Vec<u8>) {
 }
 
 /// A number as Redis reads it: nothing but an optional minus and digits, no leading zeros (`string2ll`, util.c).
-fn integer(text: &[u8]) -> Option<i64> {
+pub(super) fn integer(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     let plain = digits.iter().all(u8::is_ascii_digit) && (digits[..] == *b"0" || !digits.starts_with(b"0"));
     if !plain || text == b"-0" {
