@@ -7,7 +7,8 @@ use std::time::Duration;
 
 mod support;
 
-use support::{Proxy, Resp, SharedStack, Value, eventually};
+use dsproxy::embedded::keeper::KeeperOptions;
+use support::{PrivateStack, Proxy, Resp, SharedStack, Value, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -167,6 +168,51 @@ fn slow_commands_are_logged_with_their_sender() {
 }
 
 #[test]
+fn a_slow_command_tells_where_its_time_went() {
+    let stack = PrivateStack::start(KeeperOptions { with_postgres: false, ..KeeperOptions::default() });
+    let proxy = Proxy::for_nodes(&stack.redis_nodes(), None, "");
+    let mut client = proxy.connect();
+    let owned = |key: &str| {
+        let addr = &stack.redis_nodes()[0];
+        Resp::connect(addr.as_str()).try_cmd(&["GET", key]).is_some_and(|reply| reply == Value::Nil)
+    };
+    let key = (0..).map(|n| format!("k{n}")).find(|key| owned(key)).unwrap();
+    client.cmd(&["SET", &key, "v"]);
+    let newest = |client: &mut Resp| -> HashMap<String, Value> {
+        let log = client.cmd(&["PROXY", "SLOWLOG", "1"]);
+        let pairs = log.items()[0].items().chunks(2);
+        pairs.map(|pair| (pair[0].text(), pair[1].clone())).collect()
+    };
+    // The node takes its time.
+    stack.pause("redis-0");
+    client.send(&["SET", &key, "at the node"]);
+    std::thread::sleep(Duration::from_millis(300));
+    stack.cont("redis-0");
+    assert_eq!(client.recv().text(), "OK");
+    let slow = newest(&mut client);
+    let number = |slow: &HashMap<String, Value>, name: &str| slow[name].int();
+    assert_eq!(slow["node"].text(), stack.redis_nodes()[0]);
+    assert_eq!(slow["command"].items().last().unwrap().text(), "at the node");
+    assert!(number(&slow, "microseconds") >= 250_000, "{slow:?}");
+    assert!(number(&slow, "in_proxy") <= 50_000, "{slow:?}");
+    assert_eq!(number(&slow, "microseconds"), number(&slow, "in_proxy") + number(&slow, "at_node"));
+    // There is no node: the command waits here until it is back.
+    stack.kill("redis-0");
+    client.send(&["SET", &key, "in the proxy"]);
+    assert!(client.stays_silent(Duration::from_millis(300)));
+    stack.start_server("redis-0");
+    assert_eq!(client.recv(), Value::Simple("OK".into()));
+    let slow = newest(&mut client);
+    assert_eq!(slow["command"].items().last().unwrap().text(), "in the proxy");
+    assert!(number(&slow, "in_proxy") >= 250_000, "{slow:?}");
+    assert!(number(&slow, "at_node") <= number(&slow, "in_proxy"), "{slow:?}");
+    for (words, error) in [("SLOWLOG x", "greater than or equal to -1"), ("SLOWLOG 1 2", "Try PROXY HELP")] {
+        let command: Vec<&str> = std::iter::once("PROXY").chain(words.split(' ')).collect();
+        assert!(client.cmd(&command).error().contains(error), "{words}");
+    }
+}
+
+#[test]
 fn settings_are_shown_and_changed() {
     let bed = Bed::start("max_clients = 50\npassword = \"hush\"\n");
     let mut client = bed.proxy.connect();
@@ -290,8 +336,22 @@ fn latencies_are_shown_by_the_way_that_commands_took() {
     );
     let keys: Vec<String> = (0..30).map(|n| format!("{key}{n}")).collect();
     client.cmd(&[vec!["MGET".to_owned()], keys].concat());
+    // By name where no way is asked for, as Redis does.
     let all = client.cmd(&["LATENCY", "HISTOGRAM"]);
-    assert_eq!((all.items()[2].text(), calls(&all.items()[3])), ("split".into(), 1));
+    let named: Vec<_> = all.items().chunks(2).map(|pair| (pair[0].text(), calls(&pair[1]))).collect();
+    assert_eq!(named, [("get".to_owned(), 20), ("mget".to_owned(), 1)]);
+    let ways = client.cmd(&["LATENCY", "HISTOGRAM", "split", "single", "get"]);
+    let named: Vec<_> = ways.items().chunks(2).map(|pair| (pair[0].text(), calls(&pair[1]))).collect();
+    assert_eq!(named, [("single".to_owned(), 20), ("split".to_owned(), 1), ("get".to_owned(), 20)]);
+    let stats = client.cmd(&["INFO", "latencystats"]).text();
+    assert!(stats.contains("\r\nlatency_percentiles_usec_get:p50="), "{stats}");
+    for (name, count) in [
+        ("dsproxy_command_latency_seconds_count{command=\"get\"}", 20.0),
+        ("dsproxy_command_duration_seconds_count{route=\"single\"}", 20.0),
+        ("dsproxy_command_duration_seconds_count{route=\"split\"}", 1.0),
+    ] {
+        assert_eq!(proxy.metric(name), count, "{name}");
+    }
     client.cmd(&["HELLO", "3"]);
     let Value::Map(pairs) = client.cmd(&["LATENCY", "HISTOGRAM", "single"]) else { panic!("no map") };
     assert_eq!(pairs.len(), 1, "{pairs:?}");

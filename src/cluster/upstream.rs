@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 /// Capacity kept for the next unfinished reply, in bytes: about two reads.
 const KEEP_TAIL: usize = 128 << 10;
 
+/// Notes of how much was written; the oldest are forgotten.
+const MOST_NOTES: usize = 256;
+
 /// Who gets a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -132,6 +135,8 @@ pub struct Upstream {
     answered: u64,
     /// Requests at the front that jumped the queue: marks do not count them.
     jumped: usize,
+    /// How many requests had been written at a time in the past, newest last: see [`Self::held_back_until`].
+    written: VecDeque<(u64, u64)>,
 }
 
 impl Upstream {
@@ -157,6 +162,7 @@ impl Upstream {
             pushed: 0,
             answered: 0,
             jumped: 0,
+            written: VecDeque::new(),
         }
     }
 
@@ -206,6 +212,28 @@ impl Upstream {
     /// `n` bytes of [`Self::unsent`] were written.
     pub fn wrote(&mut self, n: usize) {
         self.log.wrote(n);
+    }
+
+    /// Notes how much is written by now; call once in a while.
+    pub fn note_written(&mut self, now: u64) {
+        let last = self.written.back().map(|(count, _)| *count);
+        let written = if self.unsent().is_empty() { self.pushed } else { last.unwrap_or(self.answered) };
+        match self.written.back_mut().filter(|_| last == Some(written)) {
+            Some(same) => same.1 = now,
+            None => self.written.push_back((written, now)),
+        }
+        let outdated = self.written.iter().skip(1).take_while(|(count, _)| *count <= self.answered).count();
+        self.written.drain(..outdated);
+        if self.written.len() > MOST_NOTES {
+            self.written.pop_front();
+        }
+    }
+
+    /// The last time noted at which the oldest request without a reply was not written yet, if there is one. It may have
+    /// been written up to a note later.
+    pub fn held_back_until(&self) -> Option<u64> {
+        let oldest = self.answered;
+        self.written.iter().rev().find(|(count, _)| *count <= oldest).map(|(_, at)| *at)
     }
 
     /// Requests without a reply.
@@ -364,5 +392,43 @@ mod tests {
             }
             assert!(upstream.answered_up_to(mark));
         }
+    }
+
+    #[test]
+    fn what_held_a_request_back_is_told_from_what_the_node_took() {
+        let mut upstream = Upstream::new("x:1", 2);
+        upstream.push(b"aa", Entry::NONE);
+        assert_eq!(upstream.held_back_until(), None);
+        upstream.note_written(10);
+        upstream.note_written(30);
+        assert_eq!(upstream.held_back_until(), Some(30));
+        upstream.wrote(2);
+        upstream.push(b"bb", Entry::NONE);
+        upstream.wrote(1);
+        upstream.note_written(50);
+        upstream.wrote(1);
+        upstream.note_written(70);
+        // The first may have been written at 30, the second at 50.
+        upstream.note_written(90);
+        assert_eq!(upstream.held_back_until(), Some(50));
+        upstream.answer();
+        assert_eq!(upstream.held_back_until(), Some(50));
+        upstream.push(b"c", Entry::NONE);
+        upstream.answer();
+        assert_eq!(upstream.held_back_until(), Some(90));
+        upstream.answer();
+        // One that comes after a long silence was held back by nothing since then.
+        upstream.note_written(110);
+        upstream.note_written(130);
+        upstream.push(b"d", Entry::NONE);
+        upstream.wrote(1);
+        assert_eq!(upstream.held_back_until(), Some(130));
+        upstream.answer();
+        for n in 0..1000 {
+            upstream.push(b"c", Entry::NONE);
+            upstream.wrote(1);
+            upstream.note_written(n);
+        }
+        assert!(upstream.written.len() <= MOST_NOTES);
     }
 }

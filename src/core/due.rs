@@ -31,6 +31,7 @@ impl Core {
         for index in 0..self.upstreams.len() {
             self.time_out(index);
             let Some(upstream) = self.upstreams.get_mut(index) else { continue };
+            upstream.note_written(self.now);
             let inflight = upstream.inflight() as u64;
             // The two dialects of a node share its gauge.
             let change = inflight.wrapping_sub(std::mem::replace(&mut upstream.counted, inflight));

@@ -9,6 +9,7 @@
 mod access;
 mod block_timeout;
 mod client;
+mod count;
 mod dedicated;
 mod due;
 mod fanout;
@@ -52,6 +53,7 @@ use crate::cluster::{Link, Served, Topology, Upstream};
 use crate::metrics::worker::WorkerStats;
 use crate::resp::{RequestLimits, RequestScanner};
 use client::Client;
+use count::Route;
 use dedicated::Dedicated;
 use gather::Gather;
 use parking::Parking;
@@ -414,30 +416,6 @@ impl Core {
             Link::Up | Link::Down { .. } | Link::Connecting => {}
         }
     }
-
-    /// Counts an answered command.
-    #[inline]
-    fn count(&self, command: Option<u16>, reply: &[u8], us: u64) {
-        let index = command.map_or(self.stats.commands.len() - 1, usize::from);
-        if let Some(cells) = self.stats.commands.get(index) {
-            if reply.first() == Some(&b'-') {
-                cells.error.add(1);
-                self.stats.errors.count(reply);
-            } else {
-                cells.ok.add(1)
-            }
-            cells.us.add(us);
-        }
-    }
-}
-
-/// Position of [`WorkerStats::ROUTES`].
-#[derive(Clone, Copy)]
-enum Route {
-    Single = 0,
-    Split = 1,
-    Local = 2,
-    Load = 3,
 }
 
 /// What [`Entry::command`] holds for requests that no client sent.

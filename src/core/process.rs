@@ -194,7 +194,7 @@ impl Process {
             for (total, cells) in totals.commands.iter_mut().zip(&worker.commands) {
                 total.0 += cells.ok.get() + cells.error.get();
                 total.1 += cells.error.get();
-                total.2 += cells.us.get();
+                total.2 += cells.latency.sum_us();
             }
             totals.accepted += worker.accepted.get();
             totals.bytes.0 += worker.bytes_in.get();

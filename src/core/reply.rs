@@ -274,7 +274,7 @@ impl Core {
 
     /// Answers a request at once, in its turn.
     pub(super) fn answer_now(&mut self, index: usize, command: Option<&Command>, reply: &[u8]) {
-        self.count(command.map(|c| c.id), reply, 0);
+        self.count(command.map(|c| c.id), reply, None);
         let Some(client) = self.clients.get_mut(index) else { return };
         if client.inflight() == 0 {
             if client.out.capacity() == 0 {
@@ -314,8 +314,10 @@ impl Core {
         self.stats.inflight.sub(done as u64);
         if counted {
             let us = self.now.saturating_sub(begun.at);
-            self.stats.latency[route as usize].record(us);
-            self.count((begun.command != NO_COMMAND).then_some(begun.command), reply, us);
+            if route != Route::Single {
+                self.stats.detours[route as usize - 1].record(us);
+            }
+            self.count((begun.command != NO_COMMAND).then_some(begun.command), reply, Some(us));
         }
         self.touch(index);
         if paused {

@@ -30,6 +30,13 @@ pub struct Slow {
     pub at: u64,
     /// How long it took, in microseconds.
     pub us: u64,
+    /// Of these, so long at least it was not written to the node: there was no connection, or the node took nothing, or
+    /// another command had to be answered first. Known to 20 ms.
+    pub held_back_us: u64,
+    /// The node that answered, as `host:port`.
+    pub node: String,
+    /// Redirects and retries.
+    pub attempts: u8,
     /// Its arguments, shortened.
     pub args: Vec<Vec<u8>>,
     /// Who sent it.
@@ -102,6 +109,9 @@ impl Core {
             id: 0,
             at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             us: self.now.saturating_sub(oldest.at),
+            held_back_us: upstream.held_back_until().map_or(0, |until| until.saturating_sub(oldest.at)),
+            node: upstream.addr.to_string(),
+            attempts: oldest.attempts,
             args: shortened(&args),
             peer: client.session.peer.as_deref().unwrap_or_default().to_owned(),
             name: client.session.name().to_vec(),
@@ -160,7 +170,17 @@ mod tests {
     #[test]
     fn the_log_is_bounded() {
         let log = SlowLog::default();
-        let entry = Slow { id: 9, at: 1, us: 2, args: vec![], peer: String::new(), name: vec![] };
+        let entry = Slow {
+            id: 9,
+            at: 1,
+            us: 2,
+            held_back_us: 0,
+            node: String::new(),
+            attempts: 0,
+            args: vec![],
+            peer: String::new(),
+            name: vec![],
+        };
         (0..5).for_each(|_| log.push(entry.clone(), 3));
         assert_eq!(log.newest(9).iter().map(|slow| slow.id).collect::<Vec<_>>(), [4, 3, 2]);
         log.clear();

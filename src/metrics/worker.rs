@@ -9,7 +9,7 @@ mod mapped;
 mod plain;
 
 pub use super::cell::Cell;
-pub use buckets::cumulated;
+pub use buckets::{command_latency, route_latency};
 pub use codes::{ErrorCells, error_codes};
 pub(super) use family::{count, family, gauge, identity};
 pub use mapped::MappingCells;
@@ -40,6 +40,11 @@ impl Latency {
         self.sum_us.add(us);
     }
 
+    /// All of it, in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.get()
+    }
+
     fn merge_into(&self, total: &mut Merged) {
         for (to, from) in total.buckets.iter_mut().zip(&self.buckets) {
             *to += from.get();
@@ -48,7 +53,7 @@ impl Latency {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Merged {
     buckets: [u64; BUCKETS],
     sum_us: u64,
@@ -70,8 +75,8 @@ pub struct CommandCells {
     pub ok: Cell,
     /// Errors.
     pub error: Cell,
-    /// Time from dispatch to reply, in microseconds; of commands that were forwarded.
-    pub us: Cell,
+    /// From dispatch to reply; of commands that were not answered at once.
+    pub latency: Latency,
 }
 
 /// Counters of one upstream node.
@@ -96,8 +101,9 @@ pub struct WorkerStats {
     pub commands: Box<[CommandCells]>,
     /// Error replies.
     pub errors: ErrorCells,
-    /// Client-seen latency by the way a command took: see [`WorkerStats::ROUTES`].
-    pub latency: [Latency; WorkerStats::ROUTES.len()],
+    /// Client-seen latency of commands that took another way than the plain one: [`WorkerStats::ROUTES`] but the first,
+    /// which is what is left of [`Self::commands`].
+    pub detours: [Latency; WorkerStats::ROUTES.len() - 1],
     /// By index of the mapping.
     pub mappings: Box<[MappingCells]>,
     /// Connected clients.
@@ -142,7 +148,7 @@ pub struct WorkerStats {
 }
 
 impl WorkerStats {
-    /// Labels of [`WorkerStats::latency`]: forwarded whole, split over slots, answered here, loaded from the database.
+    /// Ways that commands take: forwarded whole, split over slots, answered here, loaded from the database.
     pub const ROUTES: [&'static str; 4] = ["single", "split", "local", "load"];
 
     /// Counters for `commands` commands and `mappings` mappings.
@@ -150,7 +156,7 @@ impl WorkerStats {
         Self {
             commands: (0..=commands).map(|_| CommandCells::default()).collect(),
             errors: ErrorCells::default(),
-            latency: Default::default(),
+            detours: Default::default(),
             mappings: (0..mappings).map(|_| MappingCells::default()).collect(),
             clients: Cell::default(),
             accepted: Cell::default(),
@@ -253,14 +259,28 @@ impl WorkerCollector {
     }
 
     fn latencies(&self) -> MetricFamily {
-        let samples = WorkerStats::ROUTES.iter().enumerate().map(|(index, route)| {
-            let mut merged = Merged::default();
-            self.workers.iter().for_each(|worker| worker.latency[index].merge_into(&mut merged));
-            histogram(&[("route", route)], &merged)
-        });
+        let samples = WorkerStats::ROUTES
+            .iter()
+            .enumerate()
+            .map(|(index, route)| histogram(&[("route", route)], &buckets::of_route(&self.workers, index)));
         family(
             "dsproxy_command_duration_seconds",
             "From a client's request to its reply, by the way the command took.",
+            samples.collect(),
+            proto::MetricType::HISTOGRAM,
+        )
+    }
+
+    /// One histogram per command that was called: their number is that of the commands.
+    fn latencies_by_name(&self) -> MetricFamily {
+        let all = (0..=self.commands.len()).map(|index| (index, buckets::of_command(&self.workers, index)));
+        let called = all.filter(|(_, merged)| merged.buckets.iter().any(|count| *count > 0));
+        let samples = called.map(|(index, merged)| {
+            histogram(&[("command", self.commands.get(index).copied().unwrap_or("unknown"))], &merged)
+        });
+        family(
+            "dsproxy_command_latency_seconds",
+            "From a client's request to its reply, by command; of those that were not answered at once.",
             samples.collect(),
             proto::MetricType::HISTOGRAM,
         )
@@ -319,7 +339,7 @@ impl Collector for WorkerCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let mut families = vec![self.commands(), self.errors(), self.latencies()];
+        let mut families = vec![self.commands(), self.errors(), self.latencies(), self.latencies_by_name()];
         self.hits_and_misses(&mut families);
         self.nodes(&mut families);
         self.plain(&mut families);

@@ -21,6 +21,9 @@ pub(super) const COMMANDS: &[Command] = &[command("proxy", -2, 0, 0, Local)
             .note("Walks the whole cluster with SCAN; what waits for the database stays. Answers the number of entries dropped."),
         command("proxy|mappings", 2, OWN, 0, Local).docs("dsproxy", "The mappings, as they are declared")
             .note("One map per mapping."),
+        command("proxy|slowlog", -2, OWN, 0, Local)
+            .docs("dsproxy", "The newest slow commands, with the time at the node and in the proxy")
+            .note("The entries of SLOWLOG GET, a map each. What a command waited before it was written is known to 20 ms."),
         command("proxy|stats", -2, OWN, 0, Local)
             .docs("dsproxy", "What was read of each mapping, or of one, by where the answers came from")
             .note("Since the start of the proxy: hit, near, dirty, negative, stale, miss, bypass."),

@@ -210,7 +210,10 @@ pub(super) const COMMANDS: &[Command] = &[
             )
             .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"])
             .docs("2.8.13", "Return timestamp-latency samples for the event.")
-            .note("About the proxy, not about a node behind it."),
+            .note(
+                "As clients see it, of commands that went to a node. Asked for by name, also by the way that commands took: \
+                 single, split, local, load.",
+            ),
             command(
                 "latency|latest",
                 2,

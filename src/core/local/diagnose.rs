@@ -4,9 +4,9 @@
 
 use super::super::Core;
 use super::{Refusal, integer, is, push_double, push_map_header, push_text, unsupported};
-use crate::command::Command;
+use crate::command::{self, Command};
 use crate::metrics::Usage;
-use crate::metrics::worker::{WorkerStats, cumulated};
+use crate::metrics::worker::{WorkerStats, command_latency, route_latency};
 use crate::resp::{Args, push_array_header, push_bulk, push_integer, push_simple};
 
 const NO_EVENTS: &str = "dsproxy keeps no latency events. Latencies by route, node and query are on its metrics page; \
@@ -53,15 +53,22 @@ impl Core {
         Ok(())
     }
 
-    /// `LATENCY HISTOGRAM [route ...]`: there is one for each way that commands take, not for each command.
+    /// `LATENCY HISTOGRAM [name ...]`: of commands that went to a node; and, asked for by name, of the ways that commands
+    /// take.
     fn histograms(&self, args: &Args<'_>, protocol: u8, reply: &mut Vec<u8>) {
-        let asks = |name: &str| args.len() == 2 || args.iter().skip(2).any(|arg| is(arg, name));
-        let shown: Vec<_> = (0..)
-            .zip(WorkerStats::ROUTES)
-            .filter(|(_, name)| asks(name))
-            .map(|(route, name)| (name, cumulated(&self.process.stats, route)))
-            .filter(|(_, buckets)| !buckets.is_empty())
-            .collect();
+        let asks = |name: &str| args.iter().skip(2).any(|arg| is(arg, name));
+        // A container stands for its subcommands.
+        let is_asked = |name: &str| {
+            args.len() == 2
+                || asks(name)
+                || name.split_once('|').is_some_and(|(container, _)| asks(container))
+        };
+        let workers = &self.process.stats;
+        let routes = (0..).zip(WorkerStats::ROUTES).filter(|(_, name)| asks(name));
+        let routes = routes.map(|(route, name)| (name, route_latency(workers, route)));
+        let commands = command::all().filter(|command| is_asked(command.name));
+        let commands = commands.map(|command| (command.name, command_latency(workers, command.id.into())));
+        let shown: Vec<_> = routes.chain(commands).filter(|(_, buckets)| !buckets.is_empty()).collect();
         push_map_header(reply, shown.len(), protocol);
         for (name, buckets) in shown {
             push_bulk(reply, name.as_bytes());
@@ -79,18 +86,7 @@ impl Core {
 
     /// `SLOWLOG GET [count]`
     fn slowlog_get(&self, args: &Args<'_>, reply: &mut Vec<u8>) -> Result<(), Refusal> {
-        let count = match (args.get(2), args.len()) {
-            (None, _) => 10,
-            (Some(count), 3) => match integer(count) {
-                Some(-1) => usize::MAX,
-                Some(count) if count >= 0 => count as usize,
-                _ => return Err("ERR count should be greater than or equal to -1".into()),
-            },
-            _ => {
-                let text = "ERR unknown subcommand or wrong number of arguments for 'GET'. Try SLOWLOG HELP.";
-                return Err(text.into());
-            }
-        };
+        let count = slow_count(args, "SLOWLOG")?;
         let newest = self.process.slow.newest(count);
         push_array_header(reply, newest.len());
         for slow in newest {
@@ -102,6 +98,39 @@ impl Core {
             slow.args.iter().for_each(|arg| push_bulk(reply, arg));
             push_bulk(reply, slow.peer.as_bytes());
             push_bulk(reply, &slow.name);
+        }
+        Ok(())
+    }
+
+    /// `PROXY SLOWLOG [count]`: the same entries, with where the time went.
+    pub(super) fn show_slow(
+        &self,
+        args: &Args<'_>,
+        protocol: u8,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let newest = self.process.slow.newest(slow_count(args, "PROXY")?);
+        push_array_header(reply, newest.len());
+        for slow in newest {
+            push_map_header(reply, 9, protocol);
+            for (name, number) in [
+                ("id", slow.id),
+                ("time", slow.at),
+                ("microseconds", slow.us),
+                ("at_node", slow.us.saturating_sub(slow.held_back_us)),
+                ("in_proxy", slow.held_back_us),
+                ("retries", slow.attempts.into()),
+            ] {
+                push_bulk(reply, name.as_bytes());
+                push_integer(reply, number as i64);
+            }
+            push_bulk(reply, b"node");
+            push_bulk(reply, slow.node.as_bytes());
+            push_bulk(reply, b"client");
+            push_bulk(reply, slow.peer.as_bytes());
+            push_bulk(reply, b"command");
+            push_array_header(reply, slow.args.len());
+            slow.args.iter().for_each(|arg| push_bulk(reply, arg));
         }
         Ok(())
     }
@@ -132,5 +161,23 @@ impl Core {
         }
         push_bulk(reply, b"peak.percentage");
         push_double(reply, percentage, protocol);
+    }
+}
+
+/// How many entries of the slow log are asked for.
+fn slow_count(args: &Args<'_>, container: &str) -> Result<usize, Refusal> {
+    match (args.get(2), args.len()) {
+        (None, _) => Ok(10),
+        (Some(count), 3) => match integer(count) {
+            Some(-1) => Ok(usize::MAX),
+            Some(count) if count >= 0 => Ok(count as usize),
+            _ => Err("ERR count should be greater than or equal to -1".into()),
+        },
+        _ => {
+            let word = args.get(1).unwrap_or_default().escape_ascii();
+            Err(format!(
+                "ERR unknown subcommand or wrong number of arguments for '{word}'. Try {container} HELP."
+            ))
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::super::process::Totals;
 use super::is;
 use crate::command;
 use crate::metrics::Usage;
+use crate::metrics::worker::command_latency;
 use crate::resp::Args;
 use std::fmt::Write as _;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -17,7 +18,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// One section: its name, whether it is shown unasked, and what writes it.
 type Section = (&'static str, bool, fn(&Core, &Totals, &mut String));
 
-const SECTIONS: [Section; 12] = [
+const SECTIONS: [Section; 13] = [
     ("Server", true, Core::info_server),
     ("Clients", true, Core::info_clients),
     ("Memory", true, Core::info_memory),
@@ -28,6 +29,7 @@ const SECTIONS: [Section; 12] = [
     ("Modules", true, |_, _, _| {}),
     ("Errorstats", true, Core::info_errorstats),
     ("Commandstats", false, Core::info_commandstats),
+    ("Latencystats", false, Core::info_latencystats),
     ("Cluster", true, Core::info_cluster),
     ("Proxy", true, Core::info_proxy),
 ];
@@ -198,6 +200,24 @@ impl Core {
                     *us as f64 / *calls as f64,
                 );
             }
+        }
+    }
+
+    /// Percentiles are upper bounds, from histograms whose bounds double.
+    fn info_latencystats(&self, _: &Totals, out: &mut String) {
+        for command in command::all() {
+            let buckets = command_latency(&self.process.stats, command.id.into());
+            let Some((_, calls)) = buckets.last() else { continue };
+            let bound = |part: f64| {
+                let found = buckets.iter().find(|(_, count)| *count as f64 >= *calls as f64 * part);
+                found.map_or(0, |(bound, _)| *bound)
+            };
+            let (p50, p99, p999) = (bound(0.5), bound(0.99), bound(0.999));
+            line!(
+                out,
+                "latency_percentiles_usec_{}:p50={p50}.000,p99={p99}.000,p99.9={p999}.000",
+                command.name
+            );
         }
     }
 

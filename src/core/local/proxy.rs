@@ -15,7 +15,7 @@ use crate::resp::{
 use crate::slot;
 use bytes::Bytes;
 
-const HELP: [&str; 11] = [
+const HELP: [&str; 13] = [
     "PROXY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "EXPLAIN <command> [<arg> ...]",
     "    Show what the command's key stands for, the state of its entry, and the SQL of a miss.",
@@ -23,6 +23,8 @@ const HELP: [&str; 11] = [
     "    Drop the entries of mapped keys that match the pattern.",
     "MAPPINGS",
     "    Show the mappings as they are declared.",
+    "SLOWLOG [<count>]",
+    "    Show slow commands with the time at the node and in the proxy.",
     "STATS [<mapping>]",
     "    Show reads by where their answers came from.",
     "HELP",
@@ -46,6 +48,7 @@ impl Core {
             }
             "mappings" => self.show_mappings(protocol, reply),
             "stats" => self.show_stats(args.get(2), protocol, reply)?,
+            "slowlog" => self.show_slow(args, protocol, reply)?,
             "explain" => {
                 let question = self.explain(args)?;
                 self.ask_admin(index, command, question)?;
