@@ -63,19 +63,19 @@ pub enum Committed<'a> {
 
 /// `EVALSHA` with the arguments that a script wants.
 pub(super) struct Call {
-    args: Vec<Vec<u8>>,
+    count: usize,
+    args: Vec<u8>,
 }
 
 impl Call {
     pub(super) fn new(script: &Script, key: &[u8]) -> Self {
-        let head = [&b"EVALSHA"[..], script.sha.as_bytes(), b"2", key];
-        let mut args: Vec<Vec<u8>> = head.iter().map(|arg| arg.to_vec()).collect();
-        args.push(sidecar_key(key));
-        Self { args }
+        let call = Self { count: 0, args: Vec::with_capacity(2 * key.len() + 256) };
+        call.arg("EVALSHA").arg(&script.sha).arg("2").arg(key).arg(sidecar_key(key))
     }
 
     pub(super) fn arg(mut self, arg: impl AsRef<[u8]>) -> Self {
-        self.args.push(arg.as_ref().to_vec());
+        self.count += 1;
+        push_bulk(&mut self.args, arg.as_ref());
         self
     }
 
@@ -95,14 +95,14 @@ impl Call {
     pub(super) fn value(mut self, value: Option<&Value>) -> Vec<u8> {
         match value {
             None => {}
-            Some(Value::Text(text)) => self.args.push(text.to_vec()),
+            Some(Value::Text(text)) => self = self.arg(text),
             Some(Value::Hash(fields)) => {
-                self.args.extend(fields.iter().flat_map(|(name, value)| [name.to_vec(), value.to_vec()]));
+                self = fields.iter().fold(self, |call, (name, value)| call.arg(name).arg(value));
             }
         }
-        let mut request = Vec::with_capacity(self.args.iter().map(|arg| arg.len() + 16).sum());
-        push_array_header(&mut request, self.args.len());
-        self.args.iter().for_each(|arg| push_bulk(&mut request, arg));
+        let mut request = Vec::with_capacity(self.args.len() + 16);
+        push_array_header(&mut request, self.count);
+        request.extend_from_slice(&self.args);
         request
     }
 }

@@ -29,13 +29,13 @@ macro_rules! scripts {
 scripts! {
     LEASE = "lua/lease.lua",
     FILL = "lua/fill.lua",
-    LOOK = "lua/look.lua",
-    STAMP = "lua/stamp.lua",
     APPLY = "lua/apply.lua",
     FLUSHED = "lua/flushed.lua",
     BEGIN_THROUGH = "lua/begin_through.lua",
     END_THROUGH = "lua/end_through.lua",
     INVALIDATE = "lua/invalidate.lua",
+    LOOK = "lua/look.lua",
+    STAMP = "lua/stamp.lua",
 }
 
 impl Script {

@@ -1,12 +1,15 @@
 -- ARGV: life of a tombstone (ms, 0 = none), '1' to answer as DEL does
 local tombstone = tonumber(ARGV[1])
-redis.call('HDEL', side, 'l', 'le', 'n', 'c')
+-- A full node never refuses this, and then nothing of what follows.
+call('HDEL', side, 'l', 'le', 'n', 'c')
+l, le, n, c = false, false, false, false
 if tombstone > 0 then
-  pcall(redis.call, 'HSET', side, 't', int(now + math.max(tombstone, ahead('t'))))
+  t = int(now() + math.max(tombstone, ahead(t)))
+  pcall(call, 'HSET', side, 't', t)
 end
 -- A dirty entry is newer than the row that it will become: it stays.
 local dropped = 0
-if not s.d then dropped = redis.call('DEL', entry) end
+if not d then dropped = call('DEL', entry) end
 keep()
 if ARGV[2] == '1' then return dropped end
-return {s.d and 'dirty' or 'dropped', version, int(dropped)}
+return {d and 'dirty' or 'dropped', version, int(dropped)}

@@ -1,18 +1,17 @@
 -- ARGV: a stamp, for when there is none
 -- Answers what the key is, and the stamp of that: whatever changes the value removes it, so what is computed from the value
 -- counts as long as the stamp is there (`apply`). A sidecar that is lost has no stamp.
-local stamp = s.c
-if not stamp then
-  stamp = ARGV[1]
-  redis.call('HSET', side, 'c', stamp)
+if not c then
+  c = ARGV[1]
+  call('HSET', side, 'c', c)
 end
 keep()
-local dirty = s.d or ''
-if s.d == 'x' then return {'deleted', version, stamp, dirty} end
-local kind = redis.call('TYPE', entry).ok
-if kind == 'string' then return {'text', version, stamp, dirty, redis.call('GET', entry)} end
-if kind == 'hash' then return {'hash', version, stamp, dirty, redis.call('HGETALL', entry)} end
-if kind ~= 'none' then return {'other', version, stamp, dirty} end
-if s.d then return {'lost', version, stamp, dirty} end
-if ahead('n') > 0 then return {'negative', version, stamp, dirty} end
-return {'missing', version, stamp, dirty}
+local dirty = d or ''
+if d == 'x' then return {'deleted', version, c, dirty} end
+local kind = call('TYPE', entry).ok
+if kind == 'string' then return {'text', version, c, dirty, call('GET', entry)} end
+if kind == 'hash' then return {'hash', version, c, dirty, call('HGETALL', entry)} end
+if kind ~= 'none' then return {'other', version, c, dirty} end
+if d then return {'lost', version, c, dirty} end
+if ahead(n) > 0 then return {'negative', version, c, dirty} end
+return {'missing', version, c, dirty}
