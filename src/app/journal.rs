@@ -121,6 +121,7 @@ fn as_text(payload: &[u8]) -> String {
     let write = |(version, write): (u64, Record)| {
         let (operation, columns) = match &write.operation {
             Operation::Put(columns) => ("put", columns.as_slice()),
+            Operation::Patch(columns, _) => ("patch", columns.as_slice()),
             Operation::Append(columns) => ("append", columns.as_slice()),
             Operation::Delete => ("delete", [].as_slice()),
             Operation::Withdraw(version) => return format!("withdraw {version}"),

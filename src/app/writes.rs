@@ -9,7 +9,7 @@ use crate::cluster::{Gateway, Origin};
 use crate::config::Config;
 use crate::failpoint::{self, Safeguard};
 use crate::journal::{Journal, JournalOptions, Opened};
-use crate::mapping::{Durability, Format, Mapping, MappingId, StoreMode, WriteMode};
+use crate::mapping::{Durability, Format, Mapping, MappingId, StoreMode, WriteMode, fields_of};
 use crate::metrics::{MappingMetrics, Metrics, QueryKind};
 use crate::sidecar::{self, Applied, Change, Value};
 use crate::source::{Claim, Committed as Held, Source, SourceError, Touched, Writer, spread};
@@ -192,9 +192,13 @@ fn options(config: &Config) -> WriteBehindOptions {
     }
 }
 
-/// A committed value as the cache keeps it; `None` where it is not kept as one text.
-fn text_of(mapping: &Mapping, value: &Bytes) -> Option<Value> {
-    matches!(mapping.format, Format::Json | Format::Text).then(|| Value::Text(value.clone()))
+/// A value as rows are loaded and writes are queued, as the cache keeps it; `None` where it is not kept as one.
+fn value_of(mapping: &Mapping, value: &Bytes) -> Option<Value> {
+    match mapping.format {
+        Format::Json | Format::Text => Some(Value::Text(value.clone())),
+        Format::Hash => fields_of(value).ok().map(Value::Hash),
+        Format::List => None,
+    }
 }
 
 /// Counts what the queues tell, by mapping, and passes on what is committed.
@@ -265,7 +269,7 @@ impl Cache {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let request = |committed: &Committed| {
             let value = match &committed.held {
-                Some(Held::Value(value)) => text_of(settings, value),
+                Some(Held::Value(value)) => value_of(settings, value),
                 _ => None,
             };
             let row = match (&committed.held, &value) {
@@ -330,8 +334,9 @@ impl Cache {
     }
 
     fn apply(&self, write: &Restored) -> Vec<u8> {
-        let append = self.mapping(write.mapping).is_some_and(|mapping| mapping.mode == StoreMode::Append);
-        let value = write.value.clone().map(Value::Text);
+        let mapping = self.mapping(write.mapping);
+        let append = mapping.is_some_and(|mapping| mapping.mode == StoreMode::Append);
+        let value = write.value.as_ref().and_then(|value| value_of(mapping?, value));
         let change = match &value {
             None => Change::Delete,
             Some(_) if append => Change::Append,

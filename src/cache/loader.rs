@@ -47,6 +47,10 @@ pub(super) fn join<'k>(
                 ready.push((at, Loaded::Value(value).served(Served::Dirty)));
                 continue;
             }
+            Some(Pending::Fields(fields)) => {
+                ready.push((at, Loaded::Hash(fields).served(Served::Dirty)));
+                continue;
+            }
             Some(Pending::Deleted) => {
                 ready.push((at, Loaded::Absent.served(Served::Dirty)));
                 continue;

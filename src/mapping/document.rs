@@ -2,6 +2,7 @@
 //!
 //! Must not know: when or how the row will be stored.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -52,6 +53,8 @@ pub struct Row {
     pub ids: Box<[Box<str>]>,
     /// Other columns by index, ascending; `None` is NULL.
     pub columns: Columns,
+    /// Columns, ascending and none of the others, that only a new row gets: an existing one keeps what it has.
+    pub keep: Columns,
 }
 
 impl Row {
@@ -112,46 +115,50 @@ impl Row {
     /// This row and then `later`: the columns of both, the later ones first.
     #[must_use]
     pub fn and_then(self, later: Self) -> Self {
-        let mut columns: std::collections::BTreeMap<_, _> = self.columns.into_iter().collect();
+        let mut columns: BTreeMap<_, _> = self.columns.into_iter().collect();
         columns.extend(later.columns);
-        Self { ids: later.ids, columns: columns.into_iter().collect() }
+        let mut keep: BTreeMap<_, _> = self.keep.into_iter().collect();
+        keep.extend(later.keep);
+        keep.retain(|index, _| !columns.contains_key(index));
+        Self { ids: later.ids, columns: columns.into_iter().collect(), keep: keep.into_iter().collect() }
     }
 
     /// Approximate memory it takes, bytes.
     pub fn size(&self) -> usize {
-        let texts = self.columns.iter().map(|(_, text)| 24 + text.as_ref().map_or(0, |t| t.len()));
+        let texts =
+            self.columns.iter().chain(&self.keep).map(|(_, text)| 24 + text.as_ref().map_or(0, |t| t.len()));
         std::mem::size_of::<Self>()
             + texts.sum::<usize>()
             + self.ids.iter().map(|id| 16 + id.len()).sum::<usize>()
     }
 }
 
-struct Check<'b> {
-    bound: &'b Bound,
-    table: &'b Table,
+pub(super) struct Check<'b> {
+    pub(super) bound: &'b Bound,
+    pub(super) table: &'b Table,
     /// Seconds since the Unix epoch, to order an appended row that does not say its order.
     now: Option<u64>,
 }
 
 impl<'b> Check<'b> {
-    fn new(bound: &'b Bound) -> Result<Self, ValueError> {
+    pub(super) fn new(bound: &'b Bound) -> Result<Self, ValueError> {
         match &bound.table {
             Some(table) if bound.mapping.write != WriteMode::None => Ok(Self { bound, table, now: None }),
             _ => Err(ValueError::ReadOnly { mapping: bound.mapping.name.clone() }),
         }
     }
 
-    fn document(&self, message: impl fmt::Display) -> ValueError {
+    pub(super) fn document(&self, message: impl fmt::Display) -> ValueError {
         ValueError::Document { mapping: self.bound.mapping.name.clone(), message: message.to_string() }
     }
 
-    fn column(&self, column: &str, message: impl Into<String>) -> ValueError {
+    pub(super) fn column(&self, column: &str, message: impl Into<String>) -> ValueError {
         let (mapping, column) = (self.bound.mapping.name.clone(), column.to_owned());
         ValueError::Column { mapping, column, message: message.into() }
     }
 
     /// Index of a column that exists and may be given.
-    fn writable(&self, name: &str) -> Result<u16, ValueError> {
+    pub(super) fn writable(&self, name: &str) -> Result<u16, ValueError> {
         let Some(index) = self.table.column(name) else {
             let nearest = self.table.nearest(name);
             return Err(self.column(name, format!("does not exist in table '{}'{nearest}", self.table.name)));
@@ -178,7 +185,7 @@ impl<'b> Check<'b> {
         Ok(columns)
     }
 
-    fn same_id(&self, name: &str, given: Option<&str>, key: &str) -> Result<(), ValueError> {
+    pub(super) fn same_id(&self, name: &str, given: Option<&str>, key: &str) -> Result<(), ValueError> {
         let same = match given {
             // Other spellings of one value: -0, upper-case UUIDs.
             Some(text) => {
@@ -247,7 +254,7 @@ impl<'b> Check<'b> {
             return Err(self
                 .column(&self.table.columns[usize::from(order)].name, "orders the rows and cannot be null"));
         }
-        Ok(Row { ids: ids.iter().map(|id| id.as_ref().into()).collect(), columns })
+        Ok(Row { ids: ids.iter().map(|id| id.as_ref().into()).collect(), columns, keep: Vec::new() })
     }
 }
 

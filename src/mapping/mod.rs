@@ -4,7 +4,7 @@
 //!
 //! `template` turns keys into id values and back, `set` finds the mapping of a key on the hot path, `schema` describes a
 //! table, `bind` holds a mapping against its table, `check` finds contradictions in what
-//! is declared, `document` turns a client's value into a row, `fields` a loaded row into the fields of a hash, `value` checks one
+//! is declared, `document` turns a client's value into a row, `patch` changed fields of a hash into a part of one, `fields` a loaded row into the fields of a hash, `value` checks one
 //! column's value, `order` compares the values of an `order_by` column.
 
 mod bind;
@@ -13,6 +13,7 @@ mod document;
 mod fields;
 mod order;
 mod overlap;
+mod patch;
 mod schema;
 mod set;
 mod spec;

@@ -28,7 +28,6 @@ pub(super) struct Base {
     /// The stamp of the value.
     pub stamp: Token,
     /// The value is not in the database yet, and it is another process that brings it there.
-    #[expect(dead_code, reason = "hashes will need it")]
     pub foreign: bool,
 }
 

@@ -3,6 +3,7 @@
 //! Must not know: mappings, where values come from. Words are those of Redis 7.0.
 
 use super::float;
+use super::hash;
 use super::options::{integer, set_options};
 use crate::resp::{push_bulk, push_integer, push_nil, push_simple};
 use crate::sidecar::Value;
@@ -10,10 +11,10 @@ use bytes::Bytes;
 
 /// What Redis says of a command on a value of another kind.
 pub(super) const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
-const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
-const OVERFLOW: &str = "ERR increment or decrement would overflow";
-const NOT_FLOAT: &str = "ERR value is not a valid float";
-const NOT_FINITE: &str = "ERR increment would produce NaN or Infinity";
+pub(super) const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
+pub(super) const OVERFLOW: &str = "ERR increment or decrement would overflow";
+pub(super) const NOT_FLOAT: &str = "ERR value is not a valid float";
+pub(super) const NOT_FINITE: &str = "ERR increment would produce NaN or Infinity";
 /// Longest string (`proto-max-bulk-len` as Redis has it by default).
 const LONGEST: usize = 512 << 20;
 
@@ -35,6 +36,8 @@ pub(super) enum Effect {
     None,
     /// It is this text; the entry expires then (ms since 1970), where the command says so.
     Put(Bytes, Option<u64>),
+    /// These fields of it are set, or removed.
+    Fields(Vec<(Bytes, Option<Bytes>)>),
     /// There is none any more.
     Delete,
 }
@@ -47,7 +50,7 @@ impl Asked {
         self.args.get(at).map_or(&[][..], |arg| arg)
     }
 
-    fn bytes(&self, at: usize) -> Bytes {
+    pub(super) fn bytes(&self, at: usize) -> Bytes {
         self.args.get(at).cloned().unwrap_or_default()
     }
 }
@@ -75,6 +78,7 @@ pub(super) fn compute(asked: &Asked, current: Option<&Value>) -> Said {
             by => increment(current, Some(-by)),
         },
         "incrbyfloat" => increment_float(asked, text(current)?),
+        "hset" | "hmset" | "hsetnx" | "hdel" | "hincrby" | "hincrbyfloat" => hash::compute(asked, current),
         name => Err(format!("ERR '{name}' is not supported on mapped keys")),
     }
 }
@@ -94,7 +98,7 @@ pub(super) fn number(number: i64) -> Vec<u8> {
     reply
 }
 
-fn bulk(text: &[u8]) -> Vec<u8> {
+pub(super) fn bulk(text: &[u8]) -> Vec<u8> {
     let mut reply = Vec::with_capacity(text.len() + 16);
     push_bulk(&mut reply, text);
     reply

@@ -60,6 +60,7 @@ impl<'b> Draft<'b> {
                 self.put(value)?;
                 self.expires_at = expires_at;
             }
+            Effect::Fields(changes) => self.patch(&changes)?,
             Effect::Delete => {
                 (self.current, self.row, self.deleted) = (None, None, true);
                 self.expires_at = None;
@@ -77,22 +78,68 @@ impl<'b> Draft<'b> {
         }
         let row = Row::parse_at(self.bound, &self.ids, &value, unix_seconds())
             .map_err(|error| format!("ERR {error}"))?;
-        self.row = Some(match self.row.take() {
-            None => row,
-            // A document may name some of the columns only: those of the one before it stay, as if each were written.
-            Some(before) => before.and_then(row),
-        });
+        self.add(row);
         self.current = Some(Value::Text(value));
         Ok(())
     }
 
-    /// The write, where there is one.
-    pub fn finish(self) -> Option<Outcome> {
+    fn patch(&mut self, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), String> {
+        if self.bound.mapping.format != Format::Hash {
+            return Err(format!(
+                "ERR mapping '{}' holds strings, of which no command on hashes makes one; use SET",
+                self.bound.mapping.name
+            ));
+        }
+        let mut fields = match &self.current {
+            Some(Value::Hash(fields)) => fields.clone(),
+            // A row has its id.
+            _ => {
+                let names =
+                    self.bound.mapping.template.placeholders().map(|(name, _)| Bytes::from(name.to_owned()));
+                names.zip(self.ids.iter().map(|id| Bytes::from(id.to_string()))).collect()
+            }
+        };
+        for (name, value) in changes {
+            let at = fields.iter().position(|(field, _)| field == name);
+            match (at, value) {
+                (Some(at), Some(value)) => {
+                    if let Some((_, old)) = fields.get_mut(at) {
+                        *old = value.clone();
+                    }
+                }
+                (Some(at), None) => drop(fields.remove(at)),
+                (None, Some(value)) => fields.push((name.clone(), value.clone())),
+                (None, None) => {}
+            }
+        }
+        let row =
+            Row::patch(self.bound, &self.ids, changes, &fields).map_err(|error| format!("ERR {error}"))?;
+        self.add(row);
+        (self.current, self.expires_at) = (Some(Value::Hash(fields)), None);
+        Ok(())
+    }
+
+    /// A write may name some of the columns only: those of the one before it stay, as if each were written by itself.
+    fn add(&mut self, row: Row) {
+        self.row = Some(match self.row.take() {
+            None => row,
+            Some(before) => before.and_then(row),
+        });
+    }
+
+    /// The write, where there is one. `whole`: of a hash, all columns are written, since the value that it was computed from is
+    /// not in the database yet, and may come there later, or not at all, because this one is newer.
+    pub fn finish(self, whole: bool) -> Option<Outcome> {
         let expires_at = self.expires_at;
         if self.deleted {
             return Some(Outcome { write: Write::Delete { ids: self.ids }, value: None, expires_at });
         }
-        let (row, value) = (self.row?, self.current?);
+        let (mut row, value) = (self.row?, self.current?);
+        if let (true, Value::Hash(fields)) = (whole, &value)
+            && let Ok(all) = Row::of_fields(self.bound, &self.ids, fields)
+        {
+            row = all;
+        }
         let seen = match &value {
             Value::Text(text) => text.clone(),
             Value::Hash(fields) => crate::mapping::document_of(fields),

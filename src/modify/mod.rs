@@ -5,12 +5,13 @@
 //! Commands of one key stand in line in a process, and those that wait together make one write (`line.rs`). A write is
 //! computed from what the cache holds under a stamp (`base.rs`), journaled, and applied only while that stamp is there
 //! (`round.rs`). When somebody else was quicker, in this process or in another, it is taken back and computed anew: no
-//! update is lost. What the commands do stands in `compute.rs` and `float.rs`, what they come to for the row in `draft.rs`.
+//! update is lost. What the commands do stands in `compute.rs`, `hash.rs` and `float.rs`, what they come to for the row in `draft.rs`.
 
 mod base;
 mod compute;
 mod draft;
 mod float;
+mod hash;
 mod line;
 pub mod options;
 mod round;

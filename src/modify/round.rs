@@ -67,7 +67,7 @@ pub(super) async fn round(
             sure = replies.len();
         }
     }
-    let Some(outcome) = draft.finish() else { return Round::Done(replies) };
+    let Some(outcome) = draft.finish(base.foreign) else { return Round::Done(replies) };
     match write(shared, mapping, key, &base, outcome, deadline).await {
         Written::Yes => Round::Done(replies),
         _ if sure > 0 => {

@@ -38,8 +38,8 @@ impl Change {
 pub(super) enum Action {
     /// Deletes by ids.
     Delete,
-    /// Inserts ids and these columns, or updates the columns where the ids exist.
-    Upsert(Vec<u16>),
+    /// Inserts ids and all these columns, or updates the columns of `set` where the ids exist. Rows have `keep` first.
+    Upsert { keep: Vec<u16>, set: Vec<u16> },
     /// Inserts ids and these columns.
     Append(Vec<u16>),
 }
@@ -70,7 +70,17 @@ pub(super) fn steps<'c>(bound: &Bound, changes: &[&'c Change]) -> Vec<Step<'c>> 
 #[derive(Default)]
 struct Net<'c> {
     delete: bool,
-    put: Option<BTreeMap<u16, Option<&'c str>>>,
+    put: Option<NetRow<'c>>,
+}
+
+/// Columns by index.
+type Texts<'c> = BTreeMap<u16, Option<&'c str>>;
+
+#[derive(Default)]
+struct NetRow<'c> {
+    set: Texts<'c>,
+    /// Only for a new row.
+    keep: Texts<'c>,
 }
 
 impl<'c> Net<'c> {
@@ -79,9 +89,10 @@ impl<'c> Net<'c> {
             Change::Delete(_) => *self = Self { delete: true, put: None },
             // A later partial object updates the columns it names and keeps the others: the same as one object of both.
             Change::Put(row) => {
-                self.put
-                    .get_or_insert_default()
-                    .extend(row.columns.iter().map(|(i, text)| (*i, text.as_deref())));
+                let net = self.put.get_or_insert_default();
+                net.set.extend(row.columns.iter().map(|(i, text)| (*i, text.as_deref())));
+                net.keep.extend(row.keep.iter().map(|(i, text)| (*i, text.as_deref())));
+                net.keep.retain(|index, _| !net.set.contains_key(index));
             }
         }
     }
@@ -94,15 +105,18 @@ fn coalesced<'c>(changes: &[&'c Change]) -> Vec<Step<'c>> {
         keys.entry(change.ids()).or_default().add(change);
     }
     let mut deleted = Step::new(Action::Delete);
-    let mut groups: BTreeMap<Vec<u16>, Step<'c>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Vec<u16>, Vec<u16>), Step<'c>> = BTreeMap::new();
     for (ids, net) in &keys {
         if net.delete {
             deleted.push(ids, std::iter::empty());
         }
         if let Some(put) = &net.put {
-            let set: Vec<u16> = put.keys().copied().collect();
-            let step = groups.entry(set).or_insert_with_key(|set| Step::new(Action::Upsert(set.clone())));
-            step.push(ids, put.values().copied());
+            let columns = |texts: &Texts<'_>| texts.keys().copied().collect::<Vec<u16>>();
+            let step = groups.entry((columns(&put.set), columns(&put.keep)));
+            let step = step.or_insert_with_key(|(set, keep)| {
+                Step::new(Action::Upsert { keep: keep.clone(), set: set.clone() })
+            });
+            step.push(ids, put.keep.values().chain(put.set.values()).copied());
         }
     }
     let deleted = (!deleted.rows.is_empty()).then_some(deleted);

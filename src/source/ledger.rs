@@ -169,7 +169,7 @@ pub(super) fn guard_key(ids: &[Box<str>]) -> Cow<'_, str> {
 fn columns_json(bound: &Bound, change: &Change) -> Option<String> {
     let Change::Put(row) = change else { return None };
     let table = bound.table.as_ref()?;
-    let named = row.columns.iter().filter_map(|(at, text)| {
+    let named = row.keep.iter().chain(&row.columns).filter_map(|(at, text)| {
         let name = table.columns.get(usize::from(*at))?.name.clone();
         Some((name, text.as_deref().map_or(serde_json::Value::Null, Into::into)))
     });
@@ -204,7 +204,7 @@ pub(super) fn change_of(bound: &Bound, letter: &DeadLetter) -> Result<Change, So
     let Some(columns) = &letter.columns else { return Ok(Change::Delete(ids)) };
     let columns: std::collections::BTreeMap<String, Option<String>> =
         serde_json::from_str(columns).map_err(|_| misfit("its columns cannot be read".into()))?;
-    let mut row = Row { ids, columns: Vec::new() };
+    let mut row = Row { ids, columns: Vec::new(), keep: Vec::new() };
     for (name, text) in columns {
         let at = bound.table.as_ref().and_then(|table| table.column(&name));
         let at = at.ok_or_else(|| misfit(format!("the table has no column \"{name}\" any more")))?;

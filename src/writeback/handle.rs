@@ -247,7 +247,7 @@ impl WriteBehind {
         if !queue.may_wait(key) && !self.has_doubts() {
             return None;
         }
-        queue.lane(key).unflushed(key, queue.bound.is_append())
+        queue.unflushed(key)
     }
 
     /// Whether the cache may hold something older than what was written last: then [`WriteBehind::pending`] counts.

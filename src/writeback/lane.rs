@@ -264,12 +264,17 @@ impl Lane {
         Some((self.pending(key, append)?, newest.unwrap_or_else(untold)))
     }
 
+    /// The version of a conditional write of `key` whose race is not decided.
+    pub(super) fn undecided(&self, key: &[u8]) -> Option<u64> {
+        self.overlays.get(key)?.undecided()
+    }
+
     /// The newest write of `key` that this process has made, as long as it is known.
     pub(super) fn standing(&self, key: &[u8], append: bool) -> Option<Standing> {
         let value = |pending: Option<Pending>| match pending {
             Some(Pending::Value(value) | Pending::Newest(value, _)) => Some(Some(value)),
             Some(Pending::Deleted) => Some(None),
-            None => None,
+            Some(Pending::Fields(_)) | None => None,
         };
         if let Some(overlay) = self.overlays.get(key).filter(|overlay| overlay.newest() > 0) {
             let (version, applying) = (overlay.newest(), overlay.is_applying());

@@ -13,6 +13,8 @@ use crate::mapping::OrderKey;
 pub enum Pending {
     /// This is the value.
     Value(Bytes),
+    /// These are the fields, of a `hash` mapping.
+    Fields(Vec<(Bytes, Bytes)>),
     /// The newest of the waiting rows: it counts unless the row in the database has a greater order.
     Newest(Bytes, OrderKey),
     /// The key is deleted.
@@ -100,6 +102,11 @@ impl Overlay {
             self.conditional = Some((version, value));
         }
         fits
+    }
+
+    /// The version of a conditional write whose race is not decided.
+    pub(super) fn undecided(&self) -> Option<u64> {
+        self.conditional.as_ref().map(|(version, _)| *version)
     }
 
     /// The conditional write has won: readers see it from now on. Lost: it never was.

@@ -13,7 +13,7 @@ use super::lane::{Arrival, Committed, Entry, Lane, Stamp};
 use super::overlay::Pending;
 use super::record::{LANES, lane_of};
 use super::{Depth, Race, WriteError};
-use crate::mapping::Bound;
+use crate::mapping::{Bound, Format, fields_of};
 use crate::source::Touched;
 
 /// Room for waiting rows, shared by all queues.
@@ -156,7 +156,24 @@ impl Queue {
     }
 
     pub(super) fn pending(&self, key: &[u8]) -> Option<Pending> {
-        self.lane(key).pending(key, self.bound.is_append())
+        self.lane(key).pending(key, self.bound.is_append()).map(|pending| self.shown(pending))
+    }
+
+    /// What waits for `key`, with its version.
+    pub(super) fn unflushed(&self, key: &[u8]) -> Option<(Pending, u64)> {
+        let (pending, version) = self.lane(key).unflushed(key, self.bound.is_append())?;
+        Some((self.shown(pending), version))
+    }
+
+    /// Hashes wait as documents.
+    fn shown(&self, pending: Pending) -> Pending {
+        match pending {
+            Pending::Value(value) if self.bound.mapping.format == Format::Hash => {
+                // It was made by `document_of`, so it can be read.
+                Pending::Fields(fields_of(&value).unwrap_or_default())
+            }
+            pending => pending,
+        }
     }
 
     /// When the next batch is due.

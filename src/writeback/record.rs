@@ -6,7 +6,7 @@
 //! ```text
 //! format u8 | first version u64 | count | write ...            numbers: LEB128 unless a width is given (little endian)
 //! write:  kind u8 | mapping | key | value | columns            texts: length, then bytes
-//! kind:   1 put, 2 append, 3 delete, 4 withdrawn (its key is empty, its value the withdrawn version); + 16: base u64 follows
+//! kind:   1 put, 2 append, 3 delete, 5 patch (columns, then columns for a new row), 4 withdrawn (its key is empty, its value the withdrawn version); + 16: base u64 follows
 //! column: name | 0 (null), or length + 1 and text
 //! ```
 //!
@@ -39,6 +39,8 @@ pub fn lane_of(key: &[u8]) -> usize {
 pub enum Operation {
     /// Inserts or updates these columns; `None` is NULL.
     Put(Vec<Named>),
+    /// Inserts a row of both, or updates the first where there is a row.
+    Patch(Vec<Named>, Vec<Named>),
     /// Adds a row of these columns.
     Append(Vec<Named>),
     /// Deletes the row.
@@ -121,6 +123,7 @@ fn encode_one(out: &mut Vec<u8>, record: &Record) {
         Operation::Append(_) => 2,
         Operation::Delete => 3,
         Operation::Withdraw(_) => 4,
+        Operation::Patch(..) => 5,
     };
     out.push(kind | if record.base.is_some() { CONDITIONAL } else { 0 });
     if let Some(base) = record.base {
@@ -132,16 +135,24 @@ fn encode_one(out: &mut Vec<u8>, record: &Record) {
         Operation::Withdraw(version) => text(out, &version.to_le_bytes()),
         _ => text(out, &record.value),
     }
-    if let Operation::Put(columns) | Operation::Append(columns) = &record.operation {
-        number(out, columns.len() as u64);
-        for (name, value) in columns {
-            text(out, name.as_bytes());
-            match value {
-                None => number(out, 0),
-                Some(value) => {
-                    number(out, value.len() as u64 + 1);
-                    out.extend_from_slice(value.as_bytes());
-                }
+    match &record.operation {
+        Operation::Put(columns) | Operation::Append(columns) => encode_columns(out, columns),
+        Operation::Patch(set, keep) => {
+            [set, keep].into_iter().for_each(|columns| encode_columns(out, columns))
+        }
+        Operation::Delete | Operation::Withdraw(_) => {}
+    }
+}
+
+fn encode_columns(out: &mut Vec<u8>, columns: &[Named]) {
+    number(out, columns.len() as u64);
+    for (name, value) in columns {
+        text(out, name.as_bytes());
+        match value {
+            None => number(out, 0),
+            Some(value) => {
+                number(out, value.len() as u64 + 1);
+                out.extend_from_slice(value.as_bytes());
             }
         }
     }
@@ -215,6 +226,7 @@ impl Reader {
             1 => Operation::Put(self.columns()?),
             2 => Operation::Append(self.columns()?),
             3 => Operation::Delete,
+            5 => Operation::Patch(self.columns()?, self.columns()?),
             4 => {
                 let version = value.as_ref().try_into().map_err(|_| RecordError::Damaged)?;
                 let operation = Operation::Withdraw(u64::from_le_bytes(version));
@@ -253,6 +265,7 @@ mod tests {
         let operation = prop_oneof![
             columns().prop_map(Operation::Put),
             columns().prop_map(Operation::Append),
+            (columns(), columns()).prop_map(|(set, keep)| Operation::Patch(set, keep)),
             Just(Operation::Delete),
             any::<u64>().prop_map(Operation::Withdraw),
         ];

@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 use super::handle::WriteBehind;
 use super::lane::{Arrival, Stamp};
+use super::queue::Queue;
 use super::record::{Named, Operation, Record, RecordError, decode};
-use super::{KeyWrite, Write};
+use super::{KeyWrite, Race, Write};
 use crate::mapping::{Bound, MappingId, Match, Row};
 
 /// A write that is queued again.
@@ -101,11 +102,23 @@ impl WriteBehind {
         let write = KeyWrite { mapping, key: key.clone(), write, base, expires_at: None, applies: false };
         let arrival = Arrival::new(write);
         let size = arrival.size;
+        decide_earlier(queue, &key, base);
         if queue.push(arrival, Stamp::Journaled { version, sequence }).is_err() {
             return Ok(None); // a conditional write that a newer one has outrun
         }
         self.shared.budget.take_anyway(1, size);
         Ok(Some(Restored { mapping, key, version, value, base }))
+    }
+}
+
+/// A conditional write that is followed by another of its key was decided before: commands of a key come one after the other.
+/// One that was computed from it shows that it had won, one that was computed from something older that it had lost.
+/// Before a write that does not look it makes no difference.
+fn decide_earlier(queue: &Queue, key: &[u8], base: Option<u64>) {
+    let earlier = queue.lane(key).undecided(key);
+    if let Some(earlier) = earlier {
+        let lost = base.is_some_and(|base| base < earlier);
+        queue.decide(key, earlier, if lost { Race::Lost } else { Race::Won });
     }
 }
 
@@ -157,16 +170,23 @@ pub fn written(
 
 fn write_of(bound: &Bound, found: &Match<'_>, record: &Record) -> Result<Write, Box<str>> {
     let ids: Box<[Box<str>]> = found.ids().iter().map(|id| Box::from(*id)).collect();
-    let (Operation::Put(named) | Operation::Append(named)) = &record.operation else {
-        return Ok(Write::Delete { ids });
+    let none = Vec::new();
+    let (set, keep) = match &record.operation {
+        Operation::Put(set) | Operation::Append(set) => (set, &none),
+        Operation::Patch(set, keep) => (set, keep),
+        Operation::Delete | Operation::Withdraw(_) => return Ok(Write::Delete { ids }),
     };
     let index = |(name, text): &Named| match bound.table.as_ref().and_then(|table| table.column(name)) {
         Some(index) => Ok((index, text.clone())),
         None => Err(name.clone()),
     };
-    let mut columns = named.iter().map(index).collect::<Result<Vec<_>, _>>()?;
-    columns.sort_unstable_by_key(|(index, _)| *index);
-    Ok(Write::Put { row: Row { ids, columns }, value: record.value.clone() })
+    let columns = |named: &[Named]| {
+        let mut columns = named.iter().map(index).collect::<Result<Vec<_>, _>>()?;
+        columns.sort_unstable_by_key(|(index, _)| *index);
+        Ok::<_, Box<str>>(columns)
+    };
+    let row = Row { ids, columns: columns(set)?, keep: columns(keep)? };
+    Ok(Write::Put { row, value: record.value.clone() })
 }
 
 /// How a write stands in the journal.
@@ -176,11 +196,16 @@ pub fn record_of(bound: &Bound, write: &KeyWrite) -> Record {
         Write::Put { row, .. } => {
             let name =
                 |index: u16| bound.table.as_ref()?.columns.get(usize::from(index)).map(|c| c.name.as_str());
-            let named =
-                row.columns.iter().filter_map(|(index, text)| Some((name(*index)?.into(), text.clone())));
+            let named = |columns: &crate::mapping::Columns| {
+                columns
+                    .iter()
+                    .filter_map(|(index, text)| Some((name(*index)?.into(), text.clone())))
+                    .collect()
+            };
             match bound.is_append() {
-                true => Operation::Append(named.collect()),
-                false => Operation::Put(named.collect()),
+                true => Operation::Append(named(&row.columns)),
+                false if !row.keep.is_empty() => Operation::Patch(named(&row.columns), named(&row.keep)),
+                false => Operation::Put(named(&row.columns)),
             }
         }
     };

@@ -97,9 +97,15 @@ impl Bed {
     /// As `start`, with a journal that outlives the proxy: see `crash` and `restart`.
     #[track_caller]
     pub fn durable(more: &str) -> Self {
+        Self::durable_with(more, "")
+    }
+
+    /// The same with more tables.
+    #[track_caller]
+    pub fn durable_with(more: &str, tables: &str) -> Self {
         let data = tempfile::tempdir().unwrap();
         let journal = format!("[journal]\ndata_dir = {:?}\nsegment_size = \"1mb\"\n", data.path());
-        Self { data: Some(data), ..Self::start(&format!("{more}\n{journal}")) }
+        Self { data: Some(data), ..Self::start_with(&format!("{more}\n{journal}"), tables) }
     }
 
     /// `kill -9` of the proxy, and its next start.

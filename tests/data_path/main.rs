@@ -6,6 +6,7 @@ mod cache_only;
 mod crash;
 mod explain;
 mod formats;
+mod hashes;
 mod modify;
 mod outage;
 mod proxies;

@@ -395,3 +395,38 @@ fn no_increment_is_lost_between_two_proxies() {
     let conflicts = |proxy: &Proxy| proxy.metric("dsproxy_modify_conflicts_total{mapping=\"number\"}");
     assert!(conflicts(&bed.proxy) + conflicts(&other) > 0.0, "they have not met");
 }
+
+#[test]
+fn a_killed_proxy_keeps_every_acknowledged_increment() {
+    let mut bed = Bed::durable_with(
+        &format!("{QUICK}{MORE}"),
+        "create table words (id bigint primary key, word text, n bigint, price numeric(12, 4))",
+    );
+    let (acknowledged, attempted) = (AtomicU64::new(0), AtomicU64::new(0));
+    for round in 0..3 {
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                let (mut client, incr) = (bed.proxy.connect(), bed.args(&["INCR", "@number:1"]));
+                let (acknowledged, attempted) = (&acknowledged, &attempted);
+                scope.spawn(move || {
+                    loop {
+                        attempted.fetch_add(1, Ordering::Relaxed);
+                        match client.try_cmd(&incr) {
+                            Some(Value::Int(_)) => drop(acknowledged.fetch_add(1, Ordering::Relaxed)),
+                            Some(other) => panic!("{other:?}"),
+                            None => return,
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(150 + 70 * round));
+            bed.proxy.signal(rustix::process::Signal::KILL);
+        });
+        bed.restart();
+        let count: u64 = bed.get("number:1").parse().unwrap();
+        let (least, most) = (acknowledged.load(Ordering::Relaxed), attempted.load(Ordering::Relaxed));
+        assert!(least > 0 && (least..=most).contains(&count), "{least} <= {count} <= {most}");
+        let row = || bed.one("select n from words where id = 1").and_then(|n| n.parse::<u64>().ok());
+        eventually(PATIENCE, "the row has what readers see", || row() == bed.get("number:1").parse().ok());
+    }
+}

@@ -80,7 +80,7 @@ pub(super) fn differs(writes: &WriteBehind, mapping: u16, key: &[u8], element: O
 /// the key since: that is asked first.
 pub(super) fn load_of(writes: &WriteBehind, keys: &[(u16, Bytes)]) -> impl Fn(&ReadThrough, Miss) + use<> {
     let waits = |(mapping, key): &(u16, Bytes)| {
-        matches!(writes.unflushed(*mapping, key), Some((Pending::Value(_), _)))
+        matches!(writes.unflushed(*mapping, key), Some((Pending::Value(_) | Pending::Fields(_), _)))
     };
     match writes.has_unflushed() && keys.iter().any(waits) {
         true => ReadThrough::recheck,
@@ -92,6 +92,7 @@ pub(super) fn load_of(writes: &WriteBehind, keys: &[(u16, Bytes)]) -> impl Fn(&R
 fn loaded(pending: Pending) -> Loaded {
     match pending {
         Pending::Value(value) | Pending::Newest(value, _) => Loaded::Value(value),
+        Pending::Fields(fields) => Loaded::Hash(fields),
         Pending::Deleted => Loaded::Absent,
     }
 }

@@ -69,7 +69,7 @@ impl Core {
         let (mapping, bound, found) = self.find(key)?;
         if bound.mapping.format == Format::Hash {
             return Err(format!(
-                "ERR mapping '{}' holds hashes; they cannot be written through the proxy yet",
+                "ERR mapping '{}' holds hashes, which a string cannot replace; use HSET, or DEL and HSET",
                 bound.mapping.name
             ));
         }

@@ -47,7 +47,7 @@ impl<'c> Prepared<'c> {
     pub fn new(bound: &Bound, table: &Table, step: &Step<'c>) -> Self {
         let sql = match &step.action {
             Action::Delete => sql::delete(bound, table),
-            Action::Upsert(set) => sql::upsert(bound, table, set),
+            Action::Upsert { keep, set } => sql::upsert(bound, table, keep, set),
             Action::Append(set) => sql::append(bound, table, set),
         };
         let width = step.rows.first().map_or(0, Vec::len);

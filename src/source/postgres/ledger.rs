@@ -210,7 +210,7 @@ async fn write(
     let mut touched = touched::before(transaction, bound, table, &changes).await?;
     let mut held: FxHashMap<String, Committed> = FxHashMap::default();
     for mut step in steps(bound, &changes) {
-        let Action::Upsert(set) = &mut step.action else {
+        let Action::Upsert { set, .. } = &mut step.action else {
             Prepared::new(bound, table, &step).execute(transaction, remember).await?;
             for ids in &step.rows {
                 let ids: Vec<Box<str>> = ids.iter().flatten().map(|id| Box::from(*id)).collect();

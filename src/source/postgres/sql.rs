@@ -190,9 +190,9 @@ fn insert(table: &Table, given: &[u16]) -> String {
     format!("insert into {} as t ({names}){overriding} select {casts} from {rows}", table.sql_name)
 }
 
-/// Inserts rows of ids and `set`, or updates `set` where the ids exist.
-pub(super) fn upsert(bound: &Bound, table: &Table, set: &[u16]) -> String {
-    let given: Vec<u16> = bound.id_columns.iter().chain(set).copied().collect();
+/// Inserts rows of ids, `keep` and `set`, or updates `set` where the ids exist.
+pub(super) fn upsert(bound: &Bound, table: &Table, keep: &[u16], set: &[u16]) -> String {
+    let given: Vec<u16> = bound.id_columns.iter().chain(keep).chain(set).copied().collect();
     let target = list(columns(table, &bound.id_columns), |c| ident(&c.name));
     let action = match set {
         [] => "nothing".to_owned(),

@@ -40,14 +40,15 @@ pub(super) struct Prepared {
 impl Prepared {
     pub fn new(bound: &Bound, table: &Table, step: &Step<'_>) -> Result<Self, SourceError> {
         let none = Vec::new();
-        let set = match &step.action {
-            Action::Delete => &none,
-            Action::Upsert(set) | Action::Append(set) => set,
+        let (keep, set) = match &step.action {
+            Action::Delete => (&none, &none),
+            Action::Upsert { keep, set } => (keep, set),
+            Action::Append(set) => (&none, set),
         };
-        let given: Vec<u16> = bound.id_columns.iter().chain(set).copied().collect();
+        let given: Vec<u16> = bound.id_columns.iter().chain(keep).chain(set).copied().collect();
         let sql = match &step.action {
             Action::Delete => delete(table, &given),
-            Action::Upsert(set) => {
+            Action::Upsert { set, .. } => {
                 format!("{} {}", insert(table, &given), on_conflict(table, &bound.id_columns, set))
             }
             Action::Append(_) => insert(table, &given),
