@@ -1,6 +1,6 @@
 # The targets a newcomer needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: test-http-fuzz examples help setup setup-bench setup-test build run test crash test-clients conformance lint bench bench-writes fuzz clean clean-data
+.PHONY: test-http-fuzz examples help setup setup-bench setup-test build run test crash test-clients conformance lint bench bench-reads bench-writes fuzz clean clean-data
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `dsproxy dev`, as in: make run ARGS="--help"
@@ -82,6 +82,9 @@ bench: setup-bench build ## Compare with a direct cluster, HAProxy and nutcracke
 
 bench-writes: setup build ## Measure the writing side: rows/s into Postgres, acknowledged writes/s, restart, an outage
 	loadtest/writes.py
+
+bench-reads: setup build ## Measure reads of mapped keys: fills, hits beside slow queries, hits against plain keys
+	loadtest/reads.py
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS (needs cargo-fuzz and a nightly toolchain)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \

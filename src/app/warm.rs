@@ -6,7 +6,7 @@
 //! goes wrong ends the warming of that mapping, with a line in the log: clients load what they need themselves.
 
 use super::ids::{IdPages, PAGE};
-use crate::cache::{Loaded, Miss, ReadThrough};
+use crate::cache::{Loaded, Miss, ReadThrough, Until};
 use crate::config::WarmUp;
 use crate::mapping::MappingId;
 use crate::source::Source;
@@ -68,7 +68,7 @@ impl Warming {
         }
         let (send, answers) = oneshot::channel();
         let reply = Box::new(move |answers| drop(send.send(answers)));
-        self.reads.load(Miss { keys, asked: Instant::now(), reply });
+        self.reads.load(Miss { keys, asked: Instant::now(), until: Until::Stored, reply });
         let answers = answers.await.map_err(|_| "the proxy is shutting down".to_owned())?;
         match answers.into_iter().find_map(|answer| match answer.loaded {
             Loaded::Failed(text) => Some(text),

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::landed::Landed;
 use super::ticket::Ticket;
-use super::{Answer, Loaded};
+use super::{Answer, Loaded, Until};
 use crate::cluster::Served;
 use crate::mapping::OrderKey;
 use crate::sidecar::{Token, Value};
@@ -24,11 +24,16 @@ pub(super) struct Waiter {
     pub(super) at: usize,
     /// A waiting row of an append mapping: it is the answer unless the database has a newer one.
     pub(super) floor: Option<(Bytes, OrderKey)>,
+    pub(super) until: Until,
+    /// It came when the row was known already.
+    pub(super) late: bool,
 }
 
 /// One load of one key.
 pub(super) struct Flight {
     waiters: Mutex<Vec<Waiter>>,
+    /// What was found, while it is being stored.
+    known: OnceLock<(Outcome, Served)>,
     /// The key was written after this flight began: its row may not be stored.
     outdated: AtomicBool,
     /// Whose lease it is, where there is one.
@@ -51,6 +56,7 @@ impl Flight {
     fn new(waiter: Waiter) -> Self {
         Self {
             waiters: Mutex::new(vec![waiter]),
+            known: OnceLock::new(),
             outdated: AtomicBool::new(false),
             token: Token::random(),
             begun: Instant::now(),
@@ -70,23 +76,49 @@ impl Flight {
         self.lock().iter().all(|waiter| waiter.ticket.is_done())
     }
 
+    /// Lets `waiter` wait, or answers it where the row is known and that is enough.
+    fn join(&self, mut waiter: Waiter) {
+        let mut waiters = self.lock();
+        waiter.late = self.known.get().is_some();
+        match self.known.get() {
+            Some((outcome, served)) if waiter.until == Until::Known => {
+                drop(waiters);
+                waiter.tell(outcome, *served);
+            }
+            _ => waiters.push(waiter),
+        }
+    }
+
     /// Answers everybody who waits now; what was found is `served` so.
     pub(super) fn answer(&self, outcome: &Outcome, served: Served) {
         let waiters = std::mem::take(&mut *self.lock());
-        for waiter in waiters {
-            let loaded = |row: &Found| Loaded::from(row.value.clone()).served(served);
-            let answer = match (outcome, waiter.floor) {
-                (Ok(Some(row)), Some((_, floor))) if row.order.is_some_and(|order| order > floor) => {
-                    loaded(row)
-                }
-                // Without the database the newest row we know of is the best answer there is.
-                (_, Some((value, _))) => Loaded::Value(value).served(Served::Dirty),
-                (Ok(Some(row)), None) => loaded(row),
-                (Ok(None), None) => Loaded::Absent.served(served),
-                (Err(text), None) => Answer::failed(text.as_str()),
-            };
-            waiter.ticket.answer(waiter.at, answer);
-        }
+        waiters.into_iter().for_each(|waiter| waiter.tell(outcome, served));
+    }
+
+    /// The row is known, but not yet stored: answers those for whom that is enough, from now on too.
+    pub(super) fn answer_early(&self, outcome: &Outcome, served: Served) {
+        let mut waiters = self.lock();
+        let _ = self.known.set((outcome.clone(), served));
+        let early: Vec<Waiter> = waiters.extract_if(.., |waiter| waiter.until == Until::Known).collect();
+        drop(waiters);
+        early.into_iter().for_each(|waiter| waiter.tell(outcome, served));
+    }
+}
+
+impl Waiter {
+    fn tell(self, outcome: &Outcome, served: Served) {
+        // No query was run for who came late.
+        let served = if self.late && served == Served::Miss { Served::Near } else { served };
+        let loaded = |row: &Found| Loaded::from(row.value.clone()).served(served);
+        let answer = match (outcome, self.floor) {
+            (Ok(Some(row)), Some((_, floor))) if row.order.is_some_and(|order| order > floor) => loaded(row),
+            // Without the database the newest row we know of is the best answer there is.
+            (_, Some((value, _))) => Loaded::Value(value).served(Served::Dirty),
+            (Ok(Some(row)), None) => loaded(row),
+            (Ok(None), None) => Loaded::Absent.served(served),
+            (Err(text), None) => Answer::failed(text.as_str()),
+        };
+        self.ticket.answer(self.at, answer);
     }
 }
 
@@ -134,7 +166,7 @@ impl Inner {
     /// Lets `waiter` wait for `key`: on its flight, or on a new one, which is added to `new`.
     pub(super) fn join(&mut self, key: &Bytes, waiter: Waiter, lease: Lease, new: &mut Batch) {
         if let Some(flight) = self.by_key.get(key) {
-            return flight.lock().push(waiter);
+            return flight.join(waiter);
         }
         let flight = Arc::new(Flight::new(waiter));
         self.by_key.insert(key.clone(), flight.clone());

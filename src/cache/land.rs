@@ -14,11 +14,14 @@ use crate::mapping::{Mapping, MappingId};
 use crate::sidecar::{self, Fill};
 use crate::source::spread;
 
-/// Fills the cache, then answers: a client that reads again after its reply finds the value there.
+/// Answers, fills the cache, and then answers those who wait for that.
 pub(super) async fn land(airborne: Airborne, outcomes: Vec<Outcome>) {
     let Airborne { shared, mapping, batch } = &airborne;
     let plan = Plan::new(shared, *mapping, batch, &outcomes);
     let mut served: Vec<Served> = batch.iter().map(|leg| plan.before(leg)).collect();
+    for ((leg, outcome), served) in batch.iter().zip(&outcomes).zip(&served) {
+        leg.flight.answer_early(outcome, *served);
+    }
     let answer = |served: &[Served]| {
         let flights = batch.iter().zip(&outcomes).zip(served);
         flights.for_each(|((leg, outcome), served)| leg.flight.answer(outcome, *served));
@@ -26,11 +29,11 @@ pub(super) async fn land(airborne: Airborne, outcomes: Vec<Outcome>) {
     if !plan.requests.is_empty() {
         let count = plan.fills.len();
         let mut fill = shared.store.run(plan.requests);
+        // The flights stay known until the fill is over: a write that comes now must find them, and a reader who has his
+        // answer and asks again must not start a second query.
         let replies = match tokio::time::timeout(shared.options.fill_timeout, &mut fill).await {
             Ok(replies) => replies,
             Err(_) => {
-                // The readers need not wait, but the flights stay known until the fill is over: a write that comes
-                // now must find them.
                 answer(&served);
                 fill.await
             }

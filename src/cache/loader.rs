@@ -12,7 +12,7 @@ use super::board::board;
 use super::flight::{Batch, Found, Lease, Leg, Outcome, Waiter};
 use super::land::land;
 use super::ticket::Ticket;
-use super::{Answer, Loaded, Shared};
+use super::{Answer, Loaded, Shared, Until};
 use crate::cluster::Served;
 use crate::mapping::{Format, MappingId, Match, fields_of};
 use crate::sidecar::Value;
@@ -24,7 +24,7 @@ pub(super) fn join<'k>(
     shared: &Arc<Shared>,
     mapping: MappingId,
     keys: impl Iterator<Item = (usize, &'k Bytes)>,
-    asked: Instant,
+    (asked, until): (Instant, Until),
     lease: Lease,
     ticket: &Arc<Ticket>,
 ) {
@@ -62,7 +62,7 @@ pub(super) fn join<'k>(
             ready.push((at, value.map_or(Loaded::Absent, Loaded::from).served(Served::Miss)));
             continue;
         }
-        inner.join(key, Waiter { ticket: ticket.clone(), at, floor }, lease, &mut new);
+        inner.join(key, Waiter { ticket: ticket.clone(), at, floor, until, late: false }, lease, &mut new);
     }
     let start = inner.enqueue(new, shared.max_batch(mapping), shared.options.concurrency);
     drop(inner);
@@ -113,7 +113,7 @@ async fn run(shared: Arc<Shared>, mapping: MappingId) {
         let outcomes = query(&shared, mapping, &airborne.batch).await;
         // Filling the cache does not hold up the next query.
         let task = shared.stop.clone().run_until_cancelled_owned(land(airborne, outcomes));
-        shared.tasks.spawn_on(task, &shared.runtime);
+        shared.fills.spawn_on(task, &shared.runtime);
     }
     std::mem::forget(running); // `next_batch` has counted it off, under the lock that saw the queue empty
 }

@@ -87,12 +87,23 @@ impl Loaded {
     }
 }
 
+/// What the answer to a miss waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The rows are known. The cache is filled in the background.
+    Known,
+    /// The cache has been filled, or refused: whoever asks a node again finds the values there.
+    Stored,
+}
+
 /// Keys that a client asked for and the cache did not have.
 pub struct Miss {
     /// The keys, each with the mapping that `MappingSet::find` gave for it.
     pub keys: Vec<(MappingId, Bytes)>,
     /// When the cache was asked for them.
     pub asked: Instant,
+    /// What the answer waits for.
+    pub until: Until,
     /// Called once, with an answer per key in their order: at the latest after the timeout, from any thread, possibly
     /// before `load` returns. Must not block.
     pub reply: Box<dyn FnOnce(Vec<Answer>) + Send>,
@@ -128,7 +139,7 @@ pub struct ReadThroughOptions {
     pub concurrency: usize,
     /// Longest time until a `Miss` is answered.
     pub timeout: Duration,
-    /// Longest time a reply waits for the cache to be filled.
+    /// Longest time a reply waits for the cache to be filled, where it does.
     pub fill_timeout: Duration,
     /// Longest time the cluster may take to grant leases; after it rows are loaded without, and not stored.
     pub cache_timeout: Duration,
@@ -176,6 +187,8 @@ struct Shared {
     tickets: Arc<Tickets>,
     runtime: Handle,
     tasks: TaskTracker,
+    /// Fills: awaited at the end, so that no lease is left behind.
+    fills: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -213,6 +226,7 @@ impl ReadThrough {
             options,
             runtime: runtime.clone(),
             tasks: TaskTracker::new(),
+            fills: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
         let stop = shared.stop.clone();
@@ -249,7 +263,7 @@ impl ReadThrough {
                 seen.push(*mapping);
                 let of_mapping = miss.keys.iter().enumerate().filter(|(_, (m, _))| m == mapping);
                 let keys = of_mapping.map(|(at, (_, key))| (at, key));
-                loader::join(shared, *mapping, keys, miss.asked, lease, &ticket);
+                loader::join(shared, *mapping, keys, (miss.asked, miss.until), lease, &ticket);
             }
         }
     }
@@ -275,6 +289,8 @@ impl ReadThrough {
         while self.shared.waiting.count() > 0 && tokio::time::Instant::now() < until {
             let _ = tokio::time::timeout_at(until, self.shared.waiting.changed()).await;
         }
+        self.shared.fills.close();
+        let _ = tokio::time::timeout_at(until, self.shared.fills.wait()).await;
         self.shared.stop.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.shared.tasks.wait()).await;
         self.shared.tickets.fail_all();

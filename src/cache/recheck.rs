@@ -42,7 +42,7 @@ impl ReadThrough {
 
     /// Loads the keys that have no answer, and replies with all.
     fn load_the_rest(&self, miss: Miss, mut answers: Vec<Option<Answer>>) {
-        let Miss { keys, asked, reply } = miss;
+        let Miss { keys, asked, until, reply } = miss;
         let missing: Vec<usize> =
             (0..keys.len()).filter(|at| answers.get(*at).is_some_and(Option::is_none)).collect();
         if missing.is_empty() {
@@ -58,6 +58,6 @@ impl ReadThrough {
             let failed = || Answer::failed("ERR the key could not be looked at");
             reply(answers.into_iter().map(|answer| answer.unwrap_or_else(failed)).collect());
         });
-        self.load(Miss { keys: rest, asked, reply });
+        self.load(Miss { keys: rest, asked, until, reply });
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Shared;
-use crate::cache::{Loaded, Miss};
+use crate::cache::{Loaded, Miss, Until};
 use crate::cluster::Origin;
 use crate::mapping::{Bound, Format, fields_of};
 use crate::sidecar::{self, Seen, Stamped, Token, Value};
@@ -120,6 +120,7 @@ async fn fill(shared: &Shared, bound: &Bound, key: &Bytes) -> Result<(), String>
     shared.reads.load(Miss {
         keys: vec![(bound.mapping.id, key.clone())],
         asked: Instant::now(),
+        until: Until::Stored,
         reply: Box::new(move |answers| drop(tell.send(answers))),
     });
     let answers = told.await.map_err(|_| "ERR the proxy is shutting down".to_owned())?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dsproxy::cache::{Loaded, Miss, Observer, ReadThrough, ReadThroughOptions};
+use dsproxy::cache::{Loaded, Miss, Observer, ReadThrough, ReadThroughOptions, Until};
 use dsproxy::mapping::{MappingId, MappingSpec, StoreMode};
 use dsproxy::source::{Source, SourceError};
 use dsproxy::writeback::{WriteBehind, WriteBehindOptions};
@@ -72,6 +72,7 @@ impl Bench {
         self.reads.load(Miss {
             keys,
             asked: std::time::Instant::now(),
+            until: Until::Stored,
             reply: Box::new(move |answers| drop(send.send(answers.into_iter().map(|a| a.loaded).collect()))),
         });
         receive
@@ -297,6 +298,7 @@ async fn too_many_waiters_are_refused_and_a_dead_loader_strands_nobody() {
     reads.load(Miss {
         keys,
         asked: std::time::Instant::now(),
+        until: Until::Stored,
         reply: Box::new(move |answers| {
             drop(send.send(answers.into_iter().map(|a| a.loaded).collect::<Vec<_>>()))
         }),

@@ -104,3 +104,36 @@ fn scripts_that_the_nodes_have_forgotten_are_shown_again() {
     assert_eq!(client.cmd(&["GET", "item:21"]), "v21".into());
     assert!(bed.sidecar("item:21", "f").is_some());
 }
+
+#[test]
+fn the_answer_to_many_keys_waits_for_the_query_and_not_for_the_fill() {
+    let bed = Bed::start(1, "", "");
+    let mut client = bed.proxies[0].connect();
+    let keys: Vec<String> = (1..=100).map(|n| format!("item:{n}")).collect();
+    let mget = |keys: &[String]| [&["MGET".to_owned()], keys].concat();
+    client.cmd(&mget(&keys[..50]));
+    let before = bed.loads();
+    bed.slow(0.6);
+    client.send(&mget(&keys));
+    eventually(PATIENCE, "the query runs", || bed.loads() > before);
+    bed.slow(0.0);
+    // From here on no node answers anything.
+    (0..3).for_each(|node| bed.stack.pause(&format!("redis-{node}")));
+    let reply = client.try_recv();
+    let frozen = (0..3).all(|node| is_stopped(&bed, node));
+    (0..3).for_each(|node| bed.stack.cont(&format!("redis-{node}")));
+    let want: Vec<Value> = (1..=100).map(|n| format!("v{n}").as_str().into()).collect();
+    assert_eq!((reply.unwrap().items(), frozen), (&want[..], true));
+    // Whoever asks again, and be it at once, has the database asked no second time.
+    assert_eq!(client.cmd(&mget(&keys)).items(), want);
+    assert_eq!(bed.loads(), before + 1);
+    let stored = |key: &String| bed.direct(&["EXISTS", key]).int() == 1;
+    eventually(PATIENCE, "all are stored", || keys.iter().all(stored));
+}
+
+/// Whether a node is frozen (state `T` of its process).
+fn is_stopped(bed: &Bed, node: usize) -> bool {
+    let pid = bed.stack.pid(&format!("redis-{node}"));
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.starts_with('T')
+}

@@ -32,6 +32,9 @@ fn a_deletion_cancels_loads_in_every_proxy() {
     let mut client = bed.proxies[0].connect();
     client.cmd(&["SET", "plain", "x"]);
     client.cmd(&["MGET", "item:1", "item:2"]);
+    eventually(PATIENCE, "both are stored", || {
+        bed.direct(&["EXISTS", "item:1"]).int() + bed.direct(&["EXISTS", "item:2"]).int() == 2
+    });
     assert_eq!(client.cmd(&["DEL", "item:1", "plain", "item:2", "item:1", "item:3"]).int(), 3);
     assert_eq!(client.cmd(&["UNLINK", "item:1"]).int(), 0);
 }

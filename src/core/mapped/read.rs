@@ -10,7 +10,7 @@ use super::super::{ClientKey, Core, Kind, Route, recycle};
 use super::evaluate::{Verdict, WRONG_TYPE, evaluate};
 use super::verify::{differs, load_of};
 use super::{Loads, Told};
-use crate::cache::{Answer, Loaded, Miss, ReadThrough};
+use crate::cache::{Answer, Loaded, Miss, ReadThrough, Until};
 use crate::cluster::{Entry, Owner, Served};
 use crate::command::{self, Command};
 use crate::resp::{Args, RequestLimits, RequestScanner, push_bulk, push_error, push_integer, push_nil};
@@ -165,6 +165,9 @@ impl Core {
         ask: Option<Box<Ask>>,
         load: impl Fn(&ReadThrough, Miss),
     ) -> bool {
+        // Many keys are answered when they are known. With one key, whoever has read it finds it in the cluster from then on.
+        let slot = self.client_mut(client).and_then(|client| client.slot_mut(seq));
+        let until = if matches!(slot, Some(Slot::Gathering(..))) { Until::Known } else { Until::Stored };
         let Some(data) = &self.data else { return false };
         for (mapping, _) in &keys {
             if let Some(cells) = self.stats.mappings.get(usize::from(*mapping)) {
@@ -178,6 +181,7 @@ impl Core {
         let miss = Miss {
             keys,
             asked: now.checked_sub(age).unwrap_or(now),
+            until,
             // The receiver is gone only when the worker has stopped: then nobody waits.
             reply: Box::new(move |answers| {
                 let results = mappings.into_iter().zip(answers).collect();
