@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dsproxy::cache::{Answer, BoxFuture, Miss, Observer, ReadThrough, ReadThroughOptions, Store};
+use dsproxy::cache::{Answer, BoxFuture, Miss, Observer, ReadThrough, ReadThroughOptions, Store, Until};
 use dsproxy::mapping::{MappingId, MappingSpec, Row, WriteMode};
 use dsproxy::source::SourceError;
 use dsproxy::writeback::{Observer as WriteObserver, Write, WriteBehind, WriteBehindOptions};
@@ -76,6 +76,7 @@ async fn loads() {
             reads.load(Miss {
                 keys,
                 asked: std::time::Instant::now(),
+                until: Until::Stored,
                 reply: Box::new(move |answers| drop(send.send(answers))),
             });
             receive

@@ -16,7 +16,7 @@ const TABLES: &str = "create table item (id bigint primary key, v text not null)
       perform nextval('loads'); select * into k from knobs; \
       if k.fail then raise exception 'broken' using errcode = '57P01'; end if; \
       perform pg_sleep(k.sleep); return 1; end $$; \
-    insert into item select i, 'v' || i from generate_series(1, 20000) i; analyze item";
+    create table kept (id bigint primary key, v text); insert into item select i, 'v' || i from generate_series(1, 20000) i; analyze item";
 
 pub struct Bed {
     pub proxies: Vec<Proxy>,

@@ -1,5 +1,5 @@
 //! Random histories over real servers: readers of three proxies, rows that change and are invalidated, evictions, expiry,
-//! slow and failing queries, a proxy that is killed while it loads. Every value is unique, so each answer can be judged.
+//! slow and failing queries, writers through two of the proxies, a proxy that is killed while it loads. Every value is unique, so each answer can be judged.
 //!
 //! `DSPROXY_HISTORY_SECONDS` makes it longer, `DSPROXY_HISTORY_SEED` repeats one.
 
@@ -14,15 +14,34 @@ use crate::bed::{Bed, PATIENCE};
 use crate::support::{Resp, Value, eventually};
 
 const KEYS: usize = 12;
+/// Keys that are written behind, after the others.
+const KEPT: usize = 8;
 const FIRST: u64 = 1001;
 const MAPPING: &str = "ttl = \"300ms\"\nnegative_ttl = \"200ms\"\nlease = \"600ms\"\n";
+
+const WRITTEN: &str = r#"
+[write_behind]
+batch_interval = "30ms"
+[[mapping]]
+name = "kept"
+key = "kept:{id}"
+table = "kept"
+load = "select i.id, i.v from kept i, gate() where i.id = any($1)"
+id = "bigint"
+format = "text"
+column = "v"
+write = "behind"
+ttl = "300ms"
+negative_ttl = "200ms"
+lease = "600ms"
+"#;
 
 /// What is known of one key.
 #[derive(Default)]
 struct Key {
     /// Whether the row exists after the change of this number: by number.
     exists: Mutex<Vec<bool>>,
-    /// By proxy: the change whose invalidation it has acknowledged.
+    /// By proxy: the change whose invalidation, or which as a write, it has acknowledged.
     floors: [AtomicU64; 3],
 }
 
@@ -32,10 +51,20 @@ struct History {
     reads: AtomicUsize,
     refused: AtomicUsize,
     changes: AtomicUsize,
+    writes: AtomicUsize,
+}
+
+/// The table, and the id in it.
+fn row_of(key: usize) -> (&'static str, u64) {
+    match key.checked_sub(KEYS) {
+        None => ("item", FIRST + key as u64),
+        Some(kept) => ("kept", FIRST + kept as u64),
+    }
 }
 
 fn name(key: usize) -> String {
-    format!("item:{}", FIRST + key as u64)
+    let (table, id) = row_of(key);
+    format!("{table}:{id}")
 }
 
 impl History {
@@ -62,7 +91,7 @@ impl History {
                 let change: u64 = change.parse().unwrap();
                 assert!(
                     change >= floor,
-                    "{}: {change} is read after {floor} was invalidated here",
+                    "{}: {change} is read after {floor} was invalidated or written here",
                     name(key)
                 );
             }
@@ -73,7 +102,8 @@ impl History {
     fn read(&self, bed: &Bed, proxy: usize, mut rng: StdRng) {
         let Ok(mut client) = Resp::try_connect(bed.proxies[proxy].addr()) else { return };
         while self.runs() {
-            let keys: Vec<usize> = (0..rng.random_range(1..4)).map(|_| rng.random_range(0..KEYS)).collect();
+            let keys: Vec<usize> =
+                (0..rng.random_range(1..4)).map(|_| rng.random_range(0..KEYS + KEPT)).collect();
             let floor = |key: &usize| self.keys[*key].floors[proxy].load(Ordering::SeqCst);
             let floors: Vec<u64> = keys.iter().map(floor).collect();
             let mut words = vec![if keys.len() == 1 { "GET".to_owned() } else { "MGET".to_owned() }];
@@ -125,6 +155,29 @@ impl History {
         }
     }
 
+    /// Writes its own keys through one of the first two proxies, one after the other.
+    fn write(&self, bed: &Bed, own: usize, mut rng: StdRng) {
+        let mut clients = [bed.proxies[0].connect(), bed.proxies[1].connect()];
+        while self.runs() {
+            let (key, proxy) = (KEYS + rng.random_range(0..KEPT / 2) * 2 + own, rng.random_range(0..2));
+            let exists = rng.random_bool(0.8);
+            let change = {
+                let mut known = self.keys[key].exists.lock().unwrap();
+                known.push(exists);
+                known.len() as u64 - 1
+            };
+            let reply = match exists {
+                true => clients[proxy].cmd(&["SET", &name(key), &format!("{key}:{change}")]),
+                false => clients[proxy].cmd(&["DEL", &name(key)]),
+            };
+            if !matches!(reply, Value::Error(_)) {
+                self.keys[key].floors[proxy].fetch_max(change, Ordering::SeqCst);
+                self.writes.fetch_add(1, Ordering::Relaxed);
+            }
+            std::thread::sleep(Duration::from_micros(rng.random_range(0..4000)));
+        }
+    }
+
     /// Makes queries slow, makes them fail, evicts entries and sidecars.
     fn disturb(&self, bed: &Bed, mut rng: StdRng) {
         while self.runs() {
@@ -132,9 +185,10 @@ impl History {
                 0 => bed.fail(true),
                 1 | 2 => bed.slow(rng.random_range(0.0..0.05)),
                 3 => bed.slow(0.0),
-                4 => drop(bed.direct(&["DEL", &name(rng.random_range(0..KEYS))])),
+                4 => drop(bed.direct(&["DEL", &name(rng.random_range(0..KEYS + KEPT))])),
                 _ => {
-                    let key = dsproxy::sidecar::sidecar_key(name(rng.random_range(0..KEYS)).as_bytes());
+                    let key =
+                        dsproxy::sidecar::sidecar_key(name(rng.random_range(0..KEYS + KEPT)).as_bytes());
                     bed.direct(&["DEL", std::str::from_utf8(&key).unwrap()]);
                 }
             }
@@ -166,22 +220,26 @@ fn random_histories_show_nothing_older_than_the_last_invalidation() {
     let seconds = number("DSPROXY_HISTORY_SECONDS").unwrap_or(8);
     let seed = number("DSPROXY_HISTORY_SEED").unwrap_or_else(rand::random);
     println!("DSPROXY_HISTORY_SEED={seed}");
-    let mut bed = Bed::start(3, MAPPING, "");
+    let mut bed = Bed::start(3, MAPPING, WRITTEN);
     for node in bed.stack.redis_nodes() {
         let mut node = Resp::connect(&*node);
         node.cmd(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
         assert_eq!(node.cmd(&["CONFIG", "SET", "maxmemory", "12mb"]).text(), "OK");
     }
     let history = History {
-        keys: (0..KEYS).map(|_| Key::default()).collect(),
+        keys: (0..KEYS + KEPT).map(|_| Key::default()).collect(),
         stop: AtomicBool::new(false),
         reads: AtomicUsize::new(0),
         refused: AtomicUsize::new(0),
         changes: AtomicUsize::new(0),
+        writes: AtomicUsize::new(0),
     };
     for (at, key) in history.keys.iter().enumerate() {
         key.exists.lock().unwrap().push(true);
-        bed.write(FIRST + at as u64, &format!("{at}:0"));
+        let (table, id) = row_of(at);
+        bed.db.execute(&format!(
+            "insert into {table} values ({id}, '{at}:0') on conflict (id) do update set v = excluded.v"
+        ));
     }
     let rng = |n: u64| StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(n));
     std::thread::scope(|scope| {
@@ -190,6 +248,7 @@ fn random_histories_show_nothing_older_than_the_last_invalidation() {
             scope.spawn(move || history.read(bed, n % 3, rng(n as u64)));
         }
         (0..2).for_each(|own| drop(scope.spawn(move || history.change(bed, own, rng(10 + own as u64)))));
+        (0..2).for_each(|own| drop(scope.spawn(move || history.write(bed, own, rng(15 + own as u64)))));
         scope.spawn(move || history.disturb(bed, rng(20)));
         scope.spawn(move || history.crowd(bed, rng(21)));
         let (started, length) = (Instant::now(), Duration::from_secs(seconds));
@@ -203,24 +262,29 @@ fn random_histories_show_nothing_older_than_the_last_invalidation() {
         history.stop.store(true, Ordering::Relaxed);
     });
     drop(bed.proxies.remove(2));
-    settle(&bed);
+    settle(&bed, &history);
     let count = |n: &AtomicUsize| n.load(Ordering::Relaxed);
     let (reads, refused, changes) = (count(&history.reads), count(&history.refused), count(&history.changes));
-    println!("{reads} reads ({refused} refused), {changes} changes, {} queries", bed.loads());
-    assert!(reads > 1000 && changes > 10 && refused < reads, "too little happened");
+    let writes = count(&history.writes);
+    println!(
+        "{reads} reads ({refused} refused), {changes} changes, {writes} writes, {} queries",
+        bed.loads()
+    );
+    assert!(reads > 1000 && changes > 10 && writes > 100 && refused < reads, "too little happened");
 }
 
-/// Nothing is under way any more: entries are absent or equal to their rows, and so are answers.
-fn settle(bed: &Bed) {
+/// Nothing is under way any more: entries are absent or equal to their rows, and so are answers; no acknowledged write is lost.
+fn settle(bed: &Bed, history: &History) {
     bed.fail(false);
     bed.slow(0.0);
-    let rows = bed
-        .db
-        .query(&format!("select id::text, v from item where id >= {FIRST} and id < {}", FIRST + KEYS as u64));
-    for key in 0..KEYS {
-        let id = (FIRST + key as u64).to_string();
-        let row = rows.iter().find(|row| row[0].as_deref() == Some(&id)).and_then(|row| row[1].clone());
-        let row = row.map_or(Value::Nil, |row| row.as_str().into());
+    let waiting = "dsproxy_write_behind_queue_rows{mapping=\"kept\"}";
+    eventually(PATIENCE, "all is flushed", || bed.proxies.iter().all(|proxy| proxy.metric(waiting) == 0.0));
+    for key in 0..KEYS + KEPT {
+        let (table, id) = row_of(key);
+        let rows = bed.db.query(&format!("select v from {table} where id = {id}"));
+        let row = rows.first().and_then(|row| row[0].clone()).map_or(Value::Nil, |row| row.as_str().into());
+        let last = history.keys[key].floors.iter().map(|floor| floor.load(Ordering::SeqCst)).max().unwrap();
+        history.judge(key, last, &row);
         let cached = bed.direct(&["GET", &name(key)]);
         assert!(
             cached == Value::Nil || cached == row,
