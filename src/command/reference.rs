@@ -60,6 +60,8 @@ CROSSSLOT error, because they could not be atomic: give the keys a common `{tag}
   reply, where Redis counts the time that the command ran. A thread logs 8 commands per 20 ms at most, so that a stall of a
   node costs nothing more; commands that may block are not logged.
 - **LATENCY** keeps no events, **MEMORY** is about the proxy's own memory.
+- **On keys of a mapping** reads see the row, and writes are checked against the table, journaled and brought to the database; what
+  cannot be mapped is refused: see [mappings.md](mappings.md).
 - **HELP** of every container is a node's own text.
 ";
 

@@ -122,6 +122,7 @@ pub struct Core {
     watches: bool,
     /// Commands whose writes are under way.
     writing: FxHashMap<mapped::WritingKey, mapped::Writing>,
+    units: FxHashMap<mapped::WritingKey, mapped::Unit>,
     /// By client (index, serial number): commands under way that compute a value from the one that is there.
     modifying: FxHashMap<(u32, u32), usize>,
     stats: Arc<WorkerStats>,
@@ -183,6 +184,7 @@ impl Core {
             watches: data.as_ref().is_some_and(DataSide::watches),
             data,
             writing: FxHashMap::default(),
+            units: FxHashMap::default(),
             modifying: FxHashMap::default(),
             stats,
             next_serial: 0,

@@ -11,8 +11,8 @@
 //! `WATCH` is about a connection, so it takes one for itself (`dedicated.rs`) until `EXEC`, `DISCARD` or `UNWATCH`.
 
 use super::client::{Begun, Slot};
-use super::mapped::CacheOnly;
-use super::{Core, Kind, recycle};
+use super::mapped::{CacheOnly, Queued, Whole, Writes};
+use super::{Core, recycle};
 use crate::acl::User;
 use crate::cluster::{Entry, Owner};
 use crate::command::{Class, Command, Flags};
@@ -21,8 +21,8 @@ use crate::resp::Args;
 use crate::slot;
 use std::sync::Arc;
 
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+pub(super) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+pub(super) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 const CROSSSLOT: &[u8] = b"CROSSSLOT Keys in request don't hash to the same slot";
 
 /// What a client has queued since `MULTI`.
@@ -35,6 +35,8 @@ pub struct Transaction {
     slot: Option<u16>,
     /// Keys of mappings that it reads: from the cache alone.
     reads: Vec<(MappingId, CacheOnly)>,
+    /// Its commands that write mapped keys.
+    mapped: Vec<Queued>,
     /// A command was refused: `EXEC` will be, too.
     refused: bool,
     /// Who has begun it, with the rules of that time.
@@ -92,7 +94,7 @@ impl Core {
             return true;
         }
         match self.slot_in_transaction(index, command, args) {
-            Ok(slot) => {
+            Ok((slot, writes)) => {
                 let reads = self.read_when_executed(index, command, args);
                 let limit = self.options.request.frame_bytes;
                 let Some(queued) = self.clients.get_mut(index).and_then(|c| c.transaction.as_mut()) else {
@@ -108,6 +110,9 @@ impl Core {
                     return true;
                 }
                 queued.slot = queued.slot.or(slot);
+                let (start, position) = (queued.requests.len(), queued.count);
+                let place = start..start + args.frame().len();
+                queued.mapped.extend(writes.map(|writes| Queued { place, position, writes }));
                 queued.requests.extend_from_slice(args.frame());
                 queued.count += 1;
                 queued.reads.extend(reads);
@@ -139,21 +144,21 @@ impl Core {
         }
     }
 
-    /// The slot of a queued command's keys, if it has any; an error's text when it cannot be part of the transaction.
+    /// The slot of a queued command's keys, if it has any, and what it writes to mapped ones; an error's text when it cannot be part of the transaction.
     fn slot_in_transaction(
         &mut self,
         index: usize,
         command: &'static Command,
         args: &Args<'_>,
-    ) -> Result<Option<u16>, Vec<u8>> {
+    ) -> Result<(Option<u16>, Option<Writes>), Vec<u8>> {
         if command.flags.contains(Flags::NO_MULTI) {
             return Err(b"ERR Command not allowed inside a transaction".to_vec());
         }
         let own = matches!(command.name, "ping" | "echo" | "time" | "select" | "publish" | "spublish");
         match command.class_of(args) {
             Class::Single | Class::Split(_) | Class::Script | Class::Blocking => {}
-            Class::Local | Class::PubSub if own => return Ok(None),
-            Class::Transaction if command.name == "unwatch" => return Ok(None),
+            Class::Local | Class::PubSub if own => return Ok((None, None)),
+            Class::Transaction if command.name == "unwatch" => return Ok((None, None)),
             _ => {
                 let text =
                     format!("ERR '{}' is not supported inside a transaction by this proxy", command.name);
@@ -163,12 +168,7 @@ impl Core {
         let mut indexes = Vec::new();
         let _ = command.keys(args, &mut indexes);
         let keys: Vec<&[u8]> = indexes.iter().filter_map(|at| args.get(*at as usize)).collect();
-        if command.is_write()
-            && let Some(name) = self.written_mapping(index, &keys)
-        {
-            let text = format!("ERR keys of mapping '{name}' cannot be written inside a transaction yet");
-            return Err(text.into_bytes());
-        }
+        let writes = self.queued_writes(index, command, args, &keys).map_err(String::into_bytes)?;
         let client = self.clients.get(index);
         let known =
             client.and_then(|c| c.transaction.as_ref()?.slot.or(c.watch.as_ref().map(|watch| watch.slot)));
@@ -176,7 +176,7 @@ impl Core {
         let first = slots.next();
         match first {
             Some(first) if slots.any(|slot| slot != first) => Err(CROSSSLOT.to_vec()),
-            first => Ok(first),
+            first => Ok((first, writes)),
         }
     }
 
@@ -206,6 +206,11 @@ impl Core {
             return self.answer_now(index, Some(command), b"*0\r\n");
         }
         self.count_cache_only(&queued.reads);
+        if !queued.mapped.is_empty() {
+            let slot = queued.slot.unwrap_or_default();
+            let whole = Whole { requests: queued.requests, count: queued.count, slot };
+            return self.exec_mapped(index, command, whole, queued.mapped);
+        }
         let Some(client) = self.clients.get_mut(index) else { return };
         let at = self.now;
         let mut request = self.spare.pop().unwrap_or_default();
@@ -238,15 +243,5 @@ impl Core {
         if !watch.lost {
             self.end_watch(watch.upstream);
         }
-    }
-
-    /// The name of the first mapping that is written to and has one of these keys.
-    fn written_mapping(&self, index: usize, keys: &[&[u8]]) -> Option<String> {
-        let mappings = self.data.as_ref()?.source.mappings();
-        if self.clients.get(index)?.kind == Kind::Internal {
-            return None;
-        }
-        let mapping = keys.iter().find_map(|key| mappings.find_id(key))?;
-        mappings.get(mapping).map(|mapping| mapping.name.clone())
     }
 }

@@ -59,7 +59,8 @@ impl Asked {
 pub(super) fn compute(asked: &Asked, current: Option<&Value>) -> Said {
     match asked.name {
         "set" => set(asked, current),
-        "setnx" => match current {
+        // Of one key they are the same.
+        "setnx" | "msetnx" => match current {
             Some(_) => Ok((number(0), Effect::None)),
             None => Ok((number(1), Effect::Put(asked.bytes(2), None))),
         },

@@ -19,6 +19,7 @@ mod rest;
 mod scrape;
 #[path = "../support/mod.rs"]
 mod support;
+mod transactions;
 mod versions;
 mod warm;
 mod writes;

@@ -11,6 +11,7 @@ mod list;
 mod modify;
 mod read;
 mod reserved;
+mod unit;
 mod verify;
 mod watch;
 mod write;
@@ -35,6 +36,7 @@ use modify::Modified;
 pub(in crate::core) use reserved::{push_random_key, push_visible};
 use std::sync::Arc;
 use tokio::sync::mpsc;
+pub(in crate::core) use unit::{Queued, Unit, Whole, Writes};
 use writing::Written;
 pub(in crate::core) use writing::{Writing, WritingKey};
 

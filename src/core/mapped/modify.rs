@@ -32,6 +32,7 @@ pub(super) fn looks_first(name: &str, args: &Args<'_>) -> bool {
             };
             args.len() > 3 && args.iter().skip(3).any(looks)
         }
+        "msetnx" => args.len() == 3,
         "setnx" | "getset" | "getdel" | "append" | "setrange" | "incr" | "decr" | "incrby" | "decrby"
         | "incrbyfloat" | "hset" | "hmset" | "hsetnx" | "hdel" | "hincrby" | "hincrbyfloat" => true,
         _ => false,

@@ -51,7 +51,7 @@ impl Core {
     }
 
     /// `SET key value [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`, `SETEX`, `PSETEX` on a mapped key.
-    fn write_one(&self, command: &'static Command, args: &Args<'_>) -> Result<Step, String> {
+    pub(super) fn write_one(&self, command: &'static Command, args: &Args<'_>) -> Result<Step, String> {
         let value_at = if command.name == "set" { 2 } else { 3 };
         let expires_at = match command.name {
             "set" if args.len() == 3 => None,
@@ -87,6 +87,17 @@ impl Core {
         command: &'static Command,
         args: &Args<'_>,
     ) -> Result<(), String> {
+        let (merge, steps) = self.steps_of(command, args)?;
+        self.begin(index, command, Some(merge), steps);
+        Ok(())
+    }
+
+    /// The steps of such a command, and how their replies become one.
+    pub(super) fn steps_of(
+        &self,
+        command: &'static Command,
+        args: &Args<'_>,
+    ) -> Result<(Merge, Vec<Step>), String> {
         let (step, merge) = if command.name == "mset" { (2, Merge::AllOk) } else { (1, Merge::Sum) };
         let (mut steps, mut plain) = (Vec::new(), Vec::new());
         for at in (1..args.len()).step_by(step) {
@@ -108,8 +119,7 @@ impl Core {
             }
             steps.push(Step::Plain(*slot, request));
         }
-        self.begin(index, command, Some(merge), steps);
-        Ok(())
+        Ok((merge, steps))
     }
 
     pub(super) fn is_mapped(&self, key: &[u8]) -> bool {

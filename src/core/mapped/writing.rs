@@ -35,6 +35,16 @@ pub(in crate::core) struct Writing {
     steps: Vec<Step>,
     /// Steps that are not over.
     left: usize,
+    /// The reply, where it is known already.
+    said: Option<Vec<u8>>,
+}
+
+impl Writing {
+    /// Steps after which a command is answered with this.
+    pub(super) fn after_all(command: u16, steps: Vec<Step>, said: Vec<u8>) -> Self {
+        let left = steps.len();
+        Self { command, parts: false, steps, left, said: Some(said) }
+    }
 }
 
 /// One thing to do when the writes are durable; its number is the part of the reply that it makes.
@@ -64,10 +74,10 @@ impl Step {
 /// What has become of writes that were to be made durable.
 #[derive(Debug)]
 pub struct Written {
-    key: WritingKey,
+    pub(super) key: WritingKey,
     /// The steps that they belong to, in the order of the versions.
-    steps: Vec<usize>,
-    outcome: Result<Vec<u64>, WriteError>,
+    pub(super) steps: Vec<usize>,
+    pub(super) outcome: Result<Vec<u64>, WriteError>,
 }
 
 impl Core {
@@ -97,12 +107,13 @@ impl Core {
         steps.iter().filter_map(Step::slot).for_each(|slot| self.parking.hold_client(key, slot));
         let left = steps.len();
         let all = (0..left).collect();
-        self.writing.insert(key, Writing { command: command.id, parts: merge.is_some(), steps, left });
+        self.writing
+            .insert(key, Writing { command: command.id, parts: merge.is_some(), steps, left, said: None });
         self.make_durable(key, all);
     }
 
     /// Hands the writes among these steps over; the others wait for them.
-    fn make_durable(&mut self, key: WritingKey, steps: Vec<usize>) {
+    pub(super) fn make_durable(&mut self, key: WritingKey, steps: Vec<usize>) {
         let (Some(data), Some(writing)) = (&self.data, self.writing.get(&key)) else { return };
         let writes = steps.iter().filter_map(|at| match writing.steps.get(*at) {
             Some(Step::Write(write, _)) => Some(write.clone()),
@@ -129,6 +140,9 @@ impl Core {
     /// Writes are durable, or are not: sends what follows from them.
     pub fn written(&mut self, written: Written) {
         let Written { key, steps, outcome } = written;
+        if self.units.contains_key(&key) {
+            return self.unit_written(key, outcome);
+        }
         let versions = match outcome {
             Ok(versions) => versions,
             Err(error) => return self.not_written(key, &error),
@@ -200,7 +214,7 @@ impl Core {
     }
 
     /// The `apply` script of a write; `None` when its mapping is not cached.
-    fn apply_request(&self, write: &KeyWrite, version: u64) -> Option<Vec<u8>> {
+    pub(super) fn apply_request(&self, write: &KeyWrite, version: u64) -> Option<Vec<u8>> {
         let data = self.data.as_ref()?;
         data.reads.note_write(write.mapping, &write.key);
         let mapping = data.source.mappings().get(write.mapping)?;
@@ -222,14 +236,14 @@ impl Core {
     }
 
     /// What the client has asked for this slot after this command may be sent.
-    fn let_go(&mut self, key: WritingKey, slot: u16) {
+    pub(super) fn let_go(&mut self, key: WritingKey, slot: u16) {
         for parked in self.parking.let_go(key, slot) {
             self.send(parked.slot, parked.entry, &parked.request);
         }
     }
 
     /// As `send`, but for the hold that the write itself is behind; and it is sent even when its client is gone.
-    fn send_write(&mut self, slot: u16, entry: Entry, request: &[u8]) {
+    pub(super) fn send_write(&mut self, slot: u16, entry: Entry, request: &[u8]) {
         if self.parking.holds(slot) {
             return self.parking.park(slot, entry, request.to_vec());
         }
@@ -246,6 +260,9 @@ impl Core {
     pub(in crate::core) fn write_answered(&mut self, entry: &Entry, reply: &[u8]) {
         let Owner::Client { index, serial, seq, part } = entry.owner else { return };
         let (key, at) = ((index, serial, seq), part as usize);
+        if self.unit_answered(key, reply) {
+            return;
+        }
         let Some(step) = self.writing.get(&key).and_then(|writing| writing.steps.get(at)) else { return };
         let (write, version) = match step {
             Step::Write(write, version) => (write.clone(), *version),
@@ -294,10 +311,12 @@ impl Core {
             (true, false) => b":0\r\n",
         };
         *step = Step::Over;
-        let parts = writing.parts;
+        let (parts, said) = (writing.parts, writing.said.is_some());
         self.step_over(key);
         let (index, serial, seq) = key;
-        if parts {
+        if said {
+            // The last step answers.
+        } else if parts {
             let owner = Owner::Client { index, serial, seq, part: at as u32 };
             self.deliver(&Entry { owner, mapping: Entry::UNMAPPED, ..Entry::NONE }, reply);
         } else if self.client(ClientKey { index, serial }).is_some() {
@@ -308,8 +327,13 @@ impl Core {
     fn step_over(&mut self, key: WritingKey) {
         if let Some(writing) = self.writing.get_mut(&key) {
             writing.left -= 1;
-            if writing.left == 0 {
-                self.writing.remove(&key);
+            if writing.left == 0
+                && let Some(Writing { said: Some(said), .. }) = self.writing.remove(&key)
+            {
+                let (index, serial, seq) = key;
+                if self.client(ClientKey { index, serial }).is_some() {
+                    self.complete(index as usize, seq, &said, Route::Single);
+                }
             }
         }
     }
