@@ -22,6 +22,7 @@ use crate::sidecar;
 use crate::source::{Source, SourceError};
 use crate::writeback::WriteBehind;
 use bytes::Bytes;
+use prometheus::IntGauge;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -73,6 +74,11 @@ impl Data {
             &runtime,
         );
         let _ = started.set(reads.clone());
+        let waiting = IntGauge::new(
+            "dsproxy_modify_waiting",
+            "Commands that compute a value from the one that is there, not answered yet.",
+        )?;
+        metrics.registry().register(Box::new(waiting.clone()))?;
         let modify = Modifier::new(
             source.clone(),
             reads.clone(),
@@ -82,6 +88,7 @@ impl Data {
             ModifyOptions {
                 max_waiting: config.write_behind.modify_queue,
                 timeout: config.write_behind.modify_timeout,
+                waiting,
             },
             &runtime,
         );

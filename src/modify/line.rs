@@ -3,11 +3,11 @@
 //! Must not know: what a command does.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus::IntGauge;
 use rustc_hash::FxHashMap;
 
 use super::compute::Asked;
@@ -25,11 +25,12 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Job {
     pub asked: Asked,
     done: Option<Done>,
-    waiting: Arc<AtomicUsize>,
+    waiting: IntGauge,
 }
 
 impl Job {
-    pub fn new(asked: Asked, done: Done, waiting: Arc<AtomicUsize>) -> Self {
+    pub fn new(asked: Asked, done: Done, waiting: IntGauge) -> Self {
+        waiting.inc();
         Self { asked, done: Some(done), waiting }
     }
 
@@ -48,7 +49,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.waiting.dec();
         if let Some(done) = self.done.take() {
             let mut reply = Vec::new();
             push_error(&mut reply, "ERR the proxy is shutting down; the outcome of the command is unknown");

@@ -17,10 +17,10 @@ pub mod options;
 mod round;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus::IntGauge;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +40,8 @@ pub struct ModifyOptions {
     pub max_waiting: usize,
     /// How long a command is tried again while others write its key.
     pub timeout: Duration,
+    /// Shows the commands that wait.
+    pub waiting: IntGauge,
 }
 
 /// Called once with the reply, from any thread; must not block.
@@ -60,7 +62,6 @@ struct Shared {
     metrics: Vec<MappingMetrics>,
     options: ModifyOptions,
     lines: Lines,
-    waiting: Arc<AtomicUsize>,
     runtime: Handle,
     tasks: TaskTracker,
 }
@@ -84,7 +85,6 @@ impl Modifier {
             metrics,
             options,
             lines: Lines::default(),
-            waiting: Arc::default(),
             runtime: runtime.clone(),
             tasks: TaskTracker::new(),
         };
@@ -115,8 +115,7 @@ impl Modifier {
     /// Runs a command; its reply goes to `done`. Commands of one key run in the order in which they come. Never blocks.
     pub fn submit(&self, mapping: MappingId, key: Bytes, asked: Asked, done: Done) {
         let shared = &self.shared;
-        if shared.waiting.fetch_add(1, Ordering::Relaxed) >= shared.options.max_waiting {
-            shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        if self.waiting() >= shared.options.max_waiting {
             let mut reply = Vec::new();
             let text = format!(
                 "BUSY {} commands wait for others on their keys already (write_behind.modify_queue)",
@@ -125,7 +124,7 @@ impl Modifier {
             crate::resp::push_error(&mut reply, text);
             return done(reply);
         }
-        let job = Job::new(asked, done, shared.waiting.clone());
+        let job = Job::new(asked, done, shared.options.waiting.clone());
         if shared.lines.join(mapping, &key, job) {
             let shared = shared.clone();
             let runtime = shared.runtime.clone();
@@ -135,7 +134,7 @@ impl Modifier {
 
     /// Commands that have no reply yet.
     pub fn waiting(&self) -> usize {
-        self.shared.waiting.load(Ordering::Relaxed)
+        usize::try_from(self.shared.options.waiting.get()).unwrap_or_default()
     }
 
     /// Waits for what is under way, at most `deadline`.

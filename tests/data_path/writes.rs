@@ -167,3 +167,17 @@ fn a_row_that_only_the_database_can_refuse_does_not_stop_the_others() {
     // The cache does not go on showing what the database refused.
     eventually(PATIENCE, "the entry is gone", || bed.get("user:17") == user(17));
 }
+
+#[test]
+fn a_read_in_a_pipeline_sees_the_write_before_it_and_not_the_one_behind() {
+    let bed = Bed::start(NO_CLOCK);
+    let value = |n: u32| format!(r#"{{"name":"n{n}"}}"#);
+    let pair = |n: u32| [bed.args(&["SET", "@user:1", &value(n)]), bed.args(&["GET", "@user:1"])];
+    let commands: Vec<_> = (0..100).flat_map(pair).collect();
+    for _ in 0..3 {
+        let replies = bed.proxy.connect().pipeline(&commands);
+        for (n, replies) in (0..).zip(replies.chunks(2)) {
+            assert_eq!(replies[1].text(), value(n));
+        }
+    }
+}

@@ -47,6 +47,10 @@ impl Core {
         if said == Verdict::Ask || expected == reply {
             return false;
         }
+        // What waits is what its client has asked for after this read: that it must not see yet.
+        if self.writes_later(entry, key) {
+            return false;
+        }
         let (mapping, key) = (entry.mapping, Bytes::copy_from_slice(key));
         let ask = (name != "get").then(|| {
             let mut absent = Vec::new();

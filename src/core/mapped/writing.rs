@@ -235,6 +235,15 @@ impl Core {
         Some(sidecar::apply_after(&write.key, version, change, None, write.base))
     }
 
+    /// Whether the client of a read has a write of its key under way that it has asked for after it.
+    pub(super) fn writes_later(&self, entry: &Entry, key: &[u8]) -> bool {
+        let Owner::Client { index, serial, seq, .. } = entry.owner else { return false };
+        let Some(client) = self.client(ClientKey { index, serial }) else { return false };
+        let later = (1..=client.inflight() as u32).map(|after| (index, serial, seq.wrapping_add(after)));
+        let is_of_key = |step: &Step| matches!(step, Step::Write(write, _) if write.key == key);
+        later.filter_map(|later| self.writing.get(&later)).any(|writing| writing.steps.iter().any(is_of_key))
+    }
+
     /// What the client has asked for this slot after this command may be sent.
     pub(super) fn let_go(&mut self, key: WritingKey, slot: u16) {
         for parked in self.parking.let_go(key, slot) {
