@@ -183,7 +183,7 @@ fn health(file: &ConfigFile, ready: bool, timeout: Duration) -> Outcome {
     if !config.http.enabled {
         return Err("the HTTP side is off (http.enabled = false): there is nobody to ask".to_owned());
     }
-    app::probe(config.http.listen, ready, timeout).map_err(text)
+    app::probe(&config.http, ready, timeout).map_err(text)
 }
 
 fn warm(file: &ConfigFile, options: &app::WarmOptions) -> Outcome {

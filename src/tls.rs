@@ -7,7 +7,7 @@
 use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -330,5 +330,72 @@ impl ServerCertVerifier for AnyName {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+/// A TLS session to a server that is believed whoever it is: for what may be told to anybody. `identity` are the certificate and
+/// the key to show (PEM).
+///
+/// # Errors
+/// When the files cannot be used.
+pub fn unverified(
+    addr: std::net::SocketAddr,
+    identity: Option<(&Path, &Path)>,
+    stream: std::net::TcpStream,
+) -> io::Result<rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions(false))
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider())));
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, private)) => builder
+            .with_client_auth_cert(
+                certificates(certificate).map_err(io::Error::other)?,
+                key(private).map_err(io::Error::other)?,
+            )
+            .map_err(io::Error::other)?,
+    };
+    let session = rustls::ClientConnection::new(Arc::new(config), ServerName::IpAddress(addr.ip().into()));
+    Ok(rustls::StreamOwned::new(session.map_err(io::Error::other)?, stream))
+}
+
+/// Accepts every certificate.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -123,7 +123,7 @@ fn a_get_hit_allocates_nothing_and_a_big_reply_leaves_nothing() {
     let config = Config::load(Some(&file), &dsproxy::config::Environment::of_process()).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let server = runtime.block_on(Server::start(&config)).unwrap();
-    let addr = server.addresses().resp;
+    let addr = server.addresses().resp.unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = runtime.spawn(server.run(async move {
         let _ = stopped.await;

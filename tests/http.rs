@@ -69,7 +69,7 @@ async fn start(config: HttpConfig) -> Server {
         requests: std::sync::atomic::AtomicU64::new(0),
     });
     let address = listener.local_addr().unwrap();
-    let task = tokio::spawn(serve(listener, Arc::clone(&state), shutdown.clone()));
+    let task = tokio::spawn(serve(listener, None, Arc::clone(&state), shutdown.clone()));
     Server { address, state, written, shutdown, task }
 }
 

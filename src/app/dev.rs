@@ -145,7 +145,7 @@ fn environment(config: &Config, addresses: Addresses) -> Vec<(&'static str, Stri
     vec![
         ("DATABASE_URL", url),
         ("REDIS_NODES", config.upstream.nodes.join(",")),
-        ("PROXY_ADDR", addresses.resp.to_string()),
+        ("PROXY_ADDR", addresses.resp.map(|resp| resp.to_string()).unwrap_or_default()),
         ("HTTP_ADDR", addresses.http.map(|http| http.to_string()).unwrap_or_default()),
         ("PROXY_PID", std::process::id().to_string()),
     ]
@@ -153,7 +153,7 @@ fn environment(config: &Config, addresses: Addresses) -> Vec<(&'static str, Stri
 
 /// What runs where, and five lines to paste.
 fn welcome(config: &Config, addresses: Addresses, begun: Instant, dir: &Path) -> io::Result<()> {
-    let port = addresses.resp.port();
+    let port = addresses.resp.map_or(0, |resp| resp.port());
     let http = addresses.http.map(|http| http.to_string()).unwrap_or_else(|| "(off)".into());
     let mut out = io::stdout().lock();
     writeln!(
@@ -161,7 +161,8 @@ fn welcome(config: &Config, addresses: Addresses, begun: Instant, dir: &Path) ->
         "\ndsproxy is up after {:.1} s (Ctrl-C stops everything)\n",
         begun.elapsed().as_secs_f64()
     )?;
-    writeln!(out, "  Redis clients   {}", addresses.resp)?;
+    let resp = addresses.resp.map(|resp| resp.to_string()).unwrap_or_else(|| "(off)".into());
+    writeln!(out, "  Redis clients   {resp}")?;
     writeln!(out, "  HTTP            http://{http}")?;
     let database = config.database.url.as_ref().map(|url| DatabaseKind::of(url.expose()));
     let database = database.map_or("no database", DatabaseKind::name);

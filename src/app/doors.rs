@@ -25,6 +25,8 @@ pub(super) struct Doors {
     pub tls: Option<(TcpListener, Arc<ServerTls>)>,
     /// The Unix socket and its path.
     pub unix: Option<(UnixListener, String)>,
+    /// Certificates of the HTTP port, if it speaks TLS.
+    pub http: Option<Arc<ServerTls>>,
     /// How nodes are reached over TLS, if they are.
     pub dialer: Option<Dialer>,
 }
@@ -50,7 +52,7 @@ impl Doors {
                 Some((bind_unix(Path::new(path), mode)?, path.clone()))
             }
         };
-        Ok(Self { tls, unix, dialer: dialer(config)? })
+        Ok(Self { tls, unix, http: http_tls(config)?, dialer: dialer(config)? })
     }
 
     /// The listeners, under the event loop.
@@ -75,7 +77,8 @@ impl Doors {
         metrics: Arc<SecurityMetrics>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let server = self.tls.as_ref().map(|(_, tls)| tls.clone());
+        let clients = self.tls.as_ref().map(|(_, tls)| ("clients", tls.clone()));
+        let servers: Vec<_> = clients.into_iter().chain(self.http.clone().map(|tls| ("http", tls))).collect();
         let client = self.dialer.as_ref().map(|dialer| dialer.tls.clone());
         let interval = config.tls.reload_interval;
         async move {
@@ -97,8 +100,8 @@ impl Doors {
                         }
                     }
                 };
-                if let Some(server) = server.as_ref().filter(|server| server.has_changed() || asked) {
-                    report("clients", server.reload());
+                for (side, server) in servers.iter().filter(|(_, server)| server.has_changed() || asked) {
+                    report(side, server.reload());
                 }
                 if let Some(client) = client.as_ref().filter(|client| client.has_changed() || asked) {
                     report("nodes", client.reload());
@@ -122,6 +125,21 @@ fn server_tls(config: &Config) -> Result<ServerTls, StartErrors> {
         only_tls13: tls.min_version == TlsVersion::V13,
     };
     ServerTls::new(files).map_err(|error| StartError::Access(format!("[tls]: {error}")).into())
+}
+
+/// Certificates of the HTTP port; the configuration has checked that both files are named.
+fn http_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, StartErrors> {
+    let http = &config.http;
+    let (Some(certificate), Some(key)) = (&http.tls_certificate, &http.tls_key) else { return Ok(None) };
+    let files = ServerFiles {
+        certificate: certificate.into(),
+        key: key.into(),
+        client_ca: http.tls_client_ca.as_ref().map(Into::into),
+        client_optional: false,
+        only_tls13: config.tls.min_version == TlsVersion::V13,
+    };
+    let tls = ServerTls::new(files).map_err(|error| StartError::Access(format!("[http] tls: {error}")))?;
+    Ok(Some(Arc::new(tls)))
 }
 
 /// How nodes are reached over TLS, if they are.

@@ -136,7 +136,7 @@ pub enum ServeError {
 pub async fn serve(config: &Config) -> Result<(), ServeError> {
     let server = Server::start(config).await?;
     let addresses = server.addresses();
-    tracing::info!(resp = %addresses.resp, http = ?addresses.http, tls = ?addresses.tls, "serving");
+    tracing::info!(resp = ?addresses.resp, http = ?addresses.http, tls = ?addresses.tls, "serving");
     match server.run(shutdown_signal()).await {
         0 => Ok(()),
         left => Err(ServeError::RowsLeft(left)),

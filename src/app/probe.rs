@@ -4,8 +4,12 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 use thiserror::Error;
+
+use crate::config::HttpConfig;
+use crate::tls::unverified;
 
 /// Bytes of an answer that are looked at.
 const ANSWER_BYTES: u64 = 64 << 10;
@@ -28,15 +32,15 @@ pub enum ProbeError {
     },
 }
 
-/// Asks the proxy whose HTTP side listens on `listen` whether it lives (`ready`: whether it can serve, too), for at most
-/// `timeout` per step.
+/// Asks the proxy with this HTTP side whether it lives (`ready`: whether it can serve, too), for at most `timeout` per step.
+/// Whoever answers is believed: nothing is told to it. Where clients must show a certificate, the proxy's own is shown.
 ///
 /// # Errors
 /// When it does not, or does not say so in time.
-pub fn probe(listen: SocketAddr, ready: bool, timeout: Duration) -> Result<(), ProbeError> {
-    let address = reachable(listen);
+pub fn probe(http: &HttpConfig, ready: bool, timeout: Duration) -> Result<(), ProbeError> {
+    let address = reachable(http.listen);
     let path = if ready { "/health/ready" } else { "/health/live" };
-    let answer = ask(address, path, timeout).map_err(|error| ProbeError::Away(address, error))?;
+    let answer = ask(http, address, path, timeout).map_err(|error| ProbeError::Away(address, error))?;
     if answer.starts_with("HTTP/1.1 200 ") {
         return Ok(());
     }
@@ -54,10 +58,20 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+fn ask(http: &HttpConfig, address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<String> {
+    let stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
+    match (&http.tls_certificate, &http.tls_key) {
+        (Some(certificate), Some(key)) => {
+            let shown = http.tls_client_ca.is_some().then(|| (Path::new(certificate), Path::new(key)));
+            exchange(unverified(address, shown, stream)?, address, path)
+        }
+        _ => exchange(stream, address, path),
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, address: SocketAddr, path: &str) -> std::io::Result<String> {
     write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;

@@ -67,6 +67,13 @@ pub(super) fn describe(config: &Config, access: &Access, report: &mut String) {
     if !config.acl.deny.is_empty() {
         let _ = writeln!(report, "denied to everybody: {}", config.acl.deny.join(", "));
     }
+    if !config.server.plain {
+        report.push_str("plain port: off\n");
+    }
+    if config.http.enabled && config.http.tls_certificate.is_some() {
+        let clients = if config.http.tls_client_ca.is_some() { "must" } else { "need not" };
+        let _ = writeln!(report, "https: {}, clients {clients} show a certificate", config.http.listen);
+    }
     let tls = &config.tls;
     if let Some(listen) = tls.listen {
         let clients = match (&tls.client_ca, tls.client_optional) {

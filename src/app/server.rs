@@ -35,8 +35,8 @@ const CALL_QUEUE: usize = 64 << 10;
 /// Where the proxy listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
-    /// RESP.
-    pub resp: SocketAddr,
+    /// RESP, unless switched off.
+    pub resp: Option<SocketAddr>,
     /// HTTP, unless switched off.
     pub http: Option<SocketAddr>,
     /// RESP over TLS, if configured.
@@ -102,7 +102,7 @@ impl Server {
         metrics.registry().register(Box::new(collector))?;
 
         let addresses = Addresses {
-            resp: resp.local_addr()?,
+            resp: resp.as_ref().map(TcpListener::local_addr).transpose()?,
             http: http.as_ref().map(TcpListener::local_addr).transpose()?,
             tls: doors.tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
         };
@@ -140,7 +140,7 @@ impl Server {
         access: Arc<Access>,
         gateway: Gateway,
         metrics: Arc<Metrics>,
-        (resp, http, auth, doors): (TcpListener, Option<TcpListener>, http::Auth, Doors),
+        (resp, http, auth, doors): (Option<TcpListener>, Option<TcpListener>, http::Auth, Doors),
         ends: Vec<WorkerEnd>,
         inboxes: Vec<Inbox>,
     ) -> Result<Self, StartErrors> {
@@ -155,7 +155,7 @@ impl Server {
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let about = About {
                 redis_version: discovery.server_version().to_owned(),
-                port: self.addresses.resp.port(),
+                port: self.addresses.resp.or(self.addresses.tls).map_or(0, |addr| addr.port()),
                 workers: ends.len(),
                 worker: index,
             };
@@ -196,11 +196,11 @@ impl Server {
                 requests: AtomicU64::new(0),
             };
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            self.tasks.spawn(http::serve(listener, Arc::new(state), self.stop.clone()));
+            self.tasks.spawn(http::serve(listener, doors.http.clone(), Arc::new(state), self.stop.clone()));
         }
         let (tls, unix) = doors.listeners()?;
         let acceptor = Acceptor {
-            plain: tokio::net::TcpListener::from_std(resp)?,
+            plain: resp.map(tokio::net::TcpListener::from_std).transpose()?,
             tls,
             unix,
             workers: ends.into_iter().map(|end| (end.connections, end.stats)).collect(),
@@ -306,12 +306,13 @@ fn site(
 }
 
 /// Opens both listening sockets; both problems are reported when both have one.
-fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), StartErrors> {
-    let resp = worker::bind(config.server.listen, "[server] listen, or DSPROXY_SERVER_LISTEN");
-    let http = match config.http.enabled {
-        true => worker::bind(config.http.listen, "[http] listen, or DSPROXY_HTTP_LISTEN").map(Some),
+fn listen(config: &Config) -> Result<(Option<TcpListener>, Option<TcpListener>), StartErrors> {
+    let open = |enabled: bool, addr, setting| match enabled {
+        true => worker::bind(addr, setting).map(Some),
         false => Ok(None),
     };
+    let resp = open(config.server.plain, config.server.listen, "[server] listen, or DSPROXY_SERVER_LISTEN");
+    let http = open(config.http.enabled, config.http.listen, "[http] listen, or DSPROXY_HTTP_LISTEN");
     both(resp.map_err(StartErrors::from), http.map_err(StartErrors::from))
 }
 

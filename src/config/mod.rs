@@ -6,6 +6,7 @@
 //! of the table. `mapping` has those of a `[[mapping]]`, `route` those of a `[[route]]`, which `compile` takes apart; `inline` has the types that are small tables. `load` reads the file and the environment by that table and collects every mistake; `rules` checks
 //! what spans several keys; `reference` writes the documents.
 
+mod access;
 mod compile;
 mod define;
 mod environment;
@@ -29,6 +30,7 @@ mod units;
 
 use define::{Section, Setting};
 
+pub use access::{AclConfig, ScriptPolicy, TlsConfig, TlsVersion};
 pub use compile::{Action, Compiled, Invalidation, Outcome, compile};
 pub use define::Definition;
 pub use environment::Environment;
@@ -45,9 +47,8 @@ pub use route::{
 };
 pub use secret::Secret;
 pub use settings::{
-    AclConfig, DatabaseConfig, DevConfig, FacadeAccess, HttpConfig, JournalConfig, LimitsConfig, LogConfig,
-    LogFormat, ReadThroughConfig, ScriptPolicy, ServerConfig, TlsConfig, TlsVersion, UpstreamConfig,
-    UpstreamMode, WriteBehindConfig,
+    DatabaseConfig, DevConfig, FacadeAccess, HttpConfig, JournalConfig, LimitsConfig, LogConfig, LogFormat,
+    ReadThroughConfig, ServerConfig, UpstreamConfig, UpstreamMode, WriteBehindConfig,
 };
 
 /// One table of the file, with its settings.

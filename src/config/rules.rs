@@ -113,11 +113,33 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
-        keys: &["http.listen", "server.listen", "http.enabled"],
+        keys: &["server.plain", "server.unix_socket", "tls.listen"],
+        outside: false,
+        broken: |config| {
+            let way_in =
+                config.server.plain || config.tls.listen.is_some() || config.server.unix_socket.is_some();
+            (!way_in).then(|| {
+                "server.plain is off, and there is neither tls.listen nor server.unix_socket: no client could come in"
+                    .to_owned()
+            })
+        },
+    },
+    Rule {
+        keys: &["http.tls_certificate", "http.tls_key", "http.tls_client_ca"],
+        outside: false,
+        broken: |config| {
+            let http = &config.http;
+            let (certificate, key) = (http.tls_certificate.is_some(), http.tls_key.is_some());
+            (certificate != key || http.tls_client_ca.is_some() && !certificate)
+                .then(|| "http.tls_certificate and http.tls_key go together: name both files".to_owned())
+        },
+    },
+    Rule {
+        keys: &["http.listen", "server.listen", "http.enabled", "server.plain"],
         outside: false,
         broken: |config| {
             let (http, server) = (config.http.listen, config.server.listen);
-            (config.http.enabled && http == server && http.port() != 0)
+            (config.http.enabled && config.server.plain && http == server && http.port() != 0)
                 .then(|| format!("http.listen and server.listen are both {http}: give each its own port"))
         },
     },

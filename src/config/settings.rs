@@ -30,7 +30,7 @@ fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-const NODE: Text =
+pub(super) const NODE: Text =
     Text { expects: "host:port, such as 10.0.0.1:7000", example: "127.0.0.1:7000", check: is_node };
 
 pub(super) const USERNAME: Text = some_text("the user's name", "dsproxy");
@@ -48,16 +48,8 @@ const NETWORK: Text = Text {
     example: "127.0.0.0/8",
     check: |text| text.parse::<ipnet::IpNet>().is_ok() || text.parse::<std::net::IpAddr>().is_ok(),
 };
-const PEM_FILE: Text = some_text("the path of a PEM file", "certs/proxy.pem");
+pub(super) const PEM_FILE: Text = some_text("the path of a PEM file", "certs/proxy.pem");
 const SERVER_NAME: Text = some_text("a host name", "redis.example");
-/// No example port would be free everywhere.
-const TLS_ADDRESS: Address = Address;
-
-const USER_RULES: Text =
-    some_text("a user's name and its rules, as in an ACL file", "reader on >change-me ~app:* +@read");
-const ACL_FILE: Text = some_text("the path of a file", "users.acl");
-const DENIED: Text = some_text("a command, a subcommand or a category", "flushall");
-
 const ORIGIN: Text = Text {
     expects: "an origin such as https://app.example, or *",
     example: "https://app.example",
@@ -106,22 +98,6 @@ fn is_node(text: &str) -> bool {
 }
 
 words! {
-    /// A version of TLS.
-    TlsVersion {
-        /// 1.2
-        V12 = "1.2",
-        /// 1.3
-        V13 = "1.3",
-    }
-
-    /// What becomes of scripts of users with limited rights.
-    ScriptPolicy {
-        /// They are refused.
-        Refuse = "refuse",
-        /// Their declared keys are checked.
-        Trust = "trust",
-    }
-
     /// What stands behind the proxy.
     UpstreamMode {
         /// A Redis Cluster.
@@ -159,6 +135,8 @@ settings! {
         /// How long a data thread looks for further requests and replies before it sleeps (busy polling). `0` = it sleeps at
         /// once. `50us` takes most of the wake-up time off a lone request, for up to a core per data thread under load.
         busy_poll: Duration = Duration::ZERO, duration_or("off", Duration::from_micros(1)..=ms(100));
+        /// Whether clients are served without TLS at `listen`. Off: they come over TLS (`tls.listen`) or the Unix socket.
+        plain: bool = true, Flag;
         /// Connected clients at most; one more is refused with Redis' own error.
         max_clients: usize = 10_000, Count(1..=1_000_000);
         /// Idle time after which TCP asks whether the client is still there.
@@ -188,56 +166,19 @@ settings! {
         announce: Option<String> = None, Optional(NODE);
     }
 
-    /// TLS for Redis clients, on a port of its own. Certificates are read again on SIGHUP, and when a file changes.
-    TlsConfig in "tls" {
-        /// Address and port for clients that speak TLS. Unset: none. Needs `certificate` and `key`.
-        listen: Option<SocketAddr> = None, Optional(TLS_ADDRESS);
-        /// The address that cluster-aware clients of this port are given, such as `redis.example:6390`; see `server.announce`.
-        announce: Option<String> = None, Optional(NODE);
-        /// The proxy's certificate, and those up to its authority (PEM).
-        certificate: Option<String> = None, Optional(PEM_FILE);
-        /// Its private key (PEM).
-        key: Option<String> = None, Optional(PEM_FILE);
-        /// Authorities of client certificates (PEM). Set: clients must show one (mutual TLS).
-        client_ca: Option<String> = None, Optional(PEM_FILE);
-        /// With `client_ca`: clients may come without a certificate; one that is shown must be right.
-        client_optional: bool = false, Flag;
-        /// The oldest version that is spoken.
-        min_version: TlsVersion = TlsVersion::V12, choice::<TlsVersion>();
-        /// How long a handshake may take, that of the PROXY protocol included.
-        handshake_timeout: Duration = secs(5), duration(ms(50)..=secs(300));
-        /// Handshakes at once; one more connection is closed.
-        max_handshakes: usize = 256, Count(1..=65_536);
-        /// How often files of certificates are looked at, for clients and for nodes.
-        reload_interval: Duration = secs(10), duration_or("on SIGHUP only", ms(50)..=hours(24));
-    }
-
-    /// Who may do what: users with their rules, in Redis' ACL syntax, and what nobody may do.
-    AclConfig in "acl" {
-        /// Users, one text each: the name, then its rules. Without a line for `default`, every connection may do
-        /// everything (once it has given `server.password`, if that is set).
-        users: Vec<Secret> = Vec::new(), List(Hidden(USER_RULES));
-        /// An ACL file instead, with lines such as `user reader on >change-me ~app:* +@read`. `ACL LOAD` reads it again,
-        /// `ACL SAVE` writes it.
-        file: Option<String> = None, Optional(ACL_FILE);
-        /// What nobody may do, whatever the user: commands (`flushall`), subcommands (`config|set`), categories
-        /// (`@dangerous`).
-        deny: Vec<String> = Vec::new(), List(DENIED);
-        /// Refuse everything that writes, to everybody.
-        read_only: bool = false, Flag;
-        /// Scripts of users with limited rights: `refuse`, or `trust`, where their declared keys are checked, but not
-        /// what the script does, which nodes run with the rights of the proxy.
-        scripts: ScriptPolicy = ScriptPolicy::Refuse, choice::<ScriptPolicy>();
-        /// Entries that `ACL LOG` keeps.
-        log_entries: usize = 128, Count(0..=100_000);
-    }
-
     /// The HTTP port: metrics, health, and the small REST facade.
     HttpConfig in "http" {
         /// Address and port for HTTP. Port 0 takes a free one.
         listen: SocketAddr = local(8080), Address;
         /// Whether HTTP is served at all.
         enabled: bool = true, Flag;
+        /// The certificate of the HTTP port, and those up to its authority (PEM). Set, with `tls_key`: the port speaks HTTPS only.
+        /// Read again as those of `[tls]` are.
+        tls_certificate: Option<String> = None, Optional(PEM_FILE);
+        /// Its private key (PEM).
+        tls_key: Option<String> = None, Optional(PEM_FILE);
+        /// Authorities of client certificates (PEM). Set: clients of the HTTP port must show one.
+        tls_client_ca: Option<String> = None, Optional(PEM_FILE);
         /// Longest request body.
         max_body: usize = MB, Size(KB..=GB);
         /// How long a client may take to send a request's head or body, and a handler to answer it.

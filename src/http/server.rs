@@ -11,15 +11,18 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntGauge;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::HttpState;
 use super::router::respond;
 use super::stall::StallGuard;
+use crate::tls::ServerTls;
 
 /// Longest head of a request, in bytes; hyper answers a longer one with 431.
 const MAX_HEAD: usize = 32 * 1024;
@@ -36,10 +39,15 @@ struct Stop {
     abort: CancellationToken,
 }
 
-/// Serves until `shutdown`, then stops accepting, lets requests at hand finish for at most `http.request_timeout`, and
+/// Serves, over TLS where there are certificates, until `shutdown`, then stops accepting, lets requests at hand finish for at most `http.request_timeout`, and
 /// closes what is left. Returns when no connection is open. A dropped future closes nothing that is in progress: let it
 /// finish.
-pub async fn serve(listener: TcpListener, state: Arc<HttpState>, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    state: Arc<HttpState>,
+    shutdown: CancellationToken,
+) {
     let connections = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(state.config.max_connections));
     let stop = Stop { drain: shutdown.clone(), abort: CancellationToken::new() };
@@ -47,7 +55,7 @@ pub async fn serve(listener: TcpListener, state: Arc<HttpState>, shutdown: Cance
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener, &permits)).await {
         match accepted {
             Ok((stream, permit)) => {
-                connections.spawn(connection(stream, Arc::clone(&state), stop.clone(), permit));
+                connections.spawn(connection(stream, tls.clone(), Arc::clone(&state), stop.clone(), permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "an HTTP connection could not be accepted");
@@ -88,12 +96,37 @@ impl Drop for Open {
     }
 }
 
-async fn connection(stream: TcpStream, state: Arc<HttpState>, stop: Stop, _permit: OwnedSemaphorePermit) {
-    let limit = state.config.request_timeout;
+async fn connection(
+    stream: TcpStream,
+    tls: Option<Arc<ServerTls>>,
+    state: Arc<HttpState>,
+    stop: Stop,
+    _permit: OwnedSemaphorePermit,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let _open = Open::new(&state.metrics.http.connections);
+    let Some(tls) = tls else { return requests(stream, state, stop).await };
+    let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+    let handshake = timeout(state.config.request_timeout, handshake);
+    match stop.drain.run_until_cancelled(handshake).await {
+        None => {}
+        Some(Ok(Ok(stream))) => requests(stream, state, stop).await,
+        Some(Ok(Err(error))) => {
+            state.metrics.security.rejected("http_tls");
+            tracing::debug!(%error, "an HTTP client could not shake hands");
+        }
+        Some(Err(_)) => state.metrics.security.rejected("http_handshake_timeout"),
+    }
+}
+
+/// Answers what comes over one connection.
+async fn requests<S>(stream: S, state: Arc<HttpState>, stop: Stop)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limit = state.config.request_timeout;
     let service = service_fn(|request| {
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(respond(state, request).await) }

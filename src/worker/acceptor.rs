@@ -50,8 +50,8 @@ fn holds(networks: &[IpNet], ip: IpAddr) -> bool {
 /// Accepts RESP clients.
 #[derive(Debug)]
 pub struct Acceptor {
-    /// Where plain clients come.
-    pub plain: TcpListener,
+    /// Where plain clients come, unless they do not.
+    pub plain: Option<TcpListener>,
     /// Where TLS clients come.
     pub tls: Option<(TcpListener, Arc<ServerTls>)>,
     /// Where clients of this machine come, and its path.
@@ -87,7 +87,7 @@ impl Acceptor {
         loop {
             let error = tokio::select! {
                 () = stop.cancelled() => return self.end(),
-                accepted = self.plain.accept() => match accepted {
+                accepted = accept_plain(self.plain.as_ref()) => match accepted {
                     Ok((stream, peer)) => self.begin(stream, peer, None, &mut handed, &mut handshakes).await,
                     Err(error) => Some(error),
                 },
@@ -242,6 +242,13 @@ async fn shake_hands(
         }
     };
     Ok(Connection { stream, peer: peer.to_string().into() })
+}
+
+async fn accept_plain(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => pending().await,
+    }
 }
 
 async fn accept_tls(

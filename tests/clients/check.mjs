@@ -1,10 +1,15 @@
 // What the JavaScript clients' tests share: the address, the data and a comparison that names what differs.
+import { readFileSync } from "node:fs";
 import { isDeepStrictEqual, inspect } from "node:util";
 
 const address = process.env.PROXY_ADDR ?? "127.0.0.1:6380";
 const colon = address.lastIndexOf(":");
 export const host = address.slice(0, colon);
 export const port = Number(address.slice(colon + 1));
+
+// Over TLS, and as a user, where these are set.
+const { PROXY_CA, PROXY_USER, PROXY_PASSWORD } = process.env;
+export const security = PROXY_CA && { ca: readFileSync(PROXY_CA), username: PROXY_USER, password: PROXY_PASSWORD };
 
 // Keys of one run: some over all slots, and any number that share one.
 export function data(client) {

@@ -1,6 +1,6 @@
 // ioredis against PROXY_ADDR: plain (ready check by INFO) and Cluster (CLUSTER SLOTS), in both dialects.
 import { createRequire } from "node:module";
-import { data, expecter, fail, host, next, port } from "./check.mjs";
+import { data, expecter, fail, host, next, port, security } from "./check.mjs";
 
 const require = createRequire(process.env.CLIENT_MODULES ?? import.meta.url);
 const { Redis, Cluster } = require("ioredis");
@@ -8,8 +8,10 @@ const { version } = require("ioredis/package.json");
 const expect = expecter("ioredis");
 
 const watched = (client, name) => client.on("error", (error) => fail(name, error.stack));
-const plain = (options) => new Redis({ host, port, ...options });
-const cluster = (options) => new Cluster([{ host, port }], { redisOptions: options });
+const { ca, username, password } = security ?? {};
+const secured = security ? { tls: { ca }, username, password } : {};
+const plain = (options) => new Redis({ host, port, ...secured, ...options });
+const cluster = (options) => new Cluster([{ host, port }], { redisOptions: { ...secured, ...options } });
 
 async function suite(name, make) {
   const { prefix, keys, values, missing, tagged } = data(name);

@@ -1,12 +1,14 @@
 // node-redis against PROXY_ADDR: createClient, createClientPool and createCluster, in both dialects.
 import { createRequire } from "node:module";
-import { data, expecter, fail, host, next, port } from "./check.mjs";
+import { data, expecter, fail, host, next, port, security } from "./check.mjs";
 
 const require = createRequire(process.env.CLIENT_MODULES ?? import.meta.url);
 const { createClient, createClientPool, createCluster, defineScript } = require("redis");
 const { version } = require("redis/package.json");
 const expect = expecter("node-redis");
-const url = `redis://${host}:${port}`;
+const url = `redis${security ? "s" : ""}://${host}:${port}`;
+const { ca, username, password } = security ?? {};
+const secured = security ? { username, password, socket: { tls: true, ca } } : {};
 
 // Set while a connection is expected to be cut.
 let cut = false;
@@ -93,7 +95,7 @@ async function plain(protocol) {
   const name = `node-redis-resp${protocol}`;
   const all = data(name);
   const { prefix, keys, values, missing, tagged } = all;
-  const options = { url, RESP: protocol, name, pingInterval: 10, scripts: { echoes: script(prefix) } };
+  const options = { url, ...secured, RESP: protocol, name, pingInterval: 10, scripts: { echoes: script(prefix) } };
   const client = await open(createClient(options), name);
   expect("PING", await client.ping(), "PONG");
   await suite(name, client, all);
@@ -138,7 +140,7 @@ async function plain(protocol) {
   await other.close();
   await client.close();
 
-  const pool = createClientPool({ url, RESP: protocol }, { minimum: 1, maximum: 8 });
+  const pool = createClientPool({ url, ...secured, RESP: protocol }, { minimum: 1, maximum: 8 });
   await pool.connect();
   expect("pool", await Promise.all(keys.map((key) => pool.set(key, key))), keys.map(() => "OK"));
   expect("DEL through a pool", await pool.del(keys), keys.length);
@@ -148,7 +150,7 @@ async function plain(protocol) {
 async function cluster(protocol) {
   const name = `node-redis-cluster-resp${protocol}`;
   const all = data(name);
-  const options = { rootNodes: [{ url }], defaults: { RESP: protocol }, RESP: protocol, scripts: { echoes: script(all.prefix) } };
+  const options = { rootNodes: [{ url, ...secured }], defaults: { RESP: protocol, ...secured }, RESP: protocol, scripts: { echoes: script(all.prefix) } };
   const client = await open(createCluster(options), name);
   expect("masters", client.masters.map((node) => node.address), [`${host}:${port}`]);
   await suite(name, client, all);

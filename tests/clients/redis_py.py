@@ -11,6 +11,15 @@ import redis.asyncio
 from redis.asyncio.cluster import RedisCluster as AsyncCluster
 from redis.cluster import RedisCluster
 
+# Over TLS, and as a user, where these are set.
+SECURITY = {}
+if os.environ.get("PROXY_CA"):
+    SECURITY = {
+        "ssl": True,
+        "ssl_ca_certs": os.environ["PROXY_CA"],
+        "username": os.environ["PROXY_USER"],
+        "password": os.environ["PROXY_PASSWORD"],
+    }
 HOST, _, PORT = os.environ.get("PROXY_ADDR", "127.0.0.1:6380").rpartition(":")
 PATIENCE = 20
 
@@ -169,7 +178,7 @@ def sync_scan(client, names):
 
 def sync_reconnect(client, names):
     """A connection that is cut is made again, with all that belongs to its handshake."""
-    with redis.Redis(host=HOST, port=int(PORT)) as other:
+    with redis.Redis(host=HOST, port=int(PORT), **SECURITY) as other:
         mine = [line for line in other.client_list() if line["name"] == names.prefix.replace(":", "-")]
         expect("CLIENT SETNAME of the handshake", len(mine) > 0, True)
         for line in mine:
@@ -182,7 +191,7 @@ def sync_plain(protocol):
     name = names.prefix.replace(":", "-")
     # Every command is preceded by the client's own health check.
     options = {"protocol": protocol, "client_name": name, "health_check_interval": 0.000001, "socket_timeout": PATIENCE}
-    with redis.Redis(host=HOST, port=int(PORT), **options) as client:
+    with redis.Redis(host=HOST, port=int(PORT), **SECURITY, **options) as client:
         for part in (sync_types, sync_pipelines, sync_transactions, sync_pubsub, sync_blocking, sync_scripts, sync_scan, sync_reconnect):
             part(client, names)
         # Over all shards, with a key asked for twice and one that is not there.
@@ -195,7 +204,7 @@ def sync_plain(protocol):
 def sync_cluster(protocol):
     names = Names(f"cluster{protocol}")
     options = {"protocol": protocol, "client_name": names.prefix.replace(":", "-"), "socket_timeout": PATIENCE}
-    with RedisCluster(host=HOST, port=int(PORT), **options) as client:
+    with RedisCluster(host=HOST, port=int(PORT), **SECURITY, **options) as client:
         expect("nodes", [(node.host, node.port, node.server_type) for node in client.get_nodes()], [(HOST, int(PORT), "primary")])
         for part in (sync_types, sync_pipelines, sync_transactions, sync_pubsub, sync_blocking, sync_scripts, sync_scan, sync_reconnect):
             part(client, names)
@@ -233,7 +242,7 @@ async def async_suite(client, names):
 
 async def async_plain(protocol):
     names = Names(f"async{protocol}")
-    async with redis.asyncio.Redis(host=HOST, port=int(PORT), protocol=protocol, health_check_interval=1) as client:
+    async with redis.asyncio.Redis(host=HOST, port=int(PORT), **SECURITY, protocol=protocol, health_check_interval=1) as client:
         await async_suite(client, names)
         channel = names("channel").encode()
         async with client.pubsub() as pubsub:
@@ -252,7 +261,7 @@ async def async_plain(protocol):
 
 async def async_cluster(protocol):
     names = Names(f"async-cluster{protocol}")
-    async with AsyncCluster(host=HOST, port=int(PORT), protocol=protocol) as client:
+    async with AsyncCluster(host=HOST, port=int(PORT), **SECURITY, protocol=protocol) as client:
         await async_suite(client, names)
         expect("DEL", await client.delete(*names.keys), len(names.keys))
 

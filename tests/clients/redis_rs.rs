@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands as _, Commands as _, ConnectionLike as _};
 
-use super::Bed;
+use super::{Bed, Certificates, USER};
 
 const DIALECTS: [&str; 2] = ["", "?protocol=resp3"];
 
@@ -215,5 +215,57 @@ async fn redis_rs_cluster_async() {
             redis::pipe().atomic().set(&counter, 1).incr(&counter, 1).query_async(&mut client).await.unwrap();
         assert_eq!(read, 2);
         assert_eq!(client.del::<_, usize>(&bed.keys).await.unwrap(), bed.keys.len());
+    }
+}
+
+/// TLS with a user, in the blocking client, the asynchronous one and the one for clusters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_rs_over_tls_as_a_user() {
+    // The clients take the provider of the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let bed = Bed::start_secured();
+    let secured = bed.secured.as_ref().unwrap();
+    let root = std::fs::read(secured.certificates.path("ca.pem")).unwrap();
+    let certificates = || redis::TlsCertificates { client_tls: None, root_cert: Some(root.clone()) };
+    for protocol in DIALECTS {
+        let url = |credentials: &str| format!("rediss://{credentials}127.0.0.1:{}/{protocol}", secured.port);
+        let user = format!("{}:{}@", USER.0, USER.1);
+        let source = redis::Client::build_with_tls(url(&user), certificates()).unwrap();
+        let mut client = source.get_multiplexed_async_connection().await.unwrap();
+        let who: String = redis::cmd("ACL").arg("WHOAMI").query_async(&mut client).await.unwrap();
+        assert_eq!(who, USER.0);
+        for (key, value) in bed.keys.iter().zip(&bed.values) {
+            client.set::<_, _, ()>(key, value).await.unwrap();
+        }
+        assert_eq!(client.mget::<_, Vec<String>>(&bed.keys).await.unwrap(), bed.values);
+        let counter = bed.tagged("counter");
+        let (_, read): (String, i64) =
+            redis::pipe().atomic().set(&counter, 1).incr(&counter, 1).query_async(&mut client).await.unwrap();
+        assert_eq!(read, 2);
+        let (keys, values) = (bed.keys.clone(), bed.values.clone());
+        let cluster =
+            redis::cluster::ClusterClient::builder([url(&user)]).certs(certificates()).build().unwrap();
+        let blocking = source.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut client = blocking.get_connection().unwrap();
+            assert_eq!(client.get::<_, String>(&keys[0]).unwrap(), values[0]);
+            let mut client = cluster.get_connection().unwrap();
+            assert_eq!(client.mget::<_, Vec<String>>(&keys).unwrap(), values);
+            assert_eq!(client.del::<_, usize>(&keys).unwrap(), keys.len());
+        })
+        .await
+        .unwrap();
+        // Nobody comes in as somebody else, or by another authority.
+        let stranger = redis::Client::build_with_tls(url("app:wrong@"), certificates()).unwrap();
+        let refused = stranger.get_multiplexed_async_connection().await.map(drop).unwrap_err();
+        assert!(
+            refused.to_string().contains("WRONGPASS") || refused.to_string().contains("uthentication"),
+            "{refused}"
+        );
+        let other = Certificates::new();
+        let other = std::fs::read(other.path("ca.pem")).unwrap();
+        let other = redis::TlsCertificates { client_tls: None, root_cert: Some(other) };
+        let stranger = redis::Client::build_with_tls(url(&user), other).unwrap();
+        assert!(stranger.get_multiplexed_async_connection().await.is_err());
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod certificates;
+mod https;
 mod networks;
 #[path = "../support/mod.rs"]
 mod support;

@@ -125,7 +125,13 @@ impl Core {
             ("maxmemory", "0".to_owned()),
             ("maxmemory-policy", "noeviction".to_owned()),
             ("port", self.options.about.port.to_string()),
-            ("tls-port", "0".to_owned()),
+            (
+                "tls-port",
+                own("tls.listen")
+                    .and_then(|tls| tls.rsplit_once(':'))
+                    .map_or("0", |(_, port)| port)
+                    .to_owned(),
+            ),
             ("bind", bind.to_owned()),
             ("cluster-enabled", "no".to_owned()),
             ("proto-max-bulk-len", self.options.request.bulk_bytes.to_string()),
