@@ -172,8 +172,26 @@ fn move_slot(
     }
 }
 
-#[test]
-fn slots_move_under_load_and_no_client_notices() {
+/// What each node knows of the epochs and slots of all.
+fn epochs(nodes: &mut [Resp]) -> Vec<Vec<String>> {
+    let view = |node: &mut Resp| {
+        let text = node.cmd(&["CLUSTER", "NODES"]).text();
+        let mut known: Vec<String> = text
+            .lines()
+            .map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                format!("{} {} {:?}", words[0], words[6], &words[8..])
+            })
+            .collect();
+        known.sort();
+        known
+    };
+    nodes.iter_mut().map(view).collect()
+}
+
+/// Moves slots from node to node, `hops` times in a row each; what is asked for meanwhile has no error and nothing is lost.
+/// With `waits`, clients make progress between the steps of a move.
+fn move_under_load(rounds: usize, hops: usize, waits: bool) {
     let stack = stack(0, 1_000);
     // The layout is learned by redirects alone.
     let proxy = proxy(&stack, "refresh_interval = \"1h\"");
@@ -189,12 +207,26 @@ fn slots_move_under_load_and_no_client_notices() {
             loads.iter().zip(&before).all(|(load, before)| load.rounds() > before + 1)
         });
     };
+    let between = || {
+        if waits {
+            progress()
+        }
+    };
     progress();
-    for round in 0..3 {
-        for tag in &moving {
+    let mut owners = vec![0; moving.len()];
+    for _ in 0..rounds {
+        for (owner, tag) in owners.iter_mut().zip(&moving) {
             let slot = slot(&tag.as_bytes()[1..tag.len() - 1]);
-            let (from, to) = [(0, 1), (1, 2), (2, 0)][round];
-            move_slot(&mut nodes, &ids, &addrs, slot, from, to, &progress);
+            for _ in 0..hops {
+                let (from, to) = (*owner, (*owner + 1) % 3);
+                move_slot(&mut nodes, &ids, &addrs, slot, from, to, &between);
+                *owner = to;
+                // A node that has not heard of the last move's epoch would claim the next with the same, and the nodes would
+                // never agree. The proxy has heard of neither.
+                eventually(PATIENCE, "the nodes agree", || {
+                    epochs(&mut nodes).windows(2).all(|two| two[0] == two[1])
+                });
+            }
             progress();
         }
     }
@@ -203,6 +235,18 @@ fn slots_move_under_load_and_no_client_notices() {
         assert!(outcome.errors.is_empty(), "{:?}", &outcome.errors[..outcome.errors.len().min(3)]);
     }
     assert!(proxy.metric("dsproxy_redirects_total") > 0.0);
+}
+
+#[test]
+fn slots_move_under_load_and_no_client_notices() {
+    move_under_load(3, 1, true);
+}
+
+/// Redirected to a node, a request finds that the slot has gone on: back to where it came from, too.
+#[test]
+fn slots_that_move_on_at_once_are_followed() {
+    move_under_load(4, 2, false);
+    move_under_load(2, 4, false);
 }
 
 /// What the documentation says a client may see while a node is away.

@@ -43,6 +43,7 @@ impl Core {
         self.degrade();
         self.retry_dedicated();
         self.count_dedicated();
+        self.count_scripts();
         self.close_leavers();
         self.pubsub_tick();
         self.monitor_tick();

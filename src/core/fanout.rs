@@ -55,9 +55,15 @@ impl Core {
         self.ask_nodes(index, command, gather, nodes, request);
     }
 
+    /// A gather to be [reset](Gather::reset).
+    #[inline]
+    pub(super) fn spare_gather(&mut self) -> Box<Gather> {
+        self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new(self.options.output_max)))
+    }
+
     /// A gather without parts for a command of this client.
     pub(super) fn new_gather(&mut self, index: usize, join: Join) -> Box<Gather> {
-        let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
+        let mut gather = self.spare_gather();
         gather.reset(join, 0);
         gather.hides = self.hides_keys(index);
         gather

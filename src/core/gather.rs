@@ -10,6 +10,9 @@ use crate::command::Merge;
 use crate::resp::{ReplyScanner, Scan, push_array_header, push_bulk, push_error, push_integer, push_nil};
 use bytes::Bytes;
 
+/// The client could not be written a reply of this size: it would be closed.
+const TOO_LARGE: &[u8] = b"-ERR dsproxy: the replies of the nodes are larger together than limits.client_output_max; ask for less at a time\r\n";
+
 /// How replies become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Join {
@@ -48,6 +51,8 @@ struct Part {
 #[derive(Debug)]
 pub struct Gather {
     join: Join,
+    /// Bytes of the reply beyond which the command fails.
+    most_bytes: usize,
     parts_left: usize,
     parts: Vec<Part>,
     /// Positions of keys in the client's order, grouped by part.
@@ -83,10 +88,11 @@ pub struct MappedKey {
 }
 
 impl Gather {
-    /// A gather without parts; reuse one with [`Self::reset`].
-    pub fn new() -> Self {
+    /// A gather without parts, for replies of at most so many bytes; reuse one with [`Self::reset`].
+    pub fn new(most_bytes: usize) -> Self {
         Self {
             join: Join::First,
+            most_bytes,
             parts_left: 0,
             parts: Vec::new(),
             order: Vec::new(),
@@ -146,6 +152,11 @@ impl Gather {
         self.parts_left = self.parts_left.saturating_sub(1);
         if reply.first() == Some(&b'-') {
             self.error.get_or_insert_with(|| reply.to_vec());
+        } else if self.data.len() + reply.len() > self.most_bytes {
+            // What is gathered could not be written to the client anyway, and must not be held until all are here.
+            self.data = Vec::new();
+            self.elements.fill((0, 0));
+            self.error.get_or_insert_with(|| TOO_LARGE.to_vec());
         } else if self.take_ok(part, reply).is_none() {
             self.error.get_or_insert_with(|| {
                 b"-ERR dsproxy: a node answered a part of this command with an unexpected reply\r\n".to_vec()

@@ -67,6 +67,11 @@ impl ScriptStore {
         }
     }
 
+    /// How many there are, the proxy's own left out.
+    pub fn kept(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).order.len()
+    }
+
     /// A client has emptied the nodes' caches: what it has dropped is not to come back.
     fn flush(&self) {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
@@ -149,6 +154,13 @@ impl Scripts {
 }
 
 impl super::Core {
+    /// Counts the scripts that are kept, for the metrics; one worker does it for all.
+    pub(super) fn count_scripts(&self) {
+        if self.options.about.worker == 0 {
+            self.stats.scripts.set(self.scripts.store.kept() as u64);
+        }
+    }
+
     /// Heals `NOSCRIPT` with the scripts of this store, which all workers share.
     #[must_use]
     pub fn with_scripts(mut self, store: Arc<ScriptStore>) -> Self {

@@ -3,7 +3,7 @@
 //! Must not know: how the replies come back together (`gather.rs`).
 
 use super::client::{Begun, Slot};
-use super::gather::{Gather, Join};
+use super::gather::Join;
 use super::mapped::Split;
 use super::{Core, recycle};
 use crate::cluster::{Entry, Owner};
@@ -58,7 +58,7 @@ impl Core {
         mut mapped: Split,
     ) {
         let at = self.now;
-        let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
+        let mut gather = self.spare_gather();
         gather.reset(Join::Keys(merge), by_slot.len());
         match &mut mapped {
             Split::Reads(keys) => gather.mapped = std::mem::take(keys),

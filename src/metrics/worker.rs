@@ -138,6 +138,8 @@ pub struct WorkerStats {
     pub blocked: Cell,
     /// Clients whose next command waits for the end of a `CLIENT PAUSE`.
     pub held: Cell,
+    /// Scripts of clients that are kept; one worker tells it for all.
+    pub scripts: Cell,
     /// Connections that one client has for itself, to watch or to wait; bounded by `limits.dedicated_connections`.
     pub dedicated: Cell,
     /// Clients that look on (`MONITOR`).
@@ -174,6 +176,7 @@ impl WorkerStats {
             messages: Cell::default(),
             blocked: Cell::default(),
             held: Cell::default(),
+            scripts: Cell::default(),
             dedicated: Cell::default(),
             monitors: Cell::default(),
             monitor_dropped: Cell::default(),

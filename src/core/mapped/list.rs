@@ -6,7 +6,7 @@
 //! objects of a list are then fetched with one MGET (one part per slot), which reads through as any other does.
 
 use super::super::client::{Begun, Slot};
-use super::super::gather::{Gather, Join, MappedKey};
+use super::super::gather::{Join, MappedKey};
 use super::super::run::Hook;
 use super::super::{ClientKey, Core, recycle};
 use crate::cluster::{Entry, Owner};
@@ -49,7 +49,7 @@ impl Core {
         let mut by_slot: Vec<(u16, u32)> =
             keys.iter().enumerate().map(|(position, key)| (slot::slot(key), position as u32)).collect();
         by_slot.sort_unstable();
-        let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
+        let mut gather = self.spare_gather();
         gather.reset(Join::Objects, keys.len());
         for group in by_slot.chunk_by(|a, b| a.0 == b.0) {
             gather.add_part(group.iter().map(|(_, position)| *position));

@@ -11,7 +11,7 @@
 //! 4. When all of its writes are that far, the command is answered.
 
 use super::super::client::{Begun, Slot};
-use super::super::gather::{Gather, Join};
+use super::super::gather::Join;
 use super::super::{ClientKey, Core, Route};
 use super::Told;
 use crate::cluster::{Entry, Owner};
@@ -93,7 +93,7 @@ impl Core {
         let place = match merge {
             None => Slot::Waiting(begun),
             Some(merge) => {
-                let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
+                let mut gather = self.spare_gather();
                 gather.reset(Join::Keys(merge), steps.len());
                 for _ in &steps {
                     gather.add_part(std::iter::empty());

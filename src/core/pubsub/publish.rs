@@ -11,7 +11,7 @@ use super::{Core, Space};
 use crate::cluster::{Entry, Owner};
 use crate::command::Command;
 use crate::core::client::{Begun, Slot};
-use crate::core::gather::{Gather, Join};
+use crate::core::gather::Join;
 use crate::resp::Args;
 use crate::slot;
 
@@ -85,7 +85,7 @@ impl Core {
             Target::Node(node) => node..node + 1,
             Target::Everywhere => 0..self.routes.topology().nodes().len(),
         };
-        let mut gather = self.spare_gathers.pop().unwrap_or_else(|| Box::new(Gather::new()));
+        let mut gather = self.spare_gather();
         gather.reset(Join::Tally, 0);
         gather.tally = Some(tally);
         for _ in nodes.clone() {

@@ -8,7 +8,7 @@ use prometheus::proto::{self, MetricFamily};
 impl WorkerCollector {
     pub(super) fn plain(&self, families: &mut Vec<MetricFamily>) {
         type Plain = (&'static str, &'static str, proto::MetricType, fn(&WorkerStats) -> &Cell);
-        let plain: [Plain; 18] = [
+        let plain: [Plain; 19] = [
             ("dsproxy_connected_clients", "Connected RESP clients.", proto::MetricType::GAUGE, |w| {
                 &w.clients
             }),
@@ -78,6 +78,12 @@ impl WorkerCollector {
                 "Clients whose next command waits for the end of a CLIENT PAUSE.",
                 proto::MetricType::GAUGE,
                 |w| &w.held,
+            ),
+            (
+                "dsproxy_kept_scripts",
+                "Scripts of clients that are kept for nodes that lack them, bounded by limits.script_store.",
+                proto::MetricType::GAUGE,
+                |w| &w.scripts,
             ),
             (
                 "dsproxy_dedicated_connections",
