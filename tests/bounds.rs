@@ -11,7 +11,7 @@ mod support;
 
 use dsproxy::config::Config;
 use dsproxy::resp::push_command;
-use support::{Proxy, Resp, SharedStack, Value, eventually};
+use support::{PlainRedis, Proxy, Resp, SharedStack, Value, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -399,4 +399,31 @@ fn every_setting_of_limits_has_a_row() {
         .filter(|setting| !attacked.contains(setting.as_str()))
         .collect();
     assert!(missing.is_empty(), "nobody attacks {missing:?}");
+}
+
+/// Unless they are set, bounds are where Redis has them, to the byte.
+#[test]
+fn the_defaults_are_told_as_redis_tells_them() {
+    let (stack, redis) = (SharedStack::get(), PlainRedis::start(&[]));
+    let proxy = Proxy::for_nodes(stack.redis_nodes(), None, "");
+    let line = |length: usize| [vec![b'x'; length], b"\r\n".to_vec()].concat();
+    for (what, bytes) in [
+        ("a gigabyte", b"*2\r\n$3\r\nGET\r\n$1073741824\r\n".to_vec()),
+        ("one byte too many", b"*2\r\n$3\r\nGET\r\n$536870913\r\n".to_vec()),
+        ("no length", b"*2\r\n$3\r\nGET\r\n$-1\r\n".to_vec()),
+        ("many arguments", b"*2147483648\r\n".to_vec()),
+        ("an endless line", vec![b'x'; 200_000]),
+        ("a long line", line(100_000)),
+    ] {
+        let told = |addr: (&str, u16)| {
+            let mut client = Resp::connect(addr);
+            let _ = client.stream().write_all(&bytes);
+            String::from_utf8_lossy(&client.recv_to_end()).into_owned()
+        };
+        assert_eq!(told(proxy.addr()), told(redis.addr()), "{what}");
+    }
+    // What fits, fits: a line of almost 64 kB.
+    let mut client = proxy.connect();
+    client.send_raw(&[b"ECHO ".to_vec(), line(65_000)].concat());
+    assert_eq!(client.recv().text().len(), 65_000);
 }

@@ -227,3 +227,20 @@ fn a_pause_is_bounded_in_time_and_in_memory() {
     drop(flood);
     eventually(PATIENCE, "nobody is held", || proxy.metric("dsproxy_held_clients") == 0.0);
 }
+
+#[test]
+fn what_comes_by_http_is_held_too() {
+    let stack = SharedStack::get();
+    let proxy = proxy(&stack, "");
+    let (mut operator, key) = (proxy.connect(), format!("{}k", stack.key_prefix()));
+    operator.cmd(&["SET", &key, "kept"]);
+    let began = Instant::now();
+    assert_eq!(operator.cmd(&["CLIENT", "PAUSE", "1000"]).text(), "OK");
+    let read = proxy.get(&format!("/read?key={key}"));
+    assert!(read.status == 200 && read.body.contains("kept"), "{read:?}");
+    assert!(began.elapsed() >= Duration::from_millis(950), "{:?}", began.elapsed());
+    // The proxy's own pages answer all the time.
+    assert_eq!(operator.cmd(&["CLIENT", "PAUSE", "60000"]).text(), "OK");
+    assert_eq!(proxy.get("/health/live").status, 200);
+    operator.cmd(&["CLIENT", "UNPAUSE"]);
+}
