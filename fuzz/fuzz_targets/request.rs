@@ -10,7 +10,7 @@ fuzz_target!(|data: &[u8]| {
     let limits = if *small % 2 == 0 {
         RequestLimits::default()
     } else {
-        RequestLimits { inline_bytes: 24, args: 4, bulk_bytes: 16, frame_bytes: 64 }
+        RequestLimits { inline_bytes: 24, args: 4, bulk_bytes: 16, frame_bytes: 64, stranger: false }
     };
     let mut whole = RequestScanner::default();
     let result = whole.scan(data, &limits);
