@@ -1,6 +1,6 @@
 # The targets a newcomer needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: test-http-fuzz examples help setup setup-bench setup-test build run test crash test-clients conformance lint bench bench-reads bench-writes fuzz clean clean-data
+.PHONY: test-http-fuzz examples help setup setup-bench setup-test build run test crash test-clients conformance lint bench bench-http bench-reads bench-writes fuzz clean clean-data
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `dsproxy dev`, as in: make run ARGS="--help"
@@ -85,6 +85,10 @@ bench-writes: setup build ## Measure the writing side: rows/s into Postgres, ack
 
 bench-reads: setup build ## Measure reads of mapped keys: fills, hits beside slow queries, hits against plain keys
 	loadtest/reads.py
+
+bench-http: setup-bench build ## Measure the HTTP side beside a bare hyper server
+	cargo build --release --locked --example http_hello
+	loadtest/http.py --append
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS (needs cargo-fuzz and a nightly toolchain)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \

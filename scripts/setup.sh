@@ -3,7 +3,7 @@
 # enabled, no database cluster is created, and when nothing is missing apt is not touched.
 #
 # usage: scripts/setup.sh [--bench | --test]
-#   --bench: also the proxies that `make bench` compares with
+#   --bench: also the proxies that `make bench` compares with, and the HTTP load generator of `make bench-http`
 #   --test: also what the clients of tests/clients and tests/examples run on
 set -euo pipefail
 
@@ -32,6 +32,7 @@ need initdb postgresql
 if [ "${1:-}" = --bench ]; then
     need haproxy haproxy
     need nutcracker nutcracker
+    need wrk wrk
     need redis-benchmark redis-tools
     need python3 python3
 fi

@@ -300,9 +300,7 @@ fn site(
     };
     let data = data.map(|data| (data.source.clone(), data.reads.clone()));
     let backend = Backend::new(gateway, data, name, metrics);
-    let mut site = Site::new(crate::config::compile(config), Some(backend), auth);
-    site.count(metrics)?;
-    Ok(site)
+    Site::new(crate::config::compile(config), Some(backend), auth, metrics)
 }
 
 /// Opens both listening sockets; both problems are reported when both have one.

@@ -23,7 +23,7 @@ use crate::route::{Placeholder, Values, push_json_text};
 #[derive(Debug, Default)]
 pub struct Found {
     /// The row or rows as JSON: an object, a list, or the text of a value as a JSON text.
-    pub json: Vec<u8>,
+    pub json: Bytes,
     /// Whether `json` is a list of rows.
     pub list: bool,
     /// Where it was found; `None` for what was written.
@@ -57,16 +57,17 @@ struct Sheet<'a> {
     status: u16,
 }
 
-/// The answer for what was found.
+/// The answer for what was found, and how many rows it is about.
 pub fn success(
     route: &Compiled,
     found: &Found,
     facts: &Facts<'_>,
-) -> Result<Response<Full<Bytes>>, ApiError> {
+) -> Result<(Response<Full<Bytes>>, usize), ApiError> {
     let outcome = route.outcomes.iter().find(|outcome| outcome.name == "ok");
     let status = outcome.and_then(|outcome| outcome.status).unwrap_or(200);
     let Some(shape) = outcome.and_then(|outcome| outcome.shape.as_ref()) else {
-        return Ok(json(status, if found.json.is_empty() { b"null".to_vec() } else { found.json.clone() }));
+        let nothing = Bytes::from_static(b"null");
+        return Ok((json(status, if found.json.is_empty() { nothing } else { found.json.clone() }), 1));
     };
     let broken = |error: serde_json::Error| ApiError::Internal(format!("the value is no JSON: {error}"));
     let mut sheet = Sheet::of(facts, status);
@@ -74,25 +75,18 @@ pub fn success(
     sheet.token = found.token.as_deref();
     sheet.row = Cow::Borrowed(&found.json);
     let fields = shape.placeholders().any(|placeholder| matches!(placeholder, Placeholder::Field(_)));
+    let mut rows = usize::from(!found.json.is_empty());
     if found.list {
         sheet.rows = serde_json::from_slice(&found.json).map_err(broken)?;
         if let Some(limit) = limit(facts.input) {
             sheet.has_more = sheet.rows.len() > limit;
             sheet.rows.truncate(limit);
         }
+        rows = sheet.rows.len();
     } else if fields && found.json.first() == Some(&b'{') {
         sheet.members = serde_json::from_slice(&found.json).map_err(broken)?;
     }
-    Ok(json(status, shape.render(&sheet)))
-}
-
-/// How many rows the answer shows.
-pub fn rows_shown(found: &Found, input: &Input) -> usize {
-    let rows = match found.list {
-        true => serde_json::from_slice::<Vec<&RawValue>>(&found.json).map_or(0, |rows| rows.len()),
-        false => usize::from(!found.json.is_empty()),
-    };
-    rows.min(limit(input).unwrap_or(usize::MAX))
+    Ok((json(status, shape.render(&sheet).into()), rows))
 }
 
 /// The answer for a failure.
@@ -104,7 +98,7 @@ pub fn failure(route: &Compiled, error: &ApiError, facts: &Facts<'_>) -> Respons
         Some(shape) => {
             let mut sheet = Sheet::of(facts, status);
             sheet.error = error.to_string();
-            json(status, shape.render(&sheet))
+            json(status, shape.render(&sheet).into())
         }
         None => {
             let mut response = error.response();
@@ -150,10 +144,10 @@ fn code(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn json(status: u16, body: Vec<u8>) -> Response<Full<Bytes>> {
+fn json(status: u16, body: Bytes) -> Response<Full<Bytes>> {
     // 204 and 304 have no body.
     let empty = matches!(status, 204 | 304);
-    let mut response = Response::new(Full::from(if empty { Vec::new() } else { body }));
+    let mut response = Response::new(Full::new(if empty { Bytes::new() } else { body }));
     *response.status_mut() = code(status);
     let headers = response.headers_mut();
     if !empty {

@@ -14,7 +14,7 @@ use crate::cache::ReadThrough;
 use crate::cluster::{Gateway, GatewayError, Origin, Served};
 use crate::mapping::MappingId;
 use crate::metrics::{CacheOperations, Metrics};
-use crate::resp::{decode_reply, push_command};
+use crate::resp::{bulk_string, decode_reply, push_command};
 use crate::route::ParamValue;
 use crate::source::{Param, Rows, Source, SourceError, Statement};
 
@@ -138,8 +138,11 @@ impl Backend {
 
     /// The value of a key, and where it was found.
     pub async fn get(&self, key: &str) -> Result<(Option<Bytes>, Served), ApiError> {
-        let (reply, served) = self.call(&[b"GET", key.as_bytes()]).await?;
-        match reply {
+        let (reply, served) = self.raw(Origin::Client, &[b"GET", key.as_bytes()]).await?;
+        if let Some(value) = bulk_string(&reply) {
+            return Ok((Some(value), served));
+        }
+        match decoded(&reply)? {
             BytesFrame::Null => Ok((None, served)),
             BytesFrame::BlobString { data, .. } => Ok((Some(data), served)),
             BytesFrame::SimpleError { data, .. } => Err(ApiError::Unavailable(data.to_string())),
@@ -221,15 +224,23 @@ impl Backend {
     }
 
     async fn run(&self, origin: Origin, args: &[&[u8]]) -> Result<(BytesFrame, Served), ApiError> {
-        let mut request = Vec::new();
+        let (reply, served) = self.raw(origin, args).await?;
+        Ok((decoded(&reply)?, served))
+    }
+
+    /// The reply as it came.
+    async fn raw(&self, origin: Origin, args: &[&[u8]]) -> Result<(Bytes, Served), ApiError> {
+        let mut request = Vec::with_capacity(64);
         push_command(&mut request, args.iter().copied());
         let start = Instant::now();
         let reply = self.gateway.call_served(origin, request).await;
         self.operations.observe(args.first().copied().unwrap_or_default(), start.elapsed());
-        let (reply, served) =
-            reply.map_err(|error: GatewayError| ApiError::Unavailable(error.to_string()))?;
-        Ok((decode_reply(&reply).map_err(|error| ApiError::Internal(error.to_string()))?, served))
+        reply.map_err(|error: GatewayError| ApiError::Unavailable(error.to_string()))
     }
+}
+
+fn decoded(reply: &[u8]) -> Result<BytesFrame, ApiError> {
+    decode_reply(reply).map_err(|error| ApiError::Internal(error.to_string()))
 }
 
 fn text(frame: BytesFrame) -> Option<String> {

@@ -11,53 +11,61 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, IF_NONE_MATCH};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use serde_json::{Map, Value as Json};
-use tokio::time::timeout;
 
 use super::HttpState;
 use super::answer::{self, Facts, Found};
 use super::auth::Claims;
 use super::backend::Backend;
+use super::deadline::Deadline;
 use super::error::ApiError;
 use super::input::{Given, Input, collect};
+use super::site::Endpoint;
 use crate::cluster::Served;
 use crate::config::{Action, Compiled, RouteMethod};
 use crate::route::{In, ParamValue, Placeholder, Values, push_json_text};
 use crate::source::Rows;
 
 /// A request that has found its route.
-pub struct Visit {
+pub struct Visit<'a> {
     /// The route.
-    pub route: Arc<Compiled>,
+    pub endpoint: &'a Endpoint,
     /// The raw values of the parameters of its path.
     pub path: Vec<String>,
     /// Method, URL and headers.
     pub head: Parts,
     /// The request's id.
-    pub id: String,
+    pub id: &'a str,
     /// When it came.
     pub start: Instant,
+    /// The timer of its connection.
+    pub deadline: &'a Deadline,
 }
 
 /// Answers it. Every failure takes the shape that the route gives it.
-pub async fn run(state: &HttpState, visit: Visit, body: Result<Bytes, ApiError>) -> Response<Full<Bytes>> {
-    let Visit { route, path, head, id, start } = visit;
+pub async fn run(
+    state: &HttpState,
+    visit: Visit<'_>,
+    body: Result<Bytes, ApiError>,
+) -> Response<Full<Bytes>> {
+    let Visit { endpoint, path, head, id, start, deadline } = visit;
+    let route = &endpoint.route;
     let mut input = Input::default();
     let source = state.site.backend.as_ref().map_or("none", Backend::source_name);
-    let outcome = match prepare(state, &route, &path, &head, body) {
+    let outcome = match prepare(state, route, &path, &head, body) {
         Ok((collected, body)) => {
             input = collected;
-            act(state, &route, &input, body).await
+            act(state, route, &input, body, deadline).await
         }
         Err(error) => Err(error),
     };
-    let facts = Facts { input: &input, start, request_id: &id, source };
+    let facts = Facts { input: &input, start, request_id: id, source };
     let answered = outcome.and_then(|found| {
-        let response = answer::success(&route, &found, &facts)?;
-        Ok((response, found))
+        let (response, rows) = answer::success(route, &found, &facts)?;
+        Ok((response, rows, found))
     });
     match answered {
-        Ok((mut response, found)) => {
-            count(state, &route, &input, &found);
+        Ok((mut response, rows, found)) => {
+            count(endpoint, &input, &found, rows);
             let safe = head.method == Method::GET || head.method == Method::HEAD;
             if safe && response.status() == StatusCode::OK {
                 let validator = answer::validator(&found.json);
@@ -73,16 +81,16 @@ pub async fn run(state: &HttpState, visit: Visit, body: Result<Bytes, ApiError>)
             if error.status().is_server_error() {
                 tracing::warn!(request = id, route = route.name, %error, "request failed");
             }
-            answer::failure(&route, &error, &facts)
+            answer::failure(route, &error, &facts)
         }
     }
 }
 
 /// Counts an answer where the route asks for it.
-fn count(state: &HttpState, route: &Compiled, input: &Input, found: &Found) {
-    let (Some(tally), Some(served)) = (state.site.tally(&route.name), found.served) else { return };
+fn count(endpoint: &Endpoint, input: &Input, found: &Found, rows: usize) {
+    let (Some(tally), Some(served)) = (&endpoint.tally, found.served) else { return };
     let value = tally.by().and_then(|name| input.get(name)?.to_text()).unwrap_or_default();
-    tally.count(served.is_from_cache(), answer::rows_shown(found, input), &value);
+    tally.count(served.is_from_cache(), rows, &value);
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -112,18 +120,19 @@ async fn act(
     route: &Arc<Compiled>,
     input: &Input,
     body: Bytes,
+    deadline: &Deadline,
 ) -> Result<Found, ApiError> {
     let limit = route.timeout.unwrap_or(state.config.request_timeout);
-    let backend =
-        state.site.backend.clone().ok_or_else(|| ApiError::Internal("there is no database".to_owned()))?;
+    let backend = state.site.backend.as_ref();
+    let backend = backend.ok_or_else(|| ApiError::Internal("there is no database".to_owned()))?;
     let late = |_| ApiError::Timeout(limit);
     let mut found = if route.method == RouteMethod::Get {
-        timeout(limit, work(&backend, route, input, &body)).await.map_err(late)??
+        deadline.within(limit, work(backend, route, input, &body)).await.map_err(late)??
     } else {
         // A task of its own: a client that goes away must not leave a write half done.
-        let (route, input) = (Arc::clone(route), input.clone());
+        let (backend, route, input) = (backend.clone(), Arc::clone(route), input.clone());
         let writing = tokio::spawn(async move { work(&backend, &route, &input, &body).await });
-        let written = timeout(limit, writing).await.map_err(late)?;
+        let written = deadline.within(limit, writing).await.map_err(late)?;
         written.map_err(|error| ApiError::Internal(error.to_string()))??
     };
     if shows(route, &Placeholder::Token) {
@@ -167,7 +176,7 @@ async fn work(backend: &Backend, route: &Compiled, input: &Input, body: &[u8]) -
                 RouteMethod::Post | RouteMethod::Put | RouteMethod::Patch => {
                     let value = value(route, input, body)?;
                     backend.set(&key, &value).await?;
-                    Ok(Found { json: as_json(&value), ..Found::default() })
+                    Ok(Found { json: as_json(value.into()), ..Found::default() })
                 }
             }
         }
@@ -191,10 +200,10 @@ fn rows_found(route: &Compiled, rows: &Rows) -> Result<Found, ApiError> {
     let served = (route.method == RouteMethod::Get).then_some(Served::Bypass);
     if lists(route) {
         let json = [b"[", rows.rows.join(&b","[..]).as_slice(), b"]"].concat();
-        return Ok(Found { json, list: true, served, token: None });
+        return Ok(Found { json: json.into(), list: true, served, token: None });
     }
     match rows.rows.first() {
-        Some(row) => Ok(Found { json: row.to_vec(), list: false, served, token: None }),
+        Some(row) => Ok(Found { json: row.clone(), list: false, served, token: None }),
         None if rows.columns.is_empty() && rows.affected > 0 => Ok(Found::default()),
         None => Err(ApiError::NotFound("there is no such row".to_owned())),
     }
@@ -257,8 +266,10 @@ async fn read(backend: &Backend, route: &Compiled, key: &str) -> Result<Found, A
     let (value, served) = backend.get(key).await?;
     let list = lists(route);
     match value {
-        Some(value) => Ok(Found { json: as_json(&value), list, served: Some(served), token: None }),
-        None if list => Ok(Found { json: b"[]".to_vec(), list, served: Some(served), token: None }),
+        Some(value) => Ok(Found { json: as_json(value), list, served: Some(served), token: None }),
+        None if list => {
+            Ok(Found { json: Bytes::from_static(b"[]"), list, served: Some(served), token: None })
+        }
         None => Err(ApiError::NotFound("there is no such row".to_owned())),
     }
 }
@@ -270,13 +281,13 @@ fn lists(route: &Compiled) -> bool {
 }
 
 /// A value as JSON: what is no JSON of its own is a JSON text.
-fn as_json(value: &[u8]) -> Vec<u8> {
+fn as_json(value: Bytes) -> Bytes {
     match value.first() {
-        Some(b'{' | b'[') => value.to_vec(),
+        Some(b'{' | b'[') => value,
         _ => {
             let mut json = Vec::with_capacity(value.len() + 2);
-            push_json_text(&String::from_utf8_lossy(value), &mut json);
-            json
+            push_json_text(&String::from_utf8_lossy(&value), &mut json);
+            json.into()
         }
     }
 }

@@ -13,6 +13,7 @@ mod backend;
 mod cache_stats;
 mod compress;
 mod cors;
+mod deadline;
 mod endpoint;
 mod error;
 mod explain;

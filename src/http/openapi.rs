@@ -12,8 +12,8 @@ use crate::route::{In, Param, ParamType, ParamValue, Placeholder};
 /// The document.
 pub fn document(site: &Site, own: Own) -> Json {
     let mut paths = Map::new();
-    let bearer = own.bearer || site.routes.iter().any(|route| route.bearer);
-    for route in &site.routes {
+    let bearer = own.bearer || site.routes().any(|route| route.bearer);
+    for route in site.routes() {
         let path = paths.entry(route.path.source().to_owned()).or_insert_with(|| json!({}));
         path[method_of(route.method).as_str().to_ascii_lowercase()] = operation(route);
     }

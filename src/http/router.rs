@@ -14,10 +14,11 @@ use hyper::header::{ACCEPT_ENCODING, HeaderValue};
 use hyper::{Method, Request, Response};
 use tokio::time::timeout;
 
+use super::deadline::Deadline;
 use super::endpoint::{self, Visit};
 use super::error::ApiError;
 use super::routes::{Answer, Call, ROUTES, Route};
-use super::site::Found;
+use super::site::{Endpoint, Found};
 use super::{HttpState, compress, cors};
 
 /// Bytes of a body read beyond the limit so that the answer reaches its client, and the time that this may take.
@@ -34,7 +35,11 @@ const UNMATCHED: &str = "unmatched";
 const PREFLIGHT: &str = "preflight";
 
 /// Answers one request. Every failure becomes an answer here, or in `endpoint` for the routes of the configuration.
-pub async fn respond<B>(state: Arc<HttpState>, request: Request<B>) -> Response<Full<Bytes>>
+pub async fn respond<B>(
+    state: Arc<HttpState>,
+    request: Request<B>,
+    deadline: &Deadline,
+) -> Response<Full<Bytes>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -46,18 +51,47 @@ where
     let gzip = compress::accepts(headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()));
     let (label, mut response) =
         match (origin.is_some() && cors::is_preflight(request.method(), headers), request) {
-            (true, request) => (PREFLIGHT.to_owned(), preflight(&state, request.uri().path())),
-            (false, request) => answered(&state, request, &id, start).await,
+            (true, request) => (Label::Fixed(PREFLIGHT), preflight(&state, request.uri().path())),
+            (false, request) => answered(&state, request, &id, (start, deadline)).await,
         };
     if let Some(origin) = origin {
         cors::allow(response.headers_mut(), origin);
     }
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     let response = compress::compressed(response, state.config.compress_min, gzip);
-    state.metrics.http.request(&label, response.status().as_u16(), start.elapsed());
+    label.count(&state, response.status().as_u16(), start.elapsed());
     response
+}
+
+/// The `route` label of a request, with its counters where they are at hand.
+enum Label {
+    Site(Arc<Endpoint>),
+    Own(&'static Route),
+    Fixed(&'static str),
+    Path(String),
+}
+
+impl Label {
+    fn text(&self) -> &str {
+        match self {
+            Self::Site(endpoint) => endpoint.route.path.source(),
+            Self::Own(route) => route.path,
+            Self::Fixed(text) => text,
+            Self::Path(text) => text,
+        }
+    }
+
+    fn count(&self, state: &HttpState, status: u16, elapsed: Duration) {
+        match self {
+            Self::Site(endpoint) => endpoint.counter.observe(status, elapsed),
+            _ => match state.site.counters.get(self.text()) {
+                Some(counter) => counter.observe(status, elapsed),
+                None => state.metrics.http.route(self.text()).observe(status, elapsed),
+            },
+        }
+    }
 }
 
 /// The answer, and the label of its route.
@@ -65,42 +99,42 @@ async fn answered<B>(
     state: &Arc<HttpState>,
     request: Request<B>,
     id: &str,
-    start: Instant,
-) -> (String, Response<Full<Bytes>>)
+    (start, deadline): (Instant, &Deadline),
+) -> (Label, Response<Full<Bytes>>)
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let site = state.site.find(request.method(), request.uri().path());
     let (label, answer) = match site {
-        Found::Route(route, path) => {
-            let label = route.path.source().to_owned();
+        Found::Route(endpoint, path) => {
             let (head, body) = request.into_parts();
             let body = match head.method {
                 Method::GET | Method::HEAD => Ok(Bytes::new()),
                 _ => whole_body(state, body).await,
             };
-            let visit = Visit { route, path, head, id: id.to_owned(), start };
-            return (label, endpoint::run(state, visit, body).await);
+            let visit = Visit { endpoint: &endpoint, path, head, id, start, deadline };
+            let response = endpoint::run(state, visit, body).await;
+            return (Label::Site(endpoint), response);
         }
         Found::Methods(label, methods) => match find(request.method(), request.uri().path()) {
-            Ok(route) => (label, run(Arc::clone(state), route, request).await),
+            Ok(route) => (Label::Own(route), run(Arc::clone(state), route, request, deadline).await),
             Err((_, error)) => {
                 let mut allowed = methods.join(", ");
                 if let ApiError::MethodNotAllowed(more) = error {
                     allowed = format!("{allowed}, {more}");
                 }
-                (label, Err(ApiError::MethodNotAllowed(allowed)))
+                (Label::Path(label), Err(ApiError::MethodNotAllowed(allowed)))
             }
         },
         Found::Nothing => match find(request.method(), request.uri().path()) {
-            Ok(route) => (route.path.to_owned(), run(Arc::clone(state), route, request).await),
-            Err((label, error)) => (label.to_owned(), Err(error)),
+            Ok(route) => (Label::Own(route), run(Arc::clone(state), route, request, deadline).await),
+            Err((label, error)) => (Label::Fixed(label), Err(error)),
         },
     };
     let response = answer.unwrap_or_else(|error| {
         if error.status().is_server_error() {
-            tracing::warn!(request = id, route = label, %error, "request failed");
+            tracing::warn!(request = id, route = label.text(), %error, "request failed");
         }
         error.response()
     });
@@ -155,7 +189,12 @@ fn find(method: &Method, path: &str) -> Result<&'static Route, (&'static str, Ap
     Err((first, ApiError::MethodNotAllowed(allowed.join(", "))))
 }
 
-async fn run<B>(state: Arc<HttpState>, route: &'static Route, request: Request<B>) -> Answer
+async fn run<B>(
+    state: Arc<HttpState>,
+    route: &'static Route,
+    request: Request<B>,
+    deadline: &Deadline,
+) -> Answer
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -167,7 +206,8 @@ where
         Method::GET => Bytes::new(),
         _ => whole_body(&state, body).await?,
     };
-    timeout(limit, (route.handler)(Call { state, head, body })).await.map_err(|_| ApiError::Timeout(limit))?
+    let answer = (route.handler)(Call { state, head, body });
+    deadline.within(limit, answer).await.map_err(|_| ApiError::Timeout(limit))?
 }
 
 /// The body, within its limits.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::HttpState;
+use super::deadline::{Deadline, Pulse};
 use super::router::respond;
 use super::stall::StallGuard;
 use crate::tls::ServerTls;
@@ -127,15 +128,22 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limit = state.config.request_timeout;
+    let pulse = Pulse::new();
+    let deadline = Deadline::default();
     let service = service_fn(|request| {
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(respond(state, request).await) }
+        let (state, pulse, deadline) = (Arc::clone(&state), &pulse, &deadline);
+        async move {
+            pulse.begin();
+            let response = respond(state, request, deadline).await;
+            pulse.end();
+            Ok::<_, Infallible>(response)
+        }
     });
     let io = TokioIo::new(StallGuard::new(stream, limit));
     let mut connection = pin!(
         http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limit)
+            // Its timer would be made and dropped for each request; `Pulse` looks after slow heads.
+            .header_read_timeout(None)
             .max_buf_size(MAX_HEAD)
             // A client may close its sending side behind its request and still wants the answer.
             .half_close(true)
@@ -143,6 +151,8 @@ where
     );
     let finished = tokio::select! {
         finished = connection.as_mut() => Some(finished),
+        // No request within its time: the connection is dropped, which closes it.
+        () = pulse.stopped(limit) => None,
         () = stop.drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
             // `None` when the drain took too long: the connection is dropped, which closes it.

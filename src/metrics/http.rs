@@ -2,9 +2,10 @@
 //!
 //! Must not know: which routes there are.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::{SECONDS, counters, gauge, histograms};
 
@@ -18,20 +19,53 @@ pub struct HttpMetrics {
     pub operations: CacheOperations,
 }
 
-/// Times of the commands that routes run.
+/// Times of the commands that routes run, by operation. Only the few that routes use have a label of their own.
 #[derive(Clone)]
-pub struct CacheOperations(HistogramVec);
+pub struct CacheOperations {
+    get: Histogram,
+    set: Histogram,
+    delete: Histogram,
+    other: Histogram,
+}
 
 impl CacheOperations {
-    /// Counts one. Only the few commands that routes use have a label of their own.
+    fn new(family: &HistogramVec) -> Self {
+        let of = |operation: &str| family.with_label_values(&[operation]);
+        Self { get: of("get"), set: of("set"), delete: of("delete"), other: of("other") }
+    }
+
+    /// Counts one.
     pub fn observe(&self, command: &[u8], elapsed: Duration) {
-        let label = match command {
-            b"GET" => "get",
-            b"SET" => "set",
-            b"DEL" => "delete",
-            _ => "other",
+        let histogram = match command {
+            b"GET" => &self.get,
+            b"SET" => &self.set,
+            b"DEL" => &self.delete,
+            _ => &self.other,
         };
-        self.0.with_label_values(&[label]).observe(elapsed.as_secs_f64() * 1000.0);
+        histogram.observe(elapsed.as_secs_f64() * 1000.0);
+    }
+}
+
+/// The requests of one route.
+pub struct RouteCounter {
+    label: String,
+    /// Answers with 200, once there is one: most are, and to look a label up takes a lock.
+    ok: OnceLock<IntCounter>,
+    requests: IntCounterVec,
+    duration: OnceLock<Histogram>,
+    durations: HistogramVec,
+}
+
+impl RouteCounter {
+    /// Counts a request.
+    pub fn observe(&self, status: u16, elapsed: Duration) {
+        let by = |status: u16| self.requests.with_label_values(&[&self.label, &status.to_string()]);
+        match status {
+            200 => self.ok.get_or_init(|| by(200)).inc(),
+            _ => by(status).inc(),
+        }
+        let duration = self.duration.get_or_init(|| self.durations.with_label_values(&[&self.label]));
+        duration.observe(elapsed.as_secs_f64());
     }
 }
 
@@ -55,7 +89,7 @@ impl HttpMetrics {
                 &["route"],
                 &SECONDS,
             )?,
-            operations: CacheOperations(histograms(
+            operations: CacheOperations::new(&histograms(
                 registry,
                 "cache_operation_duration_ms",
                 "Milliseconds of a cache operation of a route, database included where it was asked, by operation.",
@@ -66,9 +100,15 @@ impl HttpMetrics {
         })
     }
 
-    /// Counts a request. `route` is the path of a route as it is declared, never a path that a client made up.
-    pub fn request(&self, route: &str, status: u16, elapsed: Duration) {
-        self.requests.with_label_values(&[route, status.to_string().as_str()]).inc();
-        self.duration.with_label_values(&[route]).observe(elapsed.as_secs_f64());
+    /// What is counted of a route; `route` is its path as it is declared, never a path that a client made up. Nothing is
+    /// shown before the first request.
+    pub fn route(&self, route: &str) -> RouteCounter {
+        RouteCounter {
+            label: route.to_owned(),
+            ok: OnceLock::new(),
+            requests: self.requests.clone(),
+            duration: OnceLock::new(),
+            durations: self.duration.clone(),
+        }
     }
 }

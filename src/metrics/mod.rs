@@ -27,7 +27,7 @@ use prometheus::{
 };
 
 pub use database::{DatabaseCollector, DatabaseGauges, PoolGauge};
-pub use http::{CacheOperations, HttpMetrics};
+pub use http::{CacheOperations, HttpMetrics, RouteCounter};
 pub use journal::{JournalCollector, JournalDepth, JournalMetrics};
 pub use mapping::{MappingMetrics, QueryKind};
 pub use process::Usage;
@@ -236,7 +236,7 @@ mod tests {
     fn names_follow_the_conventions() {
         let metrics = Metrics::new();
         metrics.mapping("m").query(QueryKind::Load, true, Duration::ZERO);
-        metrics.http.request("/ping", 200, Duration::ZERO);
+        metrics.http.route("/ping").observe(200, Duration::ZERO);
         for family in metrics.registry().gather() {
             let (name, counter) =
                 (family.name(), family.get_field_type() == prometheus::proto::MetricType::COUNTER);

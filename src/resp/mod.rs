@@ -11,7 +11,7 @@ mod request;
 mod write;
 
 pub use args::{Args, Span};
-pub use reply::{MalformedReply, ReplyScanner, decode_reply, is_nil};
+pub use reply::{MalformedReply, ReplyScanner, bulk_string, decode_reply, is_nil};
 pub use request::{Inline, ProtocolError, RequestLimits, RequestScanner};
 pub use write::{
     push_array_header, push_bulk, push_command, push_error, push_integer, push_nil, push_simple,

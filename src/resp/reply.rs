@@ -162,6 +162,18 @@ pub fn decode_reply(reply: &[u8]) -> Result<resp3::types::BytesFrame, MalformedR
     }
 }
 
+/// The text of a reply that is one bulk string and nothing else, without a copy; `None` for every other reply.
+pub fn bulk_string(reply: &Bytes) -> Option<Bytes> {
+    let head = reply.strip_prefix(b"$")?;
+    let end = memchr::memchr(b'\r', head)?;
+    let length = usize::try_from(integer(&head[..end])?).ok()?;
+    // `$5\r\nhello\r\n`
+    let start = end + 3;
+    let whole =
+        reply.len() == start + length + 2 && reply.ends_with(b"\r\n") && reply.get(end + 2) == Some(&b'\n');
+    whole.then(|| reply.slice(start..start + length))
+}
+
 /// A copy of a whole, scanned reply with RESP3's null in place of RESP2's; refused when it nests too deep.
 fn understandable(reply: &[u8]) -> Result<Bytes, MalformedReply> {
     let mut copy = Vec::with_capacity(reply.len());

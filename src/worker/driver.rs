@@ -97,7 +97,7 @@ pub(super) async fn run(mut parts: WorkerParts) {
                 shared.borrow_mut().drain();
             }
             Some(connection) = parts.connections.recv() => accept(&shared, connection),
-            Some(job) = parts.calls.recv() => shared.borrow_mut().job(job),
+            Some(job) = parts.calls.recv() => shared.borrow_mut().jobs(job, &mut parts.calls),
             Some(note) = parts.notes.recv() => {
                 let mut worker = shared.borrow_mut();
                 worker.clock();

@@ -1,9 +1,11 @@
 //! `examples/products`.
 
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 
 use crate::bed::{Example, cluster};
-use crate::support::Value;
+use crate::support::{Value, eventually};
 
 pub fn start() -> Example {
     Example::start("products", |stack, _, http| {
@@ -133,6 +135,47 @@ fn bad_products_are_refused() {
     let evil = r#"{"name":"'); drop table products; --","price":1}"#;
     assert_eq!(example.send("POST", "/api/v1/products", evil).status, 201);
     assert_eq!(example.get("/api/v1/products/1").json()["product"]["name"], "'); drop table products; --");
+}
+
+/// "Cache errors are logged but don't fail requests."
+#[test]
+fn without_redis_no_request_fails() {
+    let example = start();
+    let expect = |method: &str, path: &str, body: &str, status: u16| {
+        let begun = std::time::Instant::now();
+        let answer = example.send(method, path, body);
+        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{method} {path}: {:?}", begun.elapsed());
+        answer
+    };
+    expect("POST", "/api/v1/products", LAPTOP, 201);
+    for path in ["/api/v1/products/1", "/api/v1/products", "/api/v1/products/1", "/api/v1/products"] {
+        expect("GET", path, "", 200);
+    }
+    let names = ["redis-0", "redis-1", "redis-2"];
+    names.iter().for_each(|name| example.stack.kill(name));
+    let product = |path: &str| expect("GET", path, "", 200).json()["product"].clone();
+    for round in 0..3 {
+        let made = expect("POST", "/api/v1/products", LAPTOP, 201);
+        let path = format!("/api/v1/products/{}", made.json()["product"]["id"]);
+        assert_eq!(product(&path)["price"], 999.99);
+        let body = format!(r#"{{"price":{round}.5}}"#);
+        assert_eq!(expect("PUT", &path, &body, 200).json()["product"]["stock"], 50);
+        assert_eq!(product(&path)["price"], f64::from(round) + 0.5, "nothing stale");
+        let list = expect("GET", "/api/v1/products", "", 200).json();
+        assert_eq!((list["products"].as_array().unwrap().len(), &list["from_cache"]), (2, &json!(false)));
+        expect("DELETE", &path, "", 200);
+        expect("GET", &path, "", 404);
+        expect("GET", "/api/v1/cache/stats", "", 200);
+        expect("POST", "/api/v1/cache/stats/reset", "", 200);
+    }
+    expect("PUT", "/api/v1/products/1", r#"{"price":1.25}"#, 200);
+    assert_eq!(example.get("/health").json()["dependencies"]["redis"]["status"], "down");
+    names.iter().for_each(|name| example.stack.start_server(name));
+    // What the nodes had kept of the time before would be told as true: nothing of it is.
+    let warm = || expect("GET", "/api/v1/products/1", "", 200).json();
+    eventually(Duration::from_secs(30), "the cache is used again", || warm()["from_cache"] == true);
+    assert_eq!(warm()["product"]["price"], 1.25);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Replies: every type, however it is cut; what `redis-protocol` must be kept from.
 
-use dsproxy::resp::{MalformedReply, ReplyScanner, Scan, decode_reply, push_integer};
+use bytes::Bytes;
+use dsproxy::resp::{MalformedReply, ReplyScanner, Scan, bulk_string, decode_reply, push_integer};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use redis_protocol::resp2;
@@ -262,6 +263,25 @@ mod flaws {
         for nil in [&b"*1\r\n$-1\r\n"[..], b"*1\r\n*-1\r\n"] {
             assert!(resp3::decode::complete::decode(nil).is_err());
             assert!(decode_reply(nil).is_ok());
+        }
+    }
+}
+
+proptest! {
+    /// The short way agrees with the long one on everything, and says nothing of what is no bulk string.
+    #[test]
+    fn a_bulk_string_is_read_without_a_copy(frame in reply(), noise in bytes(), text in bytes()) {
+        let mut buffer = vec![0; frame.encode_len(false)];
+        let length = resp3::encode::complete::encode(&mut buffer, &frame, false).unwrap();
+        buffer.truncate(length);
+        let whole = [format!("${}\r\n", text.len()).as_bytes(), &text, b"\r\n"].concat();
+        prop_assert_eq!(bulk_string(&Bytes::from(whole.clone())), Some(Bytes::from(text)));
+        for bytes in [buffer, noise, [&whole[..], b"x"].concat(), whole[..whole.len() - 1].to_vec()] {
+            let long = match decode_reply(&bytes) {
+                Ok(resp3::types::BytesFrame::BlobString { data, attributes: None }) if bytes[0] == b'$' => Some(data),
+                _ => None,
+            };
+            prop_assert_eq!(bulk_string(&Bytes::from(bytes)), long);
         }
     }
 }

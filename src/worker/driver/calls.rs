@@ -8,7 +8,10 @@ use crate::core::Kind;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::rc::Rc;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+
+/// Jobs that are taken in one turn of the event loop.
+const JOBS_AT_ONCE: usize = 64;
 
 /// Who waits for the reply of a call.
 pub(super) enum Waiting {
@@ -49,8 +52,18 @@ impl Many {
 }
 
 impl Worker {
-    pub(super) fn job(&mut self, job: Job) {
+    /// Runs a job, and those that came with it: their requests leave together.
+    pub(super) fn jobs(&mut self, first: Job, queue: &mut mpsc::Receiver<Job>) {
         self.clock();
+        self.job(first);
+        for _ in 0..JOBS_AT_ONCE {
+            let Ok(job) = queue.try_recv() else { break };
+            self.job(job);
+        }
+        self.settle();
+    }
+
+    fn job(&mut self, job: Job) {
         match job {
             Job::One(Call { origin, request, reply }) => self.call(origin, &request, Waiting::One(reply)),
             Job::Many(Calls { origin, requests, reply }) => {
@@ -62,7 +75,6 @@ impl Worker {
                 }
             }
         }
-        self.settle();
     }
 
     fn call(&mut self, origin: Origin, request: &[u8], waiting: Waiting) {
