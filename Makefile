@@ -88,7 +88,7 @@ bench-reads: setup build ## Measure reads of mapped keys: fills, hits beside slo
 
 bench-http: setup-bench build ## Measure the HTTP side beside a bare hyper server
 	cargo build --release --locked --example http_hello
-	loadtest/http.py --append
+	loadtest/bench_http.py --append
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS (needs cargo-fuzz and a nightly toolchain)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \

@@ -1,4 +1,4 @@
-//! The least that a hyper server can do: `hello` to every request. What `loadtest/http.py` compares the HTTP side with.
+//! The least that a hyper server can do: `hello` to every request. What `loadtest/bench_http.py` compares the HTTP side with.
 //!
 //! Must not know: dsproxy.
 

@@ -54,9 +54,18 @@ pub enum Action {
     Statement {
         /// The statement.
         statement: Statement,
-        /// Indexes (into the parameters) of its parameters.
-        params: Vec<usize>,
+        /// What each of its parameters is.
+        params: Vec<Bind>,
     },
+}
+
+/// What a parameter of a statement is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// The value of the parameter of this index.
+    Value(usize),
+    /// Whether that was given: `$name_given` tells an absent `name` from one that is null.
+    Given(usize),
 }
 
 /// One answer of a route.
@@ -295,8 +304,9 @@ impl<'a> Compiler<'a> {
                 Ok(statement) => {
                     let (mut found, before) = (Vec::new(), self.mistakes.len());
                     for name in statement.names() {
-                        match index(name) {
-                            Some(at) => found.push(at),
+                        let given = || name.strip_suffix("_given").and_then(index).map(Bind::Given);
+                        match index(name).map(Bind::Value).or_else(given) {
+                            Some(bind) => found.push(bind),
                             None => self.wrong(
                                 "sql",
                                 None,

@@ -31,7 +31,7 @@ mod units;
 use define::{Section, Setting};
 
 pub use access::{AclConfig, ScriptPolicy, TlsConfig, TlsVersion};
-pub use compile::{Action, Compiled, Invalidation, Outcome, compile};
+pub use compile::{Action, Bind, Compiled, Invalidation, Outcome, compile};
 pub use define::Definition;
 pub use environment::Environment;
 pub use inline::{Dependency, WarmUp};

@@ -2,6 +2,7 @@
 //!
 //! Must not know: HTTP beyond its error type, routes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,12 +60,17 @@ impl Backend {
     }
 
     /// Runs a statement.
-    pub async fn statement(&self, statement: &Statement, values: &[&ParamValue]) -> Result<Rows, ApiError> {
+    pub async fn statement(
+        &self,
+        statement: &Statement,
+        values: &[Cow<'_, ParamValue>],
+    ) -> Result<Rows, ApiError> {
         let (source, _) =
             self.data.as_ref().ok_or_else(|| ApiError::Internal("there is no database".into()))?;
         let raw: Vec<_> = values.iter().map(|value| raw_json(value)).collect();
         let texts: Vec<_> = values.iter().map(|value| value.to_text().unwrap_or_default()).collect();
-        let params = values.iter().zip(&texts).zip(&raw).map(|((value, text), raw)| match (value, raw) {
+        let values = values.iter().map(|value| &**value);
+        let params = values.zip(&texts).zip(&raw).map(|((value, text), raw)| match (value, raw) {
             (ParamValue::Absent | ParamValue::Null, _) => Param::Null,
             (ParamValue::Integer(number), _) => Param::Int(*number),
             (ParamValue::Boolean(value), _) => Param::Bool(*value),

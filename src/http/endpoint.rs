@@ -2,6 +2,7 @@
 //!
 //! Must not know: connections, how a route is found.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ use super::error::ApiError;
 use super::input::{Given, Input, collect};
 use super::site::Endpoint;
 use crate::cluster::Served;
-use crate::config::{Action, Compiled, RouteMethod};
+use crate::config::{Action, Bind, Compiled, RouteMethod};
 use crate::route::{In, ParamValue, Placeholder, Values, push_json_text};
 use crate::source::Rows;
 
@@ -181,8 +182,11 @@ async fn work(backend: &Backend, route: &Compiled, input: &Input, body: &[u8]) -
             }
         }
         Action::Statement { statement, params } => {
-            let values: Vec<_> = params.iter().filter_map(|at| input.at(*at)).collect();
-            let rows = backend.statement(statement, &values).await?;
+            let values = params.iter().filter_map(|bind| match bind {
+                Bind::Value(at) => input.at(*at).map(Cow::Borrowed),
+                Bind::Given(at) => input.at(*at).map(|is| Cow::Owned(ParamValue::Boolean(is.is_given()))),
+            });
+            let rows = backend.statement(statement, &values.collect::<Vec<_>>()).await?;
             if let Some(mapping) = &route.writes {
                 for row in &rows.rows {
                     backend.written(mapping, &serde_json::from_slice(row).unwrap_or_default()).await;
@@ -264,6 +268,10 @@ fn escape_glob(text: String) -> String {
 
 async fn read(backend: &Backend, route: &Compiled, key: &str) -> Result<Found, ApiError> {
     let (value, served) = backend.get(key).await?;
+    match served.is_from_cache() {
+        true => tracing::debug!(key, "Cache HIT"),
+        false => tracing::debug!(key, "Cache MISS - fetching from source"),
+    }
     let list = lists(route);
     match value {
         Some(value) => Ok(Found { json: as_json(value), list, served: Some(served), token: None }),

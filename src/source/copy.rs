@@ -6,9 +6,9 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tokio_postgres::NoTls;
 
 use super::error::SourceError;
+use super::postgres::connector;
 
 /// Runs `statement` (`copy .. from stdin`) over a connection of its own with these pieces of its text format; how many rows
 /// that were. All of them, or none.
@@ -20,7 +20,8 @@ pub async fn copy_in(
     statement: &str,
     pieces: impl Iterator<Item = Vec<u8>> + Send,
 ) -> Result<u64, SourceError> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    let (mut config, tls) = connector(url)?;
+    let (client, connection) = config.application_name("dsproxy datagen").connect(tls).await?;
     let driver = tokio::spawn(connection);
     let mut sink = pin!(client.copy_in::<_, Bytes>(statement).await?);
     for piece in pieces {

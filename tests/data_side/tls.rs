@@ -68,6 +68,12 @@ async fn every_sslmode_does_what_libpq_says() {
         pg.client().await.simple_query(sql).await.unwrap();
     }
     until("TLS is on", async || connect(&url("sslmode=require")).await.is_ok()).await;
+    // Sample data go the same way: a server that asks for TLS gets them.
+    pg.client().await.simple_query("create table lines (line text)").await.unwrap();
+    let lines = || std::iter::once(b"a\nb\n".to_vec());
+    let copy = "copy lines from stdin";
+    assert_eq!(dsproxy::source::copy_in(&url("sslmode=require"), copy, lines()).await, Ok(2));
+    assert!(dsproxy::source::copy_in(&url("sslmode=verify-full"), copy, lines()).await.is_err());
 
     let dir = tempfile::tempdir().unwrap();
     let good = write(dir.path(), "ca.pem", &ca.pem());

@@ -6,3 +6,5 @@
 mod support;
 
 mod mapped;
+mod statements;
+mod tokens;

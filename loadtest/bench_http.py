@@ -58,7 +58,7 @@ def main():
                 rows += measure(servers, options, hello)
             return publish(rows, options)
     except (stack.StackError, RuntimeError, OSError) as error:
-        print(f"http: {error}", file=sys.stderr)
+        print(f"bench-http: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -139,7 +139,8 @@ def example(servers, options, name, variable):
     argv = [str(options.binary), "dev", "--config", str(here / "proxy.toml"), "--migrations", str(here / "migrations")]
     child = servers.spawn(name, ["env", f"{variable}={port}", f"RESP_PORT={resp}", f"DSPROXY_DEV_DIRECTORY={home / 'stack'}", *argv])
     stack.START_SECONDS = READY_SECONDS
-    servers.wait_ready(child, name, lambda: get(f"http://127.0.0.1:{port}/health/ready"))
+    # The file of its addresses is written last.
+    servers.wait_ready(child, name, lambda: get(f"http://127.0.0.1:{port}/health/ready") and (home / "stack/env").stat())
     lines = (line.partition("=") for line in (home / "stack/env").read_text().splitlines())
     values = {key: shlex.split(value)[0] for key, _, value in lines if value}
     return port, environment | values | {"DB_URL": values["DATABASE_URL"]}
@@ -206,7 +207,7 @@ def publish(rows, options):
     when = subprocess.run(["date", "-u", "+%Y-%m-%d %H:%M UTC"], capture_output=True, text=True).stdout.strip()
     loads = ", ".join(f"{load:.2f}" for load in os.getloadavg())
     page = (f"# Results of `make bench-http`\n\n- date: {when}\n- machine: {os.cpu_count()} cores; load average at the end {loads}\n"
-            f"- command: `{shlex.join(['loadtest/http.py', *sys.argv[1:]])}`; medians of {options.rounds} interleaved rounds\n\n{table}\n")
+            f"- command: `{shlex.join(['loadtest/bench_http.py', *sys.argv[1:]])}`; medians of {options.rounds} interleaved rounds\n\n{table}\n")
     print(page)
     if options.append:
         with open(HERE / "RESULTS.md", "a") as results:
