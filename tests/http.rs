@@ -67,6 +67,7 @@ async fn start(config: HttpConfig) -> Server {
         reads: None,
         cache: CacheStats::empty(),
         requests: std::sync::atomic::AtomicU64::new(0),
+        process: std::process::id(),
     });
     let address = listener.local_addr().unwrap();
     let task = tokio::spawn(serve(listener, None, Arc::clone(&state), shutdown.clone()));

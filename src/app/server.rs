@@ -194,6 +194,7 @@ impl Server {
                 cache: facade::cache_stats(self.data.as_ref(), &metrics, &self.stats, topology),
                 reads: self.data.as_ref().map(|data| data.reads.clone()),
                 requests: AtomicU64::new(0),
+                process: std::process::id(),
             };
             let listener = tokio::net::TcpListener::from_std(listener)?;
             self.tasks.spawn(http::serve(listener, doors.http.clone(), Arc::new(state), self.stop.clone()));

@@ -71,6 +71,8 @@ pub struct HttpState {
     pub cache: CacheStats,
     /// Requests so far that came without an id of their own.
     pub requests: AtomicU64,
+    /// The process, which is part of those ids. To ask for it is a system call.
+    pub process: u32,
 }
 
 /// Accepts a value. `Ok` promises as much as the answer `accepted` does.

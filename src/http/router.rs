@@ -164,7 +164,7 @@ fn request_id<B>(state: &HttpState, request: &Request<B>) -> String {
     };
     match given.filter(reasonable) {
         Some(id) => id.to_owned(),
-        None => format!("http-{}-{}", std::process::id(), state.requests.fetch_add(1, Ordering::Relaxed)),
+        None => format!("http-{}-{}", state.process, state.requests.fetch_add(1, Ordering::Relaxed)),
     }
 }
 
