@@ -13,3 +13,4 @@ mod hotcold_users;
 mod products;
 mod relay_posts;
 mod social_feed;
+mod variables;

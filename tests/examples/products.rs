@@ -172,7 +172,7 @@ fn without_redis_no_request_fails() {
     expect("PUT", "/api/v1/products/1", r#"{"price":1.25}"#, 200);
     assert_eq!(example.get("/health").json()["dependencies"]["redis"]["status"], "down");
     names.iter().for_each(|name| example.stack.start_server(name));
-    // What the nodes had kept of the time before would be told as true: nothing of it is.
+    // They come back empty, and the proxy finds them.
     let warm = || expect("GET", "/api/v1/products/1", "", 200).json();
     eventually(Duration::from_secs(30), "the cache is used again", || warm()["from_cache"] == true);
     assert_eq!(warm()["product"]["price"], 1.25);
