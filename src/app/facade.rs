@@ -158,6 +158,7 @@ impl Shared {
 
 fn refused(error: WriteError) -> ApiError {
     match error {
+        WriteError::Through(text) => ApiError::Unavailable(text),
         WriteError::Full { .. }
         | WriteError::Fenced(_)
         | WriteError::Closed

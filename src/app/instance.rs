@@ -11,7 +11,7 @@ use crate::source::{Claim, Source};
 use crate::writeback::record::LANES;
 
 /// The file in the data directory.
-const FILE: &str = "instance";
+pub(super) const FILE: &str = "instance";
 
 /// Claims the instance of the journal in `directory`, which ends with the sequence `last`.
 pub(super) async fn claim(

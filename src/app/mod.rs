@@ -19,6 +19,7 @@ mod route_check;
 mod security;
 mod server;
 mod specs;
+mod through;
 mod versions;
 mod warm;
 mod warm_verb;

@@ -11,11 +11,11 @@ use crate::failpoint::{self, Safeguard};
 use crate::journal::{Journal, JournalOptions, Opened};
 use crate::mapping::{Durability, Format, Mapping, MappingId, StoreMode, WriteMode, fields_of};
 use crate::metrics::{MappingMetrics, Metrics, QueryKind};
-use crate::sidecar::{self, Applied, Change, Value};
+use crate::sidecar::{self, Applied, Change, Token, Value};
 use crate::source::{Claim, Committed as Held, Source, SourceError, Touched, Writer, spread};
 use crate::writeback::{
-    BoxFuture, Committed, MappingOptions, Observer, Race, Restored, WriteBehind, WriteBehindOptions,
-    withdrawn, written,
+    Begun, BoxFuture, Committed, MappingOptions, Observer, Race, Restored, ThroughEnd, WriteBehind,
+    WriteBehindOptions, withdrawn, written,
 };
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
@@ -24,6 +24,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 
+/// Time of a write-through beside its statements.
+const THROUGH: Duration = Duration::from_secs(1);
 /// Restored writes that the cache is told of at a time.
 const AT_ONCE: usize = 1000;
 
@@ -44,17 +46,6 @@ pub(super) async fn open(
         let mappings = source.mappings().iter();
         mappings.filter(move |m| m.write == WriteMode::Behind && m.durability == durability)
     };
-    let refused = written(Durability::Database).map(|mapping| {
-        let text = format!(
-            "mapping \"{}\": durability = \"database\" is planned, but this version does not have it yet; use \"journal\"",
-            mapping.name
-        );
-        StartError::Mapping(text)
-    });
-    let refused: Vec<_> = refused.collect();
-    if !refused.is_empty() {
-        return Err(StartErrors(refused));
-    }
     for mapping in written(Durability::Memory) {
         tracing::warn!(
             mapping = mapping.name,
@@ -70,7 +61,9 @@ pub(super) async fn open(
         Place::take(source, &writes, writer, metrics.versions.clone()).await
     };
     let mut seat = None;
-    if written(Durability::Journal).next().is_some() {
+    // Mappings may have been journaled before, and what is left of that is not lost.
+    let left = Path::new(&config.journal.data_dir).join(instance::FILE).exists();
+    if left || written(Durability::Journal).next().is_some() {
         let opened = open_journal(config, metrics).await?;
         let (id, claim) = instance::claim(Path::new(&config.journal.data_dir), source, opened.last()).await?;
         seat = Some(place(id.clone(), claim.epoch, true).await?);
@@ -188,12 +181,14 @@ fn options(config: &Config) -> WriteBehindOptions {
         retry_most: queue.retry_max,
         high_water: config.journal.high_water,
         max_untold: queue.max_untold,
+        // Room for a connection, and for what begins and ends the transaction.
+        through_timeout: 2 * config.database.statement_timeout + THROUGH,
         by_mapping: config.mappings.iter().map(|mapping| (mapping.name.clone(), own(mapping))).collect(),
     }
 }
 
 /// A value as rows are loaded and writes are queued, as the cache keeps it; `None` where it is not kept as one.
-fn value_of(mapping: &Mapping, value: &Bytes) -> Option<Value> {
+pub(super) fn value_of(mapping: &Mapping, value: &Bytes) -> Option<Value> {
     match mapping.format {
         Format::Json | Format::Text => Some(Value::Text(value.clone())),
         Format::Hash => fields_of(value).ok().map(Value::Hash),
@@ -239,6 +234,19 @@ impl Observer for Told {
         Box::pin(self.cache.clone().committed(mapping, keys))
     }
 
+    fn through_begins(
+        &self,
+        mapping: MappingId,
+        keys: Vec<(Bytes, Token)>,
+        life: Duration,
+    ) -> BoxFuture<Vec<Begun>> {
+        Box::pin(self.cache.clone().begin_through(mapping, keys, life))
+    }
+
+    fn through_ends(&self, mapping: MappingId, keys: Vec<ThroughEnd>) -> BoxFuture<Vec<ThroughEnd>> {
+        Box::pin(self.cache.clone().end_through(mapping, keys))
+    }
+
     fn touched(&self, mapping: MappingId, touched: Touched) -> BoxFuture<bool> {
         let reads = self.reads.get().cloned();
         Box::pin(async move {
@@ -252,21 +260,29 @@ impl Observer for Told {
 
 /// The cache, past all mappings.
 #[derive(Clone)]
-struct Cache {
+pub(super) struct Cache {
     source: Arc<Source>,
-    gateway: Gateway,
+    pub(super) gateway: Gateway,
     jitter: f64,
 }
 
 impl Cache {
-    fn mapping(&self, mapping: MappingId) -> Option<&Mapping> {
+    pub(super) fn mapping(&self, mapping: MappingId) -> Option<&Mapping> {
         self.source.mappings().get(mapping)
+    }
+
+    /// How long an entry lives from now on that is to expire at `expires_at` (ms since 1970), or as its mapping says.
+    pub(super) fn life(&self, mapping: &Mapping, expires_at: Option<u64>) -> Option<Duration> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        match expires_at {
+            Some(at) => Some(Duration::from_millis(at.saturating_sub(now).max(1))),
+            None => mapping.ttl.map(|ttl| spread(ttl, self.jitter)),
+        }
     }
 
     /// Says that these writes are in the database; answers those of which it could not be said.
     async fn committed(self, mapping: MappingId, keys: Vec<Committed>) -> Vec<Committed> {
         let Some(settings) = self.mapping(mapping).filter(|mapping| mapping.cache) else { return Vec::new() };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let request = |committed: &Committed| {
             let value = match &committed.held {
                 Some(Held::Value(value)) => value_of(settings, value),
@@ -278,10 +294,7 @@ impl Cache {
                 (Some(Held::Gone | Held::Unknown), _) => sidecar::Committed::Absent,
                 _ => sidecar::Committed::AsApplied,
             };
-            let ttl = match committed.expires_at {
-                Some(at) => Some(Duration::from_millis(at.saturating_sub(now).max(1))),
-                None => settings.ttl.map(|ttl| spread(ttl, self.jitter)),
-            };
+            let ttl = self.life(settings, committed.expires_at);
             sidecar::flushed(&committed.key, committed.version, row, ttl)
         };
         let requests = keys.iter().map(request).collect();

@@ -153,7 +153,7 @@ settings! {
         /// the proxy's own (`dsproxy_versions`), with or without it.
         version: Option<String> = None, Optional(Text { example: "version", ..COLUMN });
         /// What has to survive before a write is acknowledged: `journal` (the proxy's crash), `memory` (nothing) or `database`
-        /// (written through: not built yet, refused at start).
+        /// (written through: the commit comes before the acknowledgement).
         durability: Durability = Durability::Journal, choice::<Durability>();
         /// Whether rows are loaded into the cache at start, in the background: `true` (all), or
         /// `{ where = "...", limit = 10000, rate = 1000 }`.

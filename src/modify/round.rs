@@ -109,6 +109,10 @@ async fn write(
     };
     failpoint::hit("modify.durable");
     shared.reads.note_write(mapping, key);
+    if shared.writes.is_through(mapping) {
+        // It is committed, and the cache knows: the write-through has looked whether the key was still as it was.
+        return Written::Yes;
+    }
     let change = value.as_ref().map_or(Change::Delete, Change::Put);
     let request = sidecar::apply_if(key, version, change, base.stamp);
     let (race, written) = apply(shared, request, deadline).await;

@@ -12,7 +12,7 @@
 //! | `l`, `le` | token of the lease and its end (ms); `!token`: its holder may not store |
 //! | `n` | end of the negative marker: until then there is no row |
 //! | `t` | end of the tombstone: until then nothing is stored that comes from a source that may lag |
-//! | `w`, `we` | token of a write-through under way and its end; `*`: several at once, none may store |
+//! | `w`, `we` | tokens of the write-throughs under way and their end; `*` before them: several at once, none may store |
 //! | `c` | stamp of the value: whatever changes the value removes it |
 //! | `f` | when the entry was filled |
 //! | `g` | generation of a list when it was filled |
@@ -29,8 +29,8 @@ mod tags;
 
 pub use generation::{current_generation, generation_key, new_generation};
 pub use reply::{
-    Applied, Ended, Fault, Filled, Flushed, Invalidated, Leased, Refusal, had_entry, parse_applied,
-    parse_begun, parse_ended, parse_filled, parse_flushed, parse_invalidated, parse_leased,
+    Applied, Ended, Fault, Filled, Flushed, Invalidated, Leased, Refusal, had_entry, is_contested,
+    parse_applied, parse_begun, parse_ended, parse_filled, parse_flushed, parse_invalidated, parse_leased,
 };
 pub use request::{
     Change, Committed, Fill, Wanted, apply, apply_after, apply_if, begin_through, drop_entry, end_through,

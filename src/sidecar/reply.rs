@@ -213,7 +213,7 @@ pub fn parse_applied(reply: &[u8]) -> Result<Applied, Fault> {
     }
 }
 
-/// Of `apply`: whether there was an entry before.
+/// Of `apply` and `begin_through`: whether there was an entry before.
 pub fn had_entry(reply: &[u8]) -> bool {
     reply.ends_with(b":1\r\n")
 }
@@ -243,6 +243,14 @@ pub fn parse_begun(reply: &[u8]) -> Result<(bool, Version), Fault> {
         "dirty" => Ok((false, reply.version)),
         _ => Err(Fault::Strange),
     }
+}
+
+/// Of `begin_through`: whether another one of the key is under way.
+pub fn is_contested(reply: &[u8]) -> bool {
+    reply
+        .strip_suffix(b":1\r\n")
+        .or_else(|| reply.strip_suffix(b":0\r\n"))
+        .is_some_and(|rest| rest.ends_with(b":1\r\n"))
 }
 
 /// Of `end_through`, with the sidecar's version.

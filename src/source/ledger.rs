@@ -44,10 +44,19 @@ pub struct Applied {
 pub enum Once<'a> {
     /// Nothing: no journal will repeat the batch.
     Nothing,
+    /// The same, and whatever its versions say, they are the newest of their keys.
+    Newest,
     /// Lanes of a journal advance.
     Advance(&'a Applied),
     /// A dead letter leaves.
     Letter(i64),
+}
+
+impl Once<'_> {
+    /// So much more than the version that is there the new one has at least; 0: only what is newer by itself is applied.
+    pub(super) fn step(self) -> i64 {
+        if matches!(self, Self::Newest) { crate::clock::STEP as i64 } else { 0 }
+    }
 }
 
 /// A write that the database refused.

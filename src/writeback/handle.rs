@@ -10,10 +10,12 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::task::TaskTracker;
 
 use super::lane::{Arrival, Stamp};
 use super::log::{Done, Intake, Pace, Staged};
 use super::queue::{Budget, Queue};
+use super::through::Turns;
 use super::{
     Depth, InCache, KeyWrite, Observer, Pending, Race, Standing, Write, WriteBehindOptions, WriteError,
     batcher,
@@ -37,24 +39,27 @@ pub(super) struct Shared {
     pub(super) options: WriteBehindOptions,
     pub(super) observer: Arc<dyn Observer>,
     /// By mapping; `None` for mappings that take no writes.
-    queues: Vec<Option<Queue>>,
+    pub(super) queues: Vec<Option<Queue>>,
     pub(super) budget: Budget,
     pub(super) clock: Arc<Clock>,
     pub(super) runtime: Handle,
     pub(super) pace: Pace,
-    journal: OnceLock<Journal<Staged>>,
+    pub(super) journal: OnceLock<Journal<Staged>>,
     /// The instance whose journal it is, and the epoch in which it is ours.
     claim: OnceLock<(String, i64)>,
     fenced: OnceLock<String>,
     /// The last record of the journal whose writes are in the queues.
     taken_in: AtomicU64,
     /// The version of the last write of such a record.
-    taken_in_version: AtomicU64,
+    pub(super) taken_in_version: AtomicU64,
     /// Units that were handed to the journal and are not in the queues yet.
-    in_flight: AtomicUsize,
+    pub(super) in_flight: AtomicUsize,
     /// Keys that may be older in the cache than they should be.
     doubts: Arc<AtomicUsize>,
     closed: AtomicBool,
+    /// Write-throughs under way.
+    pub(super) throughs: TaskTracker,
+    pub(super) turns: Turns,
 }
 
 impl WriteBehind {
@@ -85,6 +90,8 @@ impl WriteBehind {
             in_flight: AtomicUsize::new(0),
             doubts,
             closed: AtomicBool::new(false),
+            throughs: TaskTracker::new(),
+            turns: Turns::default(),
         });
         let ids = || (0..shared.queues.len()).filter(|at| shared.queues[*at].is_some());
         let tasks = ids().map(|id| runtime.spawn(batcher::run(shared.clone(), id as MappingId))).collect();
@@ -150,6 +157,9 @@ impl WriteBehind {
         }
         if let Some(reason) = shared.fenced.get() {
             return Err(WriteError::Fenced(reason.clone()));
+        }
+        if unit.iter().any(|write| shared.is_through(write.mapping)) {
+            return self.submit_through(unit, done).map(|()| None);
         }
         let journal =
             shared.journal.get().filter(|_| unit.iter().any(|write| shared.is_journaled(write.mapping)));
@@ -234,22 +244,6 @@ impl WriteBehind {
         self.shared.doubts.load(Ordering::Acquire) > 0
     }
 
-    /// Whether anything may be known here that the database, or the cache, has not got: see [`WriteBehind::unflushed`].
-    /// Costs the load of two atomics.
-    #[inline]
-    pub fn has_unflushed(&self) -> bool {
-        self.shared.budget.is_used() || self.has_doubts()
-    }
-
-    /// What readers of `key` must see instead of anything that is older than this version.
-    pub fn unflushed(&self, mapping: MappingId, key: &[u8]) -> Option<(Pending, u64)> {
-        let queue = self.shared.queue(mapping)?;
-        if !queue.may_wait(key) && !self.has_doubts() {
-            return None;
-        }
-        queue.unflushed(key)
-    }
-
     /// Whether the cache may hold something older than what was written last: then [`WriteBehind::pending`] counts.
     pub fn is_doubtful(&self, mapping: MappingId, key: &[u8]) -> bool {
         self.shared.queue(mapping).is_some_and(|queue| queue.lane(key).is_doubtful(key))
@@ -269,21 +263,6 @@ impl WriteBehind {
         }
     }
 
-    /// Flushes what was queued before this call and waits until all of it is committed or rejected.
-    pub async fn flush_now(&self) {
-        let version = self.shared.clock.last();
-        let mut waits = JoinSet::new();
-        for id in 0..self.shared.queues.len() {
-            let shared = self.shared.clone();
-            waits.spawn(async move {
-                if let Some(queue) = shared.queue(id as MappingId) {
-                    queue.flush_to(version).await;
-                }
-            });
-        }
-        waits.join_all().await;
-    }
-
     /// What waits in one mapping's queue.
     pub fn depth(&self, mapping: MappingId) -> Depth {
         self.shared.queue(mapping).map(|queue| queue.depth(Instant::now())).unwrap_or_default()
@@ -299,30 +278,14 @@ impl WriteBehind {
         self.shared.oldest_sequence(true)
     }
 
-    /// Nothing below this version will be applied by this process any more, whatever is written from now on. `None` when
-    /// that is not known: after a failure of the journal's disk.
-    pub fn needed(&self) -> Option<u64> {
-        let shared = &self.shared;
-        // In this order: what is given a version from here on has a greater one than this.
-        let now = shared.clock.take(1);
-        if shared.journal.get().is_some_and(|journal| journal.stats().poisoned.is_some()) {
-            return None;
-        }
-        // Versions rise in the order in which units are taken in: what is on its way to a queue is newer than the last.
-        let ceiling = match shared.in_flight.load(Ordering::Acquire) {
-            0 => now,
-            _ => now.min(shared.taken_in_version.load(Ordering::Acquire)),
-        };
-        let oldest = shared.queues.iter().flatten().filter_map(Queue::oldest_version).min();
-        Some(oldest.map_or(ceiling, |oldest| oldest.min(ceiling)))
-    }
-
     /// Takes no more writes, flushes what waits, and stops. Answers what could not be written within `deadline`: what is
     /// not journaled of it is lost when the process ends.
     pub async fn shutdown(&self, deadline: Duration) -> Depth {
         self.shared.closed.store(true, Ordering::Release);
         let until = tokio::time::Instant::now() + deadline;
         let journal = self.shared.journal.get().cloned();
+        self.shared.throughs.close();
+        let _ = tokio::time::timeout_at(until, self.shared.throughs.wait()).await;
         // Whatever the journal has taken reaches the queues before they are closed.
         while let Some(journal) = &journal
             && journal.stats().inbox > 0

@@ -7,6 +7,7 @@
 //! (`batcher.rs`). What must survive a crash goes through the journal first (`log.rs`): how it stands there is in `record.rs`,
 //! how it comes back in `replay.rs`.
 
+mod ask;
 mod batcher;
 mod handle;
 mod lane;
@@ -15,6 +16,7 @@ mod overlay;
 mod queue;
 pub mod record;
 mod replay;
+mod through;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::mapping::{MappingId, Row};
+use crate::sidecar::Token;
 use crate::source::{SourceError, Touched};
 
 pub use handle::WriteBehind;
@@ -31,6 +34,7 @@ pub use lane::Committed;
 pub use log::{Done, Staged};
 pub use overlay::Pending;
 pub use replay::{RestoreError, Restored, Written, record_of, withdrawn, written};
+pub use through::{Begun, ThroughEnd};
 
 /// Triggers and limits of write-behind.
 #[derive(Debug, Clone)]
@@ -53,6 +57,8 @@ pub struct WriteBehindOptions {
     pub high_water: f64,
     /// Keys that the cache could not be told of after their commit; beyond it the oldest are forgotten.
     pub max_untold: usize,
+    /// Longest time that a write-through may take in the database.
+    pub through_timeout: Duration,
     /// What single mappings have of their own, by name.
     pub by_mapping: HashMap<String, MappingOptions>,
 }
@@ -78,6 +84,7 @@ impl Default for WriteBehindOptions {
             retry_most: Duration::from_secs(5),
             high_water: 0.8,
             max_untold: 100_000,
+            through_timeout: Duration::from_secs(10),
             by_mapping: HashMap::new(),
         }
     }
@@ -108,6 +115,9 @@ pub enum WriteError {
     /// Another write of the key came before one that counts only if none did.
     #[error("ERR another write of this key came first")]
     Outrun,
+    /// A write-through failed; the text says whether anything was written.
+    #[error("{0}")]
+    Through(String),
     /// The mapping takes no writes.
     #[error("ERR this mapping is read-only (write = \"none\")")]
     ReadOnly,
@@ -196,6 +206,20 @@ pub trait Observer: Send + Sync {
     /// whether they are; if not, it is asked again.
     fn touched(&self, _mapping: MappingId, _touched: Touched) -> BoxFuture<bool> {
         Box::pin(std::future::ready(true))
+    }
+    /// A write-through of these keys begins: the cache drops what it has, and marks them with their tokens for so long.
+    fn through_begins(
+        &self,
+        _mapping: MappingId,
+        keys: Vec<(Bytes, Token)>,
+        _life: Duration,
+    ) -> BoxFuture<Vec<Begun>> {
+        let begun = Begun::Yes { version: 0, found: false, contested: false };
+        Box::pin(std::future::ready(vec![begun; keys.len()]))
+    }
+    /// It has ended. Answers the keys of which the cache could not be told.
+    fn through_ends(&self, _mapping: MappingId, _keys: Vec<ThroughEnd>) -> BoxFuture<Vec<ThroughEnd>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
     /// The journal takes nothing any more.
     fn poisoned(&self, _reason: &str) {}

@@ -283,6 +283,13 @@ impl Queue {
         }
     }
 
+    /// Waiting writes up to `version`.
+    pub(super) fn left(&self, version: u64) -> usize {
+        self.locked()
+            .map(|lane| lane.waiting.iter().take_while(|entry| entry.version <= version).count())
+            .sum()
+    }
+
     /// Takes no more writes; what waits is flushed at once.
     pub(super) fn close(&self) {
         self.locked().for_each(|mut lane| lane.closed = true);

@@ -13,6 +13,7 @@ mod points;
 mod pressure;
 #[path = "../support/mod.rs"]
 mod support;
+mod through;
 mod twins;
 mod upgrade;
 mod verbs;

@@ -39,6 +39,7 @@ pub struct Setup {
     env: Vec<(String, String)>,
     data: Option<PathBuf>,
     settings: String,
+    more: String,
 }
 
 impl Setup {
@@ -54,12 +55,19 @@ impl Setup {
             env,
             data: None,
             settings: String::new(),
+            more: String::new(),
         }
     }
 
     /// Of the keys.
     pub fn prefix(mut self, prefix: &str) -> Self {
         self.prefix = prefix.to_owned();
+        self
+    }
+
+    /// Further mappings.
+    pub fn more(mut self, more: &str) -> Self {
+        self.more = more.to_owned();
         self
     }
 
@@ -104,7 +112,7 @@ pub struct Victim {
 
 impl Victim {
     pub fn new(setup: Setup) -> Self {
-        let Setup { nodes, url, prefix, interval, env, data, settings } = setup;
+        let Setup { nodes, url, prefix, interval, env, data, settings, more } = setup;
         let dir = tempfile::tempdir().unwrap();
         let data = data.unwrap_or_else(|| dir.path().join("data"));
         let ports = free_ports(2).unwrap();
@@ -115,7 +123,7 @@ impl Victim {
              [journal]\ndata_dir = {data:?}\nsegment_size = \"64kb\"\n{}",
             ports[0],
             ports[1],
-            MAPPINGS.replace("PREFIX", &prefix),
+            format!("{MAPPINGS}{more}").replace("PREFIX", &prefix),
         );
         std::fs::write(dir.path().join("proxy.toml"), config).unwrap();
         Self { dir, data, ports: [ports[0], ports[1]], env, child: None }

@@ -11,7 +11,7 @@ use crate::support::{Database, PrivateStack, Proxy, Resp, SharedStack, Value, ev
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 const TABLES: &str = "create table users (id bigint primary key, name varchar(20) not null, email text, age int); \
-     create table posts (id bigint primary key, content text not null); \
+     create table posts (id bigint primary key, content text not null); create table counters (id bigint primary key, n int); \
      create table user_data (id bigserial primary key, user_id text not null, value text not null, ts bigint not null); \
      create index on user_data (user_id, ts desc); \
      create table notes (id bigint primary key, user_id bigint not null, title text, price numeric(10, 2), done boolean, \
@@ -48,6 +48,9 @@ mode = "append"
 
 /// Nothing is flushed by the clock.
 pub const NO_CLOCK: &str = "[write_behind]\nbatch_interval = \"1h\"\n";
+
+/// In proxy.toml: the mappings are written through.
+const THROUGH: &str = "# through";
 
 enum Stack {
     Shared(#[expect(dead_code, reason = "keeps the servers")] SharedStack),
@@ -108,6 +111,26 @@ impl Bed {
         Self { data: Some(data), ..Self::start_with(&format!("{more}\n{journal}"), tables) }
     }
 
+    /// As `durable`, with mappings that are written through. `database` goes into `[database]`.
+    #[track_caller]
+    pub fn through(database: &str) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let journal = format!("[journal]\ndata_dir = {:?}\nsegment_size = \"1mb\"\n", data.path());
+        Self { data: Some(data), ..Self::start(&format!("{database}\n{THROUGH}\n{journal}")) }
+    }
+
+    /// The same on servers that the test may stop and kill.
+    #[track_caller]
+    pub fn through_private(database: &str) -> Self {
+        Self::private(&format!("{database}\n{THROUGH}"))
+    }
+
+    /// The next start has another configuration.
+    pub fn change_config(&mut self, from: &str, to: &str) {
+        assert!(self.config.contains(from), "{from}");
+        self.config = self.config.replace(from, to);
+    }
+
     /// `kill -9` of the proxy, and its next start.
     #[track_caller]
     pub fn crash(&mut self) {
@@ -153,7 +176,11 @@ impl Bed {
     #[track_caller]
     fn make(db: Database, nodes: Vec<String>, prefix: String, stack: Stack, more: &str) -> Self {
         db.execute(TABLES);
-        let more = format!("{more}\n{MAPPINGS}").replace("PREFIX", &prefix);
+        let mappings = match more.contains(THROUGH) {
+            true => MAPPINGS.replace("write = \"behind\"", "write = \"behind\"\ndurability = \"database\""),
+            false => MAPPINGS.to_owned(),
+        };
+        let more = format!("{more}\n{mappings}").replace("PREFIX", &prefix);
         let config = format!(
             "[upstream]\nnodes = {nodes:?}\nrefresh_interval = \"500ms\"\ncommand_timeout = \"2s\"\n\
              [database]\nurl = {:?}\n{more}",

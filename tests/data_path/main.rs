@@ -19,6 +19,7 @@ mod rest;
 mod scrape;
 #[path = "../support/mod.rs"]
 mod support;
+mod through;
 mod transactions;
 mod versions;
 mod warm;

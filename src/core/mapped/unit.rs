@@ -80,6 +80,11 @@ impl Core {
                  its node knows whether they have changed"
             ));
         }
+        if keys.iter().filter_map(|key| data.source.mappings().find_id(key)).any(|id| self.is_through(id)) {
+            return Err(format!(
+                "ERR keys of mapping '{name}' are written through (durability = \"database\"), which a transaction cannot do"
+            ));
+        }
         match command.name {
             name_of if looks_first(name_of, args) => Err(format!(
                 "ERR '{name_of}' computes from the value of a key of mapping '{name}', for which a transaction cannot wait; use it \

@@ -17,7 +17,7 @@ use super::Told;
 use crate::cluster::{Entry, Owner};
 use crate::command::{Command, Merge};
 use crate::failpoint;
-use crate::mapping::Format;
+use crate::mapping::{Durability, Format};
 use crate::resp::push_error;
 use crate::sidecar::{self, Applied, Change, Value};
 use crate::slot;
@@ -191,6 +191,7 @@ impl Core {
             attempts: 0,
             more: 0,
         };
+        let mut found = false;
         let request = match step {
             Step::Plain(_, request) => {
                 (entry.mapping, entry.readonly) = (Entry::UNMAPPED, false);
@@ -202,15 +203,22 @@ impl Core {
             Step::Drop(key) => Some(sidecar::invalidate(key, std::time::Duration::ZERO)),
             Step::Write(write, version) => {
                 let (write, version) = (write.clone(), *version);
+                found = version > 0 && self.is_through(write.mapping);
                 self.apply_request(&write, version)
             }
             Step::Over => None,
         };
         match request {
             Some(request) => self.send_write(slot, entry, &request),
-            None => self.end_step(key, at, false),
+            None => self.end_step(key, at, found),
         }
         self.let_go(key, slot);
+    }
+
+    pub(super) fn is_through(&self, mapping: u16) -> bool {
+        let data = self.data.as_ref();
+        let mapping = data.and_then(|data| data.source.mappings().get(mapping));
+        mapping.is_some_and(|mapping| mapping.durability == Durability::Database)
     }
 
     /// The `apply` script of a write; `None` when its mapping is not cached.
@@ -218,7 +226,8 @@ impl Core {
         let data = self.data.as_ref()?;
         data.reads.note_write(write.mapping, &write.key);
         let mapping = data.source.mappings().get(write.mapping)?;
-        if !write.applies {
+        // What is written through was brought to the cache already.
+        if !write.applies || self.is_through(write.mapping) {
             return None;
         }
         let append = mapping.mode == crate::mapping::StoreMode::Append;

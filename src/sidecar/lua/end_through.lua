@@ -4,22 +4,29 @@ local token, kind, ttl, mine = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 -- A full node never refuses this, and then nothing of what follows.
 call('HDEL', side, 'l', 'le', 'n', 'c')
 l, le, n, c = false, false, false, false
-if not d and (w ~= token or kind == '?') then
-  -- Another one that is under way must not store its row: it may be older than ours.
-  call('DEL', entry)
-  if ahead(we) > 0 then pcall(call, 'HSET', side, 'w', '*') end
-  keep()
-  return {'lost', version}
+-- It may be committed, whoever stores what: what was computed from an older value does not count any more.
+if not d and kind ~= 'n' and newer(mine, version) then
+  pcall(call, 'HSET', side, 'v', mine)
+  version = mine
 end
-local lost = d
-if not lost then
-  if kind ~= 'n' and newer(mine, version) then
-    pcall(call, 'HSET', side, 'v', mine)
-    version = mine
+local lost = d or w ~= token or kind == '?'
+if not d then
+  if lost or kind == 'n' or kind == 'x' then call('DEL', entry) else store_or_drop(kind, 5, ttl) end
+end
+-- Others that are under way must not store their rows: they may be older than ours. Of one whose outcome is unknown the mark
+-- stays until it runs out.
+local left = {}
+if lost and not d and ahead(we) > 0 then
+  for other in string.gmatch(w or '', '[^*,]+') do
+    if other ~= token or kind == '?' then left[#left + 1] = other end
   end
-  if kind == 'n' or kind == 'x' then call('DEL', entry) else store_or_drop(kind, 5, ttl) end
 end
-call('HDEL', side, 'w', 'we')
-w, we = false, false
+if #left > 0 then
+  w = '*' .. table.concat(left, ',')
+  pcall(call, 'HSET', side, 'w', w)
+else
+  call('HDEL', side, 'w', 'we')
+  w, we = false, false
+end
 keep()
 return {lost and 'lost' or 'ended', version}

@@ -113,7 +113,7 @@ async fn run(client: &mut Object, bound: &Bound, batch: &Batch<'_>) -> Result<Co
     }
     let committed = match &bound.table {
         _ if batch.writes.is_empty() => Commit::default(),
-        Some(table) => write(&transaction, bound, table, batch.writes, remember).await?,
+        Some(table) => write(&transaction, bound, table, batch, remember).await?,
         None => {
             let message = format!("mapping '{}' names no table to write to", bound.mapping.name);
             return Err(SourceError::schema("42P01", message));
@@ -134,7 +134,7 @@ async fn run(client: &mut Object, bound: &Bound, batch: &Batch<'_>) -> Result<Co
 /// Does what happens once; false when it has happened before.
 async fn once(transaction: &Transaction<'_>, bound: &Bound, once: Once<'_>) -> Result<bool, SourceError> {
     match once {
-        Once::Nothing => Ok(true),
+        Once::Nothing | Once::Newest => Ok(true),
         Once::Letter(id) => {
             let sql = transaction.prepare_cached("delete from dsproxy_dead_letters where id = $1").await?;
             Ok(transaction.execute(&sql, &[&id]).await? == 1)
@@ -182,9 +182,10 @@ async fn write(
     transaction: &Transaction<'_>,
     bound: &Bound,
     table: &Table,
-    writes: &[Versioned<'_>],
+    batch: &Batch<'_>,
     remember: bool,
 ) -> Result<Commit, SourceError> {
+    let writes = batch.writes;
     if bound.is_append() {
         let changes: Vec<&Change> = writes.iter().map(|write| write.change).collect();
         let mut touched = touched::before(transaction, bound, table, &changes).await?;
@@ -201,7 +202,7 @@ async fn write(
     let newest = newest(writes);
     let passed = match failpoint::leaves_out(Safeguard::VersionGuard) {
         true => None,
-        false => guard(transaction, &bound.mapping.name, &newest).await?,
+        false => guard(transaction, &bound.mapping.name, &newest, batch.once).await?,
     };
     let counts = |write: &&Versioned<'_>| {
         passed.as_ref().is_none_or(|passed| passed.contains(guard_key(write.change.ids()).as_ref()))
@@ -270,15 +271,16 @@ async fn guard(
     transaction: &Transaction<'_>,
     mapping: &str,
     newest: &std::collections::BTreeMap<Cow<'_, str>, u64>,
+    once: Once<'_>,
 ) -> Result<Option<FxHashSet<String>>, SourceError> {
     let sql = "insert into dsproxy_versions as v (mapping, key, version) \
                select $1, u.k, u.v from unnest($2::text[], $3::bigint[]) u(k, v) \
-               on conflict (mapping, key) do update set version = excluded.version where v.version < excluded.version \
-               returning key";
+               on conflict (mapping, key) do update set version = greatest(excluded.version, v.version + $4::bigint) \
+               where v.version < excluded.version or $4::bigint > 0 returning key";
     let sql = transaction.prepare_cached(sql).await?;
     let keys: Vec<&str> = newest.keys().map(AsRef::as_ref).collect();
     let versions: Vec<i64> = newest.values().map(|version| *version as i64).collect();
-    let rows = transaction.query(&sql, &[&mapping, &keys, &versions]).await?;
+    let rows = transaction.query(&sql, &[&mapping, &keys, &versions, &once.step()]).await?;
     if rows.len() == keys.len() {
         return Ok(None);
     }

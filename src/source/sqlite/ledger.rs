@@ -90,6 +90,8 @@ struct Job {
     newest: BTreeMap<String, u64>,
     letters: Vec<DeadLetter>,
     once: Do,
+    /// See [`Once::step`].
+    step: i64,
 }
 
 enum Do {
@@ -169,11 +171,19 @@ fn job(plan: &Plan, batch: &Batch<'_>, writes: &[Versioned<'_>]) -> Result<Job, 
     }
     let letters = batch.refused.iter().map(|refused| letter_of(&bound, refused)).collect();
     let once = match batch.once {
-        Once::Nothing => Do::Nothing,
+        Once::Nothing | Once::Newest => Do::Nothing,
         Once::Advance(applied) => Do::Advance(applied.clone()),
         Once::Letter(id) => Do::Letter(id),
     };
-    Ok(Job { statements, watch: Watch::new(&bound, &changes)?, newest, letters, once, bound })
+    Ok(Job {
+        statements,
+        watch: Watch::new(&bound, &changes)?,
+        newest,
+        letters,
+        once,
+        bound,
+        step: batch.once.step(),
+    })
 }
 
 fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
@@ -188,12 +198,13 @@ fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
         return Ok(Tried::Before);
     }
     let sql = "insert into dsproxy_versions as v (mapping, key, version) values (?1, ?2, ?3) \
-               on conflict (mapping, key) do update set version = excluded.version where v.version < excluded.version";
+               on conflict (mapping, key) do update set version = max(excluded.version, v.version + ?4) \
+               where v.version < excluded.version or ?4 > 0";
     let mut passed = HashSet::new();
     {
         let mut guard = transaction.prepare_cached(sql)?;
         for (key, version) in &job.newest {
-            if guard.execute(params![mapping, key, *version as i64])? == 1 {
+            if guard.execute(params![mapping, key, *version as i64, job.step])? == 1 {
                 passed.insert(key.clone());
             }
         }

@@ -1,0 +1,84 @@
+//! What can be asked of the queues: whether a key waits, what is left to be flushed, what this process still needs.
+//!
+//! Must not know: Redis, clients.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::Pending;
+use super::handle::WriteBehind;
+use super::queue::Queue;
+use crate::mapping::MappingId;
+
+impl WriteBehind {
+    /// Whether anything may be known here that the database, or the cache, has not got: see [`WriteBehind::unflushed`].
+    /// Costs the load of two atomics.
+    #[inline]
+    pub fn has_unflushed(&self) -> bool {
+        self.shared.budget.is_used() || self.has_doubts()
+    }
+
+    /// What readers of `key` must see instead of anything that is older than this version.
+    pub fn unflushed(&self, mapping: MappingId, key: &[u8]) -> Option<(Pending, u64)> {
+        let queue = self.shared.queue(mapping)?;
+        if !queue.may_wait(key) && !self.has_doubts() {
+            return None;
+        }
+        queue.unflushed(key)
+    }
+
+    /// Nothing below this version will be applied by this process any more, whatever is written from now on. `None` when
+    /// that is not known: after a failure of the journal's disk.
+    pub fn needed(&self) -> Option<u64> {
+        let shared = &self.shared;
+        // In this order: what is given a version from here on has a greater one than this.
+        let now = shared.clock.take(1);
+        if shared.journal.get().is_some_and(|journal| journal.stats().poisoned.is_some()) {
+            return None;
+        }
+        // Versions rise in the order in which units are taken in: what is on its way to a queue is newer than the last.
+        let ceiling = match shared.in_flight.load(Ordering::Acquire) {
+            0 => now,
+            _ => now.min(shared.taken_in_version.load(Ordering::Acquire)),
+        };
+        let oldest = shared.queues.iter().flatten().filter_map(Queue::oldest_version).min();
+        Some(oldest.map_or(ceiling, |oldest| oldest.min(ceiling)))
+    }
+
+    /// Flushes what was queued before this call and waits until all of it is committed or rejected.
+    pub async fn flush_now(&self) {
+        let version = self.shared.clock.last();
+        let mut waits = JoinSet::new();
+        for id in 0..self.shared.queues.len() {
+            let shared = self.shared.clone();
+            waits.spawn(async move {
+                if let Some(queue) = shared.queue(id as MappingId) {
+                    queue.flush_to(version).await;
+                }
+            });
+        }
+        waits.join_all().await;
+    }
+
+    /// Flushes what was written before this call, of one mapping or of all, and waits until it is committed or rejected.
+    /// Answers how many writes are left when the time is over.
+    pub async fn flush(&self, mapping: Option<MappingId>, timeout: Duration) -> usize {
+        let version = self.shared.clock.last();
+        let is_meant = |at: &usize| mapping.is_none_or(|mapping| usize::from(mapping) == *at);
+        let meant = || (0..self.shared.queues.len()).filter(is_meant);
+        let mut waits = JoinSet::new();
+        for id in meant() {
+            let shared = self.shared.clone();
+            waits.spawn(async move {
+                if let Some(queue) = shared.queue(id as MappingId) {
+                    queue.flush_to(version).await;
+                }
+            });
+        }
+        let _ = tokio::time::timeout(timeout, async { while waits.join_next().await.is_some() {} }).await;
+        let queues = meant().filter_map(|id| self.shared.queue(id as MappingId));
+        queues.map(|queue| queue.left(version)).sum()
+    }
+}
