@@ -40,6 +40,8 @@ fn database_options(config: &Config) -> DatabaseOptions {
         connect_timeout: database.connect_timeout,
         wait_timeout: config.read_through.timeout,
         max_value_bytes: database.max_value_bytes,
+        replicas: database.replicas.iter().map(|url| url.expose().to_owned()).collect(),
+        replica_wait: database.replica_wait,
     }
 }
 
@@ -69,7 +71,7 @@ fn gauges(source: &Source) -> DatabaseGauges {
         served: pool.served,
     });
     let (state, counts) = source.breaker();
-    let statements = source.statements();
+    let (statements, replicas) = (source.statements(), source.replicas());
     DatabaseGauges {
         pools: pools.collect(),
         breaker: match state {
@@ -81,5 +83,6 @@ fn gauges(source: &Source) -> DatabaseGauges {
         refused: counts.refused,
         statements: (statements.ok, statements.failed),
         statement_time: statements.took,
+        replica_loads: (replicas.served, replicas.behind, replicas.failed),
     }
 }

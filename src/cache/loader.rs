@@ -167,7 +167,7 @@ async fn query(shared: &Shared, mapping: MappingId, batch: &[Leg]) -> Vec<Outcom
     let keys: Vec<Match<'_>> = found.iter().flatten().copied().collect();
     let limit = shared.options.timeout;
     let result =
-        match tokio::time::timeout(limit, shared.source.load(mapping, &keys, LoadFrom::Primary)).await {
+        match tokio::time::timeout(limit, shared.source.load(mapping, &keys, LoadFrom::Replica)).await {
             Ok(result) => result,
             Err(_) => {
                 Err(SourceError::Unavailable { message: format!("no answer within {limit:?}"), code: None })

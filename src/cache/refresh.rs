@@ -144,7 +144,7 @@ async fn refresh(shared: &Arc<Shared>, mapping: MappingId, key: &Bytes, id: u64)
 async fn load(shared: &Shared, settings: &Mapping, mapping: MappingId, key: &Bytes) -> Option<Option<Value>> {
     let started = Instant::now();
     let found = [settings.template.find(key)?];
-    let loading = shared.source.load(mapping, &found, LoadFrom::Primary);
+    let loading = shared.source.load(mapping, &found, LoadFrom::Replica);
     let Ok(result) = tokio::time::timeout(shared.options.timeout, loading).await else { return None };
     shared.observer.queried(mapping, 1, started.elapsed(), result.as_ref().err());
     let row = result.ok()?.pop()?.ok()?;

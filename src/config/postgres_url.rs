@@ -1,10 +1,12 @@
-//! What a Postgres URL says about TLS, in the words of libpq.
+//! The URLs of databases, and what one of Postgres says about TLS, in the words of libpq.
 //!
 //! Must not know: how TLS is spoken.
 //!
 //! `sslmode`, `sslrootcert`, `sslcert` and `sslkey` are taken out of the query; the rest of the URL is the driver's.
 
 use std::path::PathBuf;
+
+use super::kind::Text;
 
 /// How much a connection is protected (libpq's `sslmode`, without `allow`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,30 @@ fn decoded(text: &str) -> Option<String> {
     }
     String::from_utf8(bytes).ok()
 }
+
+/// A read replica.
+pub(super) const REPLICA_URL: Text = Text {
+    expects: "postgres://user:password@host:port/database",
+    example: "postgres://postgres@127.0.0.1:5433/postgres",
+    check: |text| {
+        (text.starts_with("postgres://") || text.starts_with("postgresql://")) && split(text).is_some()
+    },
+};
+
+/// A database.
+pub(super) const DATABASE_URL: Text = Text {
+    expects: "postgres://user:password@host:port/database (special characters of user and password percent-encoded), or sqlite:path/to/file.db",
+    example: "postgres://postgres@127.0.0.1:5432/postgres",
+    check: |text| {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            return !path.trim_start_matches('/').is_empty() && !path.contains([':', '\0']);
+        }
+        (text.starts_with("postgres://") || text.starts_with("postgresql://"))
+            && split(text).is_some_and(|(url, _)| {
+                url.parse::<tokio_postgres::Config>().is_ok_and(|config| !config.get_hosts().is_empty())
+            })
+    },
+};
 
 #[cfg(test)]
 mod tests {

@@ -125,6 +125,17 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
+        keys: &["database.replicas", "database.url"],
+        outside: true,
+        broken: |config| {
+            let sqlite = config.database.url.as_ref().is_some_and(|url| url.expose().starts_with("sqlite:"));
+            (sqlite && !config.database.replicas.is_empty()).then(|| {
+                "database.replicas are of a Postgres, and database.url names a SQLite file: remove them"
+                    .to_owned()
+            })
+        },
+    },
+    Rule {
         keys: &["http.tls_certificate", "http.tls_key", "http.tls_client_ca"],
         outside: false,
         broken: |config| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::define::{settings, words};
 use super::kind::{Address, Count, Flag, Fraction, Hidden, List, Optional, Size, Text};
 use super::kind::{choice, duration, duration_or};
+use super::postgres_url::{DATABASE_URL, REPLICA_URL};
 use super::secret::Secret;
 
 const KB: usize = 1 << 10;
@@ -54,20 +55,6 @@ const ORIGIN: Text = Text {
     expects: "an origin such as https://app.example, or *",
     example: "https://app.example",
     check: |text| text == "*" || (text.contains("://") && !text.ends_with('/') && !text.contains(' ')),
-};
-
-const DATABASE_URL: Text = Text {
-    expects: "postgres://user:password@host:port/database (special characters of user and password percent-encoded), or sqlite:path/to/file.db",
-    example: "postgres://postgres@127.0.0.1:5432/postgres",
-    check: |text| {
-        if let Some(path) = text.strip_prefix("sqlite:") {
-            return !path.trim_start_matches('/').is_empty() && !path.contains([':', '\0']);
-        }
-        (text.starts_with("postgres://") || text.starts_with("postgresql://"))
-            && super::postgres_url::split(text).is_some_and(|(url, _)| {
-                url.parse::<tokio_postgres::Config>().is_ok_and(|config| !config.get_hosts().is_empty())
-            })
-    },
 };
 
 const FILTER: Text = Text {
@@ -273,6 +260,13 @@ settings! {
         /// there is a mapping. TLS to Postgres as in libpq: `?sslmode=disable|prefer|require|verify-ca|verify-full`, with
         /// `sslrootcert` (PEM file; unset: the system's), `sslcert` and `sslkey`. Also set by `DATABASE_URL`.
         url: Option<Secret> = None, Optional(Hidden(DATABASE_URL));
+        /// Read replicas of this Postgres (streaming, physical), which rows are then loaded from; each has connections for that
+        /// like the primary. One is used for a load when it has replayed all that the primary had when the load began, so it
+        /// never gives an older row.
+        replicas: Vec<Secret> = Vec::new(), List(Hidden(REPLICA_URL));
+        /// How long a load waits for a replica to have replayed that. After it the primary is asked, and the replica rests for a
+        /// second.
+        replica_wait: Duration = ms(50), duration(ms(1)..=secs(10));
         /// Open connections at most. A quarter of them is for flushes, a quarter for statements of routes, the rest for
         /// loads (each has one at least), so that none can starve the others.
         max_connections: usize = 16, Count(1..=1000);

@@ -43,6 +43,8 @@ pub struct DatabaseGauges {
     pub statements: (u64, u64),
     /// Time of all statements.
     pub statement_time: Duration,
+    /// Loads that replicas served, were too far behind for, and failed.
+    pub replica_loads: (u64, u64, u64),
 }
 
 /// Shows the database.
@@ -75,6 +77,8 @@ impl Collector for DatabaseCollector {
             now.pools.iter().map(|pool| count(&[("pool", pool.name)], value(pool))).collect()
         };
         let (ok, failed) = now.statements;
+        let (served, behind, lost) = now.replica_loads;
+        let replicas = [("served", served), ("behind", behind), ("failed", lost)];
         vec![
             family(
                 "dsproxy_database_pool_connections",
@@ -128,6 +132,12 @@ impl Collector for DatabaseCollector {
                 "dsproxy_database_breaker_refused_total",
                 "Loads and statements that failed at once because the circuit was open.",
                 vec![count(&[], now.refused as f64)],
+                MetricType::COUNTER,
+            ),
+            family(
+                "dsproxy_database_replica_loads_total",
+                "Loads that a read replica was asked for, by outcome (served, behind, failed); the latter two went to the primary.",
+                replicas.map(|(outcome, loads)| count(&[("outcome", outcome)], loads as f64)).into(),
                 MetricType::COUNTER,
             ),
             family(

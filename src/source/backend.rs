@@ -54,9 +54,19 @@ pub enum LoadFrom {
     /// The primary: every commit that was acknowledged before the call is seen.
     #[default]
     Primary,
-    /// A read replica, when one is known to lag less than its limit; else the primary. Only for keys that were neither
-    /// written nor invalidated within that limit.
+    /// A read replica, when one is there that has seen all of these commits, too; else the primary.
     Replica,
+}
+
+/// Loads that read replicas were asked for since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReplicaCounts {
+    /// They gave the rows.
+    pub served: u64,
+    /// They had not seen yet all that the primary had.
+    pub behind: u64,
+    /// They did not answer.
+    pub failed: u64,
 }
 
 /// A pool of connections, as it is now.
@@ -170,6 +180,11 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
 
     /// Whether the database answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), SourceError>>;
+
+    /// What became of loads that replicas were asked for.
+    fn replicas(&self) -> ReplicaCounts {
+        ReplicaCounts::default()
+    }
 
     /// The pools: loads, writes, statements.
     fn pools(&self) -> Vec<PoolState>;

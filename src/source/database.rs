@@ -25,6 +25,10 @@ pub struct DatabaseOptions {
     pub wait_timeout: Duration,
     /// Longest value of a key, and most bytes that one statement answers.
     pub max_value_bytes: usize,
+    /// URLs of read replicas, of Postgres.
+    pub replicas: Vec<String>,
+    /// Longest time that a load waits for a replica to have seen what the primary has.
+    pub replica_wait: Duration,
 }
 
 /// Which database a URL names.
@@ -91,6 +95,8 @@ impl Database {
                         connect_timeout: options.connect_timeout,
                         wait_timeout: options.wait_timeout,
                         max_value_bytes: options.max_value_bytes,
+                        replicas: options.replicas.clone(),
+                        replica_wait: options.replica_wait,
                         ..PostgresOptions::default()
                     },
                 )

@@ -32,7 +32,7 @@ use breaker::Breaker;
 
 use crate::mapping::{Bound, Mapping, MappingId, MappingSet, Match};
 
-pub use backend::{LoadFrom, LoadedKey, LoadedRow, PoolState};
+pub use backend::{LoadFrom, LoadedKey, LoadedRow, PoolState, ReplicaCounts};
 pub use backoff::{Backoff, spread};
 pub use breaker::{BreakerCounts, BreakerOptions, BreakerState};
 pub use change::Change;
@@ -309,6 +309,11 @@ impl Source {
             failed: get(&self.statements.failed),
             took: Duration::from_micros(get(&self.statements.micros)),
         }
+    }
+
+    /// Loads that read replicas were asked for since the start.
+    pub fn replicas(&self) -> ReplicaCounts {
+        self.backend.replicas()
     }
 
     /// The pools of connections, as they are now.

@@ -456,6 +456,8 @@ async fn a_database_is_known_by_its_url() {
         connect_timeout: Duration::from_secs(1),
         wait_timeout: Duration::from_secs(1),
         max_value_bytes: 1024,
+        replicas: Vec::new(),
+        replica_wait: Duration::from_millis(50),
     };
     let database = Database::connect(&file.url(), &options).await.unwrap();
     assert!(matches!(database, Database::Sqlite(_)));

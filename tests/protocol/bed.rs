@@ -45,6 +45,8 @@ impl Bed {
             stack.redis_nodes(),
             db.url()
         );
+        // `$DB` stands for the name of the database.
+        let config = config.replace("$DB", db.url().rsplit('/').next().unwrap());
         let proxies = (0..proxies).map(|_| Proxy::start(&config)).collect();
         Self { proxies, db, stack, config }
     }

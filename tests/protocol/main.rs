@@ -18,3 +18,4 @@ mod invalidation;
 mod lists;
 mod model;
 mod refresh;
+mod replica;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub use plain::PlainRedis;
 pub use proxy::{Http, Proxy};
 pub use resp::{Lost, Resp, Value, parse};
-pub use stack::{Database, PrivateStack, SharedStack};
+pub use stack::{Database, PrivateStack, SharedStack, run_sql};
 
 /// Looks at `condition` again and again; panics when it is not true within `deadline`.
 #[track_caller]

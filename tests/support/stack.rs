@@ -217,7 +217,7 @@ impl Drop for Database {
 
 /// Runs statements over a connection of their own and gives the rows of all of them. On a thread of its own, so that
 /// a test that is async may call it too.
-fn run_sql(url: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, tokio_postgres::Error> {
+pub fn run_sql(url: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, tokio_postgres::Error> {
     let run = async {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
         let connection = tokio::spawn(connection);

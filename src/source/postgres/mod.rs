@@ -8,6 +8,7 @@ mod ledger;
 mod load;
 mod params;
 mod pool;
+mod replica;
 mod sql;
 mod statement;
 mod tls;
@@ -17,10 +18,11 @@ mod writers;
 use std::sync::Arc;
 
 pub use pool::{Postgres, PostgresOptions};
+use replica::Replicas;
 pub(super) use tls::connector;
 
 use super::OpenError;
-use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};
+use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState, ReplicaCounts};
 use super::change::Change;
 use super::error::SourceError;
 use super::ledger::{Batch, Claim, Commit, DeadLetter, Letters};
@@ -41,6 +43,7 @@ struct Plan {
 #[derive(Debug)]
 pub(super) struct PostgresBackend {
     postgres: Postgres,
+    replicas: Replicas,
     plans: Vec<Plan>,
 }
 
@@ -55,7 +58,7 @@ pub(super) async fn bind(postgres: Postgres, set: &MappingSet) -> Result<Postgre
         }
     }
     if misfits.is_empty() {
-        Ok(PostgresBackend { postgres, plans })
+        Ok(PostgresBackend { replicas: postgres.replicas(), postgres, plans })
     } else {
         Err(OpenError::Misfits(misfits))
     }
@@ -79,6 +82,7 @@ impl PostgresBackend {
         let explained = plan.recheck.explain(error, look).await;
         if explained.is_none() {
             self.postgres.forget_statements();
+            self.replicas.forget_statements();
         }
         explained.map(Err)
     }
@@ -97,10 +101,15 @@ impl Backend for PostgresBackend {
         &'a self,
         mapping: MappingId,
         keys: &'a [Match<'a>],
-        _from: LoadFrom,
+        from: LoadFrom,
     ) -> BoxFuture<'a, Result<Vec<LoadedKey>, SourceError>> {
         Box::pin(async move {
             let plan = self.plan(mapping)?;
+            if from == LoadFrom::Replica
+                && let Some(rows) = self.replicas.load(&self.postgres, plan, keys).await
+            {
+                return Ok(rows);
+            }
             let result = load::load(&self.postgres, plan, keys).await;
             match self.explained(plan, result).await {
                 Some(result) => result,
@@ -205,7 +214,12 @@ impl Backend for PostgresBackend {
         self.postgres.pools()
     }
 
+    fn replicas(&self) -> ReplicaCounts {
+        self.replicas.counts()
+    }
+
     fn close(&self) {
+        self.replicas.close();
         self.postgres.close();
     }
 }

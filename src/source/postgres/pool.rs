@@ -11,6 +11,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use tokio_postgres::Config;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::replica::Replicas;
 use super::tls::connector;
 
 use crate::source::backend::PoolState;
@@ -33,6 +34,10 @@ pub struct PostgresOptions {
     pub wait_timeout: Duration,
     /// Longest value of a key, and most bytes that one statement answers.
     pub max_value_bytes: usize,
+    /// URLs of read replicas.
+    pub replicas: Vec<String>,
+    /// Longest time that a load waits for a replica to have seen what the primary has.
+    pub replica_wait: Duration,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
 }
@@ -47,6 +52,8 @@ impl Default for PostgresOptions {
             connect_timeout: Duration::from_secs(3),
             wait_timeout: Duration::from_secs(5),
             max_value_bytes: 64 << 20,
+            replicas: Vec::new(),
+            replica_wait: Duration::from_millis(50),
             application_name: "dsproxy".into(),
         }
     }
@@ -60,6 +67,8 @@ pub struct Postgres {
     statements: Arc<Lane>,
     deadline: Duration,
     max_value_bytes: usize,
+    replicas: Vec<Postgres>,
+    replica_wait: Duration,
     /// For cancelling, which needs a connection of its own.
     tls: MakeRustlsConnect,
 }
@@ -74,6 +83,7 @@ impl Postgres {
     /// Prepares the pools without connecting yet. `url` is a `postgres://` URL or a key=value string.
     pub fn new(url: &str, options: &PostgresOptions) -> Result<Self, SourceError> {
         let (config, tls) = session(url, options)?;
+        let alone = PostgresOptions { replicas: Vec::new(), ..options.clone() };
         let lane =
             |name, size| Ok::<_, SourceError>(Arc::new(Lane::new(name, &config, &tls, size, options)?));
         Ok(Self {
@@ -83,6 +93,8 @@ impl Postgres {
             // Later than the server's own timeout: its error is the better one, ours is for a server that is gone.
             deadline: options.statement_timeout + Duration::from_millis(500),
             max_value_bytes: options.max_value_bytes,
+            replicas: options.replicas.iter().map(|url| Self::new(url, &alone)).collect::<Result<_, _>>()?,
+            replica_wait: options.replica_wait,
             tls,
         })
     }
@@ -114,6 +126,11 @@ impl Postgres {
     /// Closes the pools; calls fail from now on.
     pub fn close(&self) {
         [&self.loads, &self.writes, &self.statements].into_iter().for_each(|lane| lane.pool.close());
+    }
+
+    /// Its read replicas.
+    pub(super) fn replicas(&self) -> Replicas {
+        Replicas::new(self.replicas.clone(), self.replica_wait)
     }
 
     /// Statements are prepared anew when they are next needed.
