@@ -10,7 +10,7 @@ TESTS ?=
 # Folder of the public compatibility suite (run.py, cts.json).
 CONFORMANCE ?= ../shared/conformance
 # Rounds of the crash test.
-ROUNDS ?= 3
+ROUNDS ?= 4
 # Seconds of schemathesis per example, and the seed of what it sends.
 HTTP_FUZZ_SECONDS ?= 30
 HTTP_FUZZ_SEED ?= $(shell date +%s)

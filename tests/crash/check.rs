@@ -94,11 +94,11 @@ pub struct Found {
 }
 
 impl Found {
-    /// Nothing but, perhaps, stale reads.
     pub fn is_clean(&self) -> bool {
         self.lost.is_empty()
             && self.doubled.is_empty()
             && self.inversions.is_empty()
+            && self.stale_reads == 0
             && self.stale_entries.is_empty()
     }
 

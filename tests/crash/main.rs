@@ -47,20 +47,14 @@ fn random(seed: u64, round: u64) -> StdRng {
 /// Runs so many rounds, each of which must leave nothing to complain about.
 fn run(mut arena: Arena, rounds: u64, mut blows: impl FnMut(&mut StdRng, u64) -> Vec<Blow>) {
     let (seed, started) = (seed(), Instant::now());
-    let (mut figures, mut stale) = (String::new(), 0);
+    let mut figures = String::new();
     for round in 0..rounds {
         let mut random = random(seed, round);
         let blows = blows(&mut random, round);
         let found = arena.round(&mut random, &blows);
         assert!(found.is_clean(), "CRASH_SEED={seed}, round {round}, {blows:?}: {found:?}\n{}", arena.logs());
         assert!(found.acknowledged > 100 * (round + 1).min(5), "hardly anything was acknowledged: {found:?}");
-        // Where Redis loses an unflushed write, the other proxy's flush of an older one may show until this one's comes.
-        let loses = blows.iter().any(|blow| matches!(blow, Blow::Evict | Blow::Redis(_)));
-        assert!(
-            loses || found.stale_reads == stale,
-            "CRASH_SEED={seed}, round {round}, {blows:?}: {found:?}"
-        );
-        (figures, stale) = (found.figures(), found.stale_reads);
+        figures = found.figures();
     }
     println!("{rounds} rounds in {:.0?}: {figures}", started.elapsed());
     println!("{:?}", arena.tally);
