@@ -26,6 +26,8 @@ use tokio::runtime::Handle;
 
 /// Time of a write-through beside its statements.
 const THROUGH: Duration = Duration::from_secs(1);
+/// Time between two tries to tell the cache what an earlier process may not have told it.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
 /// Restored writes that the cache is told of at a time.
 const AT_ONCE: usize = 1000;
 
@@ -72,9 +74,10 @@ pub(super) async fn open(
         let restored = restore(&writes, &opened, &claim)?;
         let applied = applied(source, &opened, &claim)?;
         failpoint::hit("start.restored");
+        writes.keep_journal(!applied.is_empty());
         writes.attach(opened).map_err(StartError::from)?;
         applied.keys().for_each(|mapping| writes.touch_all(*mapping));
-        tokio::spawn(cache.clone().told_again(applied));
+        tokio::spawn(cache.clone().told_again(writes.clone(), applied));
         if !restored.is_empty() {
             tracing::info!(writes = restored.len(), "writes of an earlier process are back from the journal");
             tokio::spawn(cache.apply_again(writes.clone(), restored));
@@ -314,13 +317,19 @@ impl Cache {
         untold
     }
 
-    /// Says of writes of an earlier process that they are in the database: it may have died before it could.
-    async fn told_again(self, applied: HashMap<MappingId, Vec<Committed>>) {
+    /// Says of writes of an earlier process that they are in the database: it may have died before it could. Until all of
+    /// that is said the journal keeps them, since the next process would have to.
+    async fn told_again(self, writes: WriteBehind, applied: HashMap<MappingId, Vec<Committed>>) {
         for (mapping, keys) in applied {
             for some in keys.chunks(AT_ONCE) {
-                self.clone().committed(mapping, some.to_vec()).await;
+                let mut left = self.clone().committed(mapping, some.to_vec()).await;
+                while !left.is_empty() {
+                    tokio::time::sleep(TELL_AGAIN).await;
+                    left = self.clone().committed(mapping, left).await;
+                }
             }
         }
+        writes.keep_journal(false);
     }
 
     /// Brings restored writes to the cache again: those whose process died before it could.

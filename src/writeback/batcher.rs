@@ -5,7 +5,11 @@
 //! One batch of a lane is under way at a time, so writes of a key keep their order. Few writes leave together, whatever
 //! their lanes; under a backlog each lane has a batch of its own, and they leave at the same time. A failure that may pass
 //! is retried for ever; a row that the database refuses is found by halving the batch, and its neighbours are applied.
+//!
+//! While the cache is told of one round of batches the next one is committed: the two keep different servers busy. A lane's
+//! writes are told in their order, too, one round after the other.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +28,7 @@ use crate::source::{Applied, Backoff, Batch, Commit, Once, Refused, SourceError,
 /// Runs until the proxy closes and nothing waits.
 pub(super) async fn run(shared: Arc<Shared>, mapping: MappingId) {
     let Some(queue) = shared.queue(mapping) else { return };
+    let mut telling = JoinSet::new();
     while due(queue).await {
         let batches = queue.batches(shared.options.max_batch_rows.max(1));
         // Tasks of their own, so that they use several cores; they end with this one.
@@ -31,13 +36,26 @@ pub(super) async fn run(shared: Arc<Shared>, mapping: MappingId) {
         for batch in batches {
             let shared = shared.clone();
             flushes.spawn(async move {
-                if let Some(queue) = shared.queue(mapping) {
-                    flush(&shared, mapping, queue, &batch).await;
+                let pieces = match shared.queue(mapping) {
+                    Some(queue) => flush(&shared, mapping, queue, &batch).await,
+                    None => Vec::new(),
+                };
+                (batch, pieces)
+            });
+        }
+        let committed = flushes.join_all().await;
+        std::mem::take(&mut telling).join_all().await;
+        for (batch, pieces) in committed {
+            let shared = shared.clone();
+            telling.spawn(async move {
+                let Some(queue) = shared.queue(mapping) else { return };
+                for (range, outcome) in pieces {
+                    settle(&shared, mapping, queue, batch.get(range).unwrap_or_default(), outcome).await;
                 }
             });
         }
-        flushes.join_all().await;
     }
+    telling.join_all().await;
 }
 
 /// Waits for the next batch; `false` when there will be none.
@@ -55,16 +73,23 @@ async fn due(queue: &Queue) -> bool {
     }
 }
 
-/// Applies `batch`, in pieces where it must be. When this returns every row is committed or rejected; when it is dropped
-/// the rest still waits in the queue.
-async fn flush(shared: &Shared, mapping: MappingId, queue: &Queue, batch: &[Arc<Entry>]) {
-    let mut pieces = vec![batch];
-    while let Some(piece) = pieces.pop() {
-        match apply(shared, mapping, piece, None).await {
-            Ok(commit) => settle(shared, mapping, queue, piece, Outcome::Committed(commit)).await,
+/// Applies `batch`, in pieces where it must be, which are answered in their order: what became of each. When this returns
+/// every row is committed or rejected; when it is dropped the rest still waits in the queue.
+async fn flush(
+    shared: &Shared,
+    mapping: MappingId,
+    queue: &Queue,
+    batch: &[Arc<Entry>],
+) -> Vec<(Range<usize>, Outcome)> {
+    let (mut left, mut done) = (vec![(0, batch.len())], Vec::new());
+    while let Some((start, end)) = left.pop() {
+        let piece = batch.get(start..end).unwrap_or_default();
+        let outcome = match apply(shared, mapping, piece, None).await {
+            Ok(commit) => Outcome::Committed(commit),
             Err(_) if piece.len() > 1 => {
-                let (first, second) = piece.split_at(piece.len() / 2);
-                pieces.extend([second, first]); // the first half first: order per key
+                let middle = start + piece.len() / 2;
+                left.extend([(middle, end), (start, middle)]); // the first half first: order per key
+                continue;
             }
             Err(refusal) => {
                 for entry in piece {
@@ -74,10 +99,13 @@ async fn flush(shared: &Shared, mapping: MappingId, queue: &Queue, batch: &[Arc<
                 while apply(shared, mapping, piece, Some(&refusal)).await.is_err() {
                     tokio::time::sleep(shared.options.retry_most).await;
                 }
-                settle(shared, mapping, queue, piece, Outcome::Rejected).await;
+                Outcome::Rejected
             }
-        }
+        };
+        queue.applied(piece);
+        done.push((start..end, outcome));
     }
+    done
 }
 
 /// What became of a piece.

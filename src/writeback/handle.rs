@@ -23,7 +23,7 @@ use super::{
 use crate::clock::Clock;
 use crate::failpoint::{self, Safeguard};
 use crate::journal::{Journal, JournalError, JournalStats, OpenError, Opened};
-use crate::mapping::{Durability, MappingId, WriteMode};
+use crate::mapping::{Durability, MappingId};
 use crate::source::{Source, SourceError, Touched};
 
 /// The write-behind queues. Cheap to clone.
@@ -60,6 +60,8 @@ pub(super) struct Shared {
     /// Write-throughs under way.
     pub(super) throughs: TaskTracker,
     pub(super) turns: Turns,
+    /// Nothing is trimmed: the cache is still to be told of what an earlier process applied.
+    kept: AtomicBool,
 }
 
 impl WriteBehind {
@@ -71,7 +73,7 @@ impl WriteBehind {
         runtime: &Handle,
     ) -> Self {
         let doubts = Arc::default();
-        let queues = source.mappings().iter().map(|m| queue_of(&source, &options, m.id, &doubts)).collect();
+        let queues = source.mappings().iter().map(|m| Queue::of(&source, &options, m.id, &doubts)).collect();
         let budget = Budget::new(options.max_rows, options.max_bytes);
         let shared = Arc::new(Shared {
             source,
@@ -92,6 +94,7 @@ impl WriteBehind {
             closed: AtomicBool::new(false),
             throughs: TaskTracker::new(),
             turns: Turns::default(),
+            kept: AtomicBool::new(false),
         });
         let ids = || (0..shared.queues.len()).filter(|at| shared.queues[*at].is_some());
         let tasks = ids().map(|id| runtime.spawn(batcher::run(shared.clone(), id as MappingId))).collect();
@@ -123,6 +126,12 @@ impl WriteBehind {
         let _ = self.shared.journal.set(journal);
         self.shared.trim();
         Ok(())
+    }
+
+    /// Has the journal forget nothing, as long as it is not half full; until this is said again with `false`.
+    pub fn keep_journal(&self, kept: bool) {
+        self.shared.kept.store(kept, Ordering::Release);
+        self.shared.trim();
     }
 
     /// How the journal stands, where there is one.
@@ -386,25 +395,16 @@ impl Shared {
     /// unless the journal would fill up for their sake.
     pub(super) fn trim(&self) {
         let Some(journal) = self.journal.get() else { return };
+        let patient = journal.pressure() < UNTOLD_PRESSURE;
+        if patient && self.kept.load(Ordering::Acquire) {
+            return;
+        }
         // In this order: what is taken in meanwhile has later sequences.
         let next = self.taken_in.load(Ordering::Acquire) + 1;
-        let oldest = self.oldest_sequence(journal.pressure() < UNTOLD_PRESSURE);
+        let oldest = self.oldest_sequence(patient);
         journal.trim(oldest.map_or(next, |oldest| oldest.min(next)));
     }
 }
 
 /// Share of the journal beyond which it does not wait for the cache.
 const UNTOLD_PRESSURE: f64 = 0.5;
-
-/// The queue of a mapping that takes writes.
-fn queue_of(
-    source: &Source,
-    options: &WriteBehindOptions,
-    mapping: MappingId,
-    doubts: &Arc<AtomicUsize>,
-) -> Option<Queue> {
-    let bound = source.bound(mapping).filter(|bound| bound.mapping.write == WriteMode::Behind)?;
-    let own = options.by_mapping.get(&bound.mapping.name).cloned().unwrap_or_default();
-    let rows = own.batch_rows.unwrap_or(options.batch_rows);
-    Some(Queue::new(bound.clone(), rows, own.batch_interval.unwrap_or(options.batch_interval), doubts))
-}

@@ -128,6 +128,8 @@ pub struct Committed {
 pub(super) struct Lane {
     /// Oldest first. A batch stays here until it is settled, so a batcher that dies loses nothing.
     pub(super) waiting: VecDeque<Arc<Entry>>,
+    /// So many of them, the oldest, are in the database, but the cache is not told yet.
+    pub(super) applied: usize,
     pub(super) overlays: FxHashMap<Bytes, Overlay>,
     pub(super) bytes: usize,
     last_version: u64,
@@ -300,7 +302,7 @@ impl Lane {
     /// The oldest writes that may be flushed. They stay queued until they are settled.
     pub(super) fn batch(&self, most: usize) -> impl Iterator<Item = Arc<Entry>> {
         let decided = |entry: &&Arc<Entry>| entry.state.load(Ordering::Acquire) != UNDECIDED;
-        self.waiting.iter().take_while(decided).take(most).cloned()
+        self.waiting.iter().skip(self.applied).take_while(decided).take(most).cloned()
     }
 
     /// What the cache is to be told once this write is in the database (or was rejected); nothing when a newer one waits.
@@ -321,6 +323,7 @@ impl Lane {
     /// The oldest write is in the database, or was rejected.
     pub(super) fn settle(&mut self, entry: &Entry) {
         self.waiting.pop_front();
+        self.applied = self.applied.saturating_sub(1);
         self.bytes -= entry.size;
         if let Some(overlay) = self.overlays.get_mut(&entry.key) {
             overlay.settle(entry.version);

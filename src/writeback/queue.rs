@@ -12,9 +12,9 @@ use tokio::sync::{Notify, watch};
 use super::lane::{Arrival, Committed, Entry, Lane, Stamp};
 use super::overlay::Pending;
 use super::record::{LANES, lane_of};
-use super::{Depth, Race, WriteError};
-use crate::mapping::{Bound, Format, fields_of};
-use crate::source::Touched;
+use super::{Depth, Race, WriteBehindOptions, WriteError};
+use crate::mapping::{Bound, Format, MappingId, WriteMode, fields_of};
+use crate::source::{Source, Touched};
 
 /// Room for waiting rows, shared by all queues.
 pub(super) struct Budget {
@@ -100,7 +100,20 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(
+    /// The queue of a mapping that takes writes.
+    pub(super) fn of(
+        source: &Source,
+        options: &WriteBehindOptions,
+        mapping: MappingId,
+        doubts: &Arc<AtomicUsize>,
+    ) -> Option<Self> {
+        let bound = source.bound(mapping).filter(|bound| bound.mapping.write == WriteMode::Behind)?;
+        let own = options.by_mapping.get(&bound.mapping.name).cloned().unwrap_or_default();
+        let rows = own.batch_rows.unwrap_or(options.batch_rows);
+        Some(Self::new(bound.clone(), rows, own.batch_interval.unwrap_or(options.batch_interval), doubts))
+    }
+
+    fn new(
         bound: Arc<Bound>,
         batch_rows: usize,
         batch_interval: Duration,
@@ -183,7 +196,7 @@ impl Queue {
         let mut rows = 0;
         for lane in self.locked() {
             closed &= lane.closed;
-            rows += lane.waiting.len();
+            rows += lane.waiting.len() - lane.applied;
             // Behind an undecided write the lane waits until it is decided, which wakes the batcher.
             let Some(first) = lane.batch(1).next() else { continue };
             hurry |= first.version <= flush_to;
@@ -225,6 +238,12 @@ impl Queue {
         newest.into_values().filter_map(|entry| self.lane(&entry.key).to_tell(entry, rejected)).collect()
     }
 
+    /// The oldest `entries` of their lanes that are not in the database are now, or were rejected: no batch has them again.
+    pub(super) fn applied(&self, entries: &[Arc<Entry>]) {
+        entries.iter().for_each(|entry| self.lane(&entry.key).applied += 1);
+        self.rows.fetch_sub(entries.len(), Ordering::AcqRel);
+    }
+
     /// The oldest `entries` of their lanes are in the database, or were rejected; the cache does not know of `untold`.
     /// At most `most` of these are kept per lane.
     pub(super) fn settle(
@@ -240,7 +259,6 @@ impl Queue {
             self.mark(&entry.key).fetch_sub(1, Ordering::AcqRel);
             budget.give_back(1, entry.size);
         }
-        self.rows.fetch_sub(entries.len(), Ordering::AcqRel);
         self.settled.send_replace(());
     }
 

@@ -108,7 +108,7 @@ impl Arena {
         self.proxies.iter_mut().for_each(Victim::ensure);
         self.proxies.iter().for_each(|proxy| proxy.wait_flushed(Duration::from_secs(60)));
         *self.tally.entry("rounds".into()).or_default() += 1;
-        check::check(&self.store, &self.load, &self.proxies)
+        check::check(&self.store, &mut self.load, &self.proxies)
     }
 
     fn count(&mut self, what: &str) {

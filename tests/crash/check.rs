@@ -9,6 +9,7 @@ use crate::victim::Victim;
 /// The history is written by the database itself: each change of a row, in the order in which it was committed.
 pub const TABLES: &str = "
     create table kv (id bigint primary key, writer int not null, seq bigint not null);
+    create table counter (id bigint primary key, n bigint not null);
     create table log (n bigserial primary key, id bigint not null, value text not null, ts bigint not null default 0);
     create table history (n bigserial primary key, id bigint not null, seq bigint not null);
     create function note() returns trigger language plpgsql as $$
@@ -18,6 +19,7 @@ pub const TABLES: &str = "
 const SQLITE_TABLES: &str = "
     pragma journal_mode = wal;
     create table kv (id integer primary key, writer integer not null, seq integer not null);
+    create table counter (id integer primary key, n integer not null);
     create table log (n integer primary key, id integer not null, value text not null, ts integer not null default 0);
     create table history (n integer primary key, id integer not null, seq integer not null);
     create trigger noted after insert on kv begin insert into history (id, seq) values (new.id, new.seq); end;
@@ -91,9 +93,12 @@ pub struct Found {
     pub stale_reads: u64,
     /// Keys of which the cache holds another value than the database.
     pub stale_entries: Vec<String>,
+    /// Counters that were added to twice, or not at all.
+    pub miscounted: Vec<String>,
 }
 
 impl Found {
+    /// Nothing to complain about; of the counters only where Redis has lost nothing.
     pub fn is_clean(&self) -> bool {
         self.lost.is_empty()
             && self.doubled.is_empty()
@@ -104,20 +109,21 @@ impl Found {
 
     /// The figures, one after the other.
     pub fn figures(&self) -> String {
-        let Self { acknowledged, lost, doubled, inversions, stale_reads, stale_entries } = self;
+        let Self { acknowledged, lost, doubled, inversions, stale_reads, stale_entries, miscounted } = self;
         format!(
             "{acknowledged} writes acknowledged: {} lost, {} applied twice, {} out of order, {stale_reads} stale reads, {} \
-             stale entries",
+             stale entries, {} counts wrong",
             lost.len(),
             doubled.len(),
             inversions.len(),
-            stale_entries.len()
+            stale_entries.len(),
+            miscounted.len(),
         )
     }
 }
 
 /// Holds the rows, their history and both proxies' caches against what the writers know.
-pub fn check(store: &Store, load: &Load, proxies: &[Victim; 2]) -> Found {
+pub fn check(store: &Store, load: &mut Load, proxies: &[Victim; 2]) -> Found {
     let number = |text: &String| text.parse::<u64>().unwrap();
     let rows = store.rows("select id, seq from kv");
     let rows: HashMap<u64, u64> = rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
@@ -127,11 +133,13 @@ pub fn check(store: &Store, load: &Load, proxies: &[Victim; 2]) -> Found {
         .into_iter()
         .flatten()
         .for_each(|value| *log.entry(value).or_default() += 1);
+    let counters = store.rows("select id, n from counter");
+    let counters: HashMap<u64, u64> = counters.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
     let inversion = |row: &Vec<String>| format!("kv:{}: {} after {}", row[0], row[1], row[2]);
     let inversions = store.rows(INVERSIONS).iter().map(inversion).collect();
     let mut found = Found { inversions, ..Found::default() };
     let mut cache = proxies.each_ref().map(|proxy| Resp::connect(("127.0.0.1", proxy.port())));
-    for writer in &load.writers {
+    for writer in &mut load.writers {
         found.acknowledged += writer.acknowledged;
         found.stale_reads += writer.stale_reads;
         for at in 0..KEYS {
@@ -146,6 +154,15 @@ pub fn check(store: &Store, load: &Load, proxies: &[Victim; 2]) -> Found {
             }
         }
         check_log(&mut found, writer, &log);
+        let counted = counters.get(&(writer.id as u64)).copied().unwrap_or(0);
+        let (least, most) = (writer.counted.0, writer.counted.0 + writer.counted.1);
+        found.miscounted.append(&mut writer.miscounted);
+        if !(least..=most).contains(&counted) {
+            found
+                .miscounted
+                .push(format!("counter {}: the row is {counted}, not {least} to {most}", writer.id));
+        }
+        writer.counted = (counted, 0);
     }
     found
 }

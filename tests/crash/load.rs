@@ -31,7 +31,7 @@ pub struct Key {
 /// A writer.
 #[derive(Default)]
 pub struct Writer {
-    id: usize,
+    pub id: usize,
     prefix: String,
     next: u64,
     pub keys: Vec<Key>,
@@ -40,6 +40,10 @@ pub struct Writer {
     /// Appended, with an unknown outcome.
     pub unknown: HashSet<String>,
     pub acknowledged: u64,
+    /// The value of its counter as it was answered last, and how often adding to it since then had an unknown outcome.
+    pub counted: (u64, u64),
+    /// Answers of its counter that cannot be.
+    pub miscounted: Vec<String>,
     /// Reads through the proxy of an acknowledged write that showed something older.
     pub stale_reads: u64,
 }
@@ -49,10 +53,11 @@ pub struct Load {
     ports: [u16; 2],
 }
 
-/// How often a writer appends, deletes, and writes two keys at once, of ten writes; the others are of one row.
+/// How often a writer appends, deletes, writes two keys at once, and counts, of ten writes; the others are of one row.
 const APPENDS: u32 = 3;
 const DELETES: u32 = 1;
 const PAIRS: u32 = 1;
+const COUNTS: u32 = 2;
 
 impl Load {
     pub fn new(count: usize, prefix: &str, ports: [u16; 2]) -> Self {
@@ -71,7 +76,8 @@ impl Load {
         let Some(writer) = self.writers.first() else { return Vec::new() };
         let rows = (0..count * KEYS).map(|number| format!("{}kv:{number}", writer.prefix));
         let logs = (0..count).map(|id| format!("{}log:{id}", writer.prefix));
-        rows.chain(logs).map(String::into_bytes).collect()
+        let counters = (0..count).map(|id| format!("{}counter:{id}", writer.prefix));
+        rows.chain(logs).chain(counters).map(String::into_bytes).collect()
     }
 
     /// Lets them write until `stop`.
@@ -115,6 +121,7 @@ impl Writer {
             ..APPENDS => self.append(proxy),
             n if n < APPENDS + DELETES => self.write(&[random.random_range(0..KEYS)], proxy, false),
             n if n < APPENDS + DELETES + PAIRS => self.write(&[0, 1], proxy, true),
+            n if n < APPENDS + DELETES + PAIRS + COUNTS => self.count(proxy),
             _ => self.write(&[random.random_range(0..KEYS)], proxy, true),
         };
         if !alive {
@@ -154,6 +161,24 @@ impl Writer {
             Some(seen) => self.stale_reads += u64::from(seq_of(&seen) != written),
         }
         true
+    }
+
+    /// Adds one to its counter: the answer says how often that has happened.
+    fn count(&mut self, proxy: &mut Resp) -> bool {
+        let reply = try_cmd(proxy, &["INCR".to_owned(), format!("{}counter:{}", self.prefix, self.id)]);
+        match reply {
+            Some(Value::Int(counted)) => {
+                let (least, most) = (self.counted.0 + 1, self.counted.0 + self.counted.1 + 1);
+                self.acknowledged += 1;
+                // Too few: something was lost or not seen. Too many: something was added twice.
+                if !(least..=most).contains(&(counted as u64)) {
+                    self.miscounted.push(format!("counter {}: {counted}, not {least} to {most}", self.id));
+                }
+                self.counted = (counted as u64, 0);
+            }
+            _ => self.counted.1 += 1,
+        }
+        reply.is_some()
     }
 
     fn append(&mut self, proxy: &mut Resp) -> bool {
