@@ -26,7 +26,8 @@ fn run(example: &Example, header: Option<&str>) {
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     // "725 generated, 725 passed"
     let generated = text.lines().find_map(|line| line.trim().split_once(" generated")?.0.parse::<u32>().ok());
-    assert!(generated.is_some_and(|cases| cases > 200), "{text}");
+    let least = if seconds.parse::<u64>().is_ok_and(|s| s >= 20) { 100 } else { 1 };
+    assert!(generated.is_some_and(|cases| cases >= least), "{text}");
     // Nothing that was sent has harmed it.
     crate::support::eventually(Duration::from_secs(5), "the proxy is well", || {
         example.get("/health/ready").status == 200

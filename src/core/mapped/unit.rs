@@ -8,9 +8,8 @@
 
 use super::super::client::{Begun, Slot};
 use super::super::{ClientKey, Core, Kind, Route};
-use super::Told;
 use super::modify::looks_first;
-use super::writing::{Step, Writing, WritingKey, Written};
+use super::writing::{Step, Writing, WritingKey};
 use crate::cluster::{Entry, Owner};
 use crate::command::{Command, Merge};
 use crate::failpoint;
@@ -118,11 +117,7 @@ impl Core {
         let writes: Vec<KeyWrite> =
             queued.iter().flat_map(|queued| &queued.writes.steps).filter_map(write_of).collect();
         self.units.insert(key, Unit { command: command.id, slot, requests, count, queued });
-        let told = data.told.clone();
-        let done = Box::new(move |outcome| {
-            // The receiver is gone only when the worker has stopped: then nobody waits.
-            let _ = told.send(Told::Written(Written { key, steps: Vec::new(), outcome }));
-        });
+        let done = super::writing::teller(data.told.clone(), key, Vec::new());
         let outcome = match writes.is_empty() {
             true => Ok(Some(Vec::new())),
             false => data.writes.submit(writes, done),
@@ -164,10 +159,12 @@ impl Core {
         for queued in &mut unit.queued {
             request.extend_from_slice(unit.requests.get(at..queued.place.start).unwrap_or_default());
             at = queued.place.end;
-            queued.writes.steps.iter_mut().for_each(|step| match self.request_of(step) {
-                Some(part) => request.extend_from_slice(&part),
-                None => *step = Step::Over,
-            });
+            for step in &mut queued.writes.steps {
+                match self.request_of(step) {
+                    Some(part) => request.extend_from_slice(&part),
+                    None => *step = Step::Over,
+                }
+            }
             replies = replies + queued.writes.sent() - 1;
         }
         request.extend_from_slice(unit.requests.get(at..).unwrap_or_default());

@@ -21,7 +21,8 @@ use crate::mapping::{Durability, Format};
 use crate::resp::push_error;
 use crate::sidecar::{self, Applied, Change, Value};
 use crate::slot;
-use crate::writeback::{InCache, KeyWrite, Write, WriteError};
+use crate::writeback::{Done, InCache, KeyWrite, Write, WriteError};
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Which command of which client: index, serial number, sequence number.
 pub(in crate::core) type WritingKey = (u32, u32, u32);
@@ -80,6 +81,14 @@ pub struct Written {
     pub(super) outcome: Result<Vec<u64>, WriteError>,
 }
 
+/// What tells this core that the writes of these steps are durable, or are not.
+pub(super) fn teller(told: UnboundedSender<Told>, key: WritingKey, steps: Vec<usize>) -> Done {
+    Box::new(move |outcome| {
+        // The receiver is gone only when the worker has stopped: then nobody waits.
+        let _ = told.send(Told::Written(Written { key, steps, outcome }));
+    })
+}
+
 impl Core {
     /// Begins a command with these steps. `merge`: how the replies to several of them become one.
     pub(super) fn begin(
@@ -122,10 +131,7 @@ impl Core {
         let writes: Vec<KeyWrite> = writes.collect();
         let told = data.told.clone();
         let again = steps.clone();
-        let done = Box::new(move |outcome| {
-            // The receiver is gone only when the worker has stopped: then nobody waits.
-            let _ = told.send(Told::Written(Written { key, steps: again, outcome }));
-        });
+        let done = teller(told, key, again);
         let outcome = match writes.is_empty() {
             true => Ok(Some(Vec::new())),
             false => data.writes.submit(writes, done),
