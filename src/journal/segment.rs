@@ -91,13 +91,19 @@ impl Segment {
         rustix::fs::fdatasync(&self.file).map_err(io::Error::from)
     }
 
-    /// Ends it: durable, and no longer than its frames.
+    /// Ends it: durable, and no longer than its frames where the file system lets it be.
     pub fn seal(mut self, next: u64, at: u64) -> io::Result<()> {
         self.write(&format::bare(Kind::Seal, next, at))?;
         self.sync()?;
         // After the seal is durable: a file that is shorter than it was made, and not sealed, was cut by somebody else.
-        self.file.set_len(self.offset)?;
-        self.file.sync_all()
+        // Some file systems refuse to shorten a file while its size is limited: that room then goes with the segment.
+        match self.file.set_len(self.offset) {
+            Ok(()) => self.file.sync_all(),
+            Err(error) => {
+                tracing::warn!(%error, file = %self.path.display(), "cannot give back what a segment of the journal has not used");
+                Ok(())
+            }
+        }
     }
 }
 
