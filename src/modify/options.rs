@@ -2,7 +2,7 @@
 //!
 //! Must not know: keys, values, clients.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a `SET` asks for beside its value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub fn set_options<'a>(args: impl Iterator<Item = &'a [u8]>) -> Result<SetOption
 /// `time` in units of so many ms, from now on or since 1970, as ms since 1970. An error is Redis' text.
 pub fn expiry_of(time: &[u8], unit: i64, absolute: bool, command: &str) -> Result<u64, String> {
     let number = integer(time).ok_or("ERR value is not an integer or out of range")?;
-    let now = unix_seconds().saturating_mul(1000) as i64;
+    let now = since_epoch().as_millis() as i64;
     let far = number.checked_mul(unit).and_then(|ms| ms.checked_add(now)).is_none();
     match number <= 0 || far {
         true => Err(format!("ERR invalid expire time in '{command}' command")),
@@ -70,5 +70,9 @@ pub(super) fn integer(text: &[u8]) -> Option<i64> {
 
 /// Seconds since the Unix epoch.
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    since_epoch().as_secs()
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
