@@ -119,6 +119,7 @@ enum Outcome {
 /// The piece is committed, or was rejected: the cache is told, then readers are on their own, then the journal may forget it.
 async fn settle(shared: &Shared, mapping: MappingId, queue: &Queue, piece: &[Arc<Entry>], outcome: Outcome) {
     failpoint::hit("flush.committed");
+    queue.arrived(piece).await;
     let mut told = queue.to_tell(piece, matches!(outcome, Outcome::Rejected));
     let mut touched = Touched::default();
     if let Outcome::Committed(commit) = outcome {

@@ -225,7 +225,7 @@ impl WriteBehind {
     /// Says what became of a write in the cache that was submitted with `applies`.
     pub fn resolve(&self, mapping: MappingId, key: &[u8], outcome: InCache) {
         if let Some(queue) = self.shared.queue(mapping) {
-            queue.lane(key).resolve(key, outcome);
+            queue.resolve(key, outcome);
         }
     }
 

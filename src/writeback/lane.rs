@@ -305,6 +305,12 @@ impl Lane {
         self.waiting.iter().skip(self.applied).take_while(decided).take(most).cloned()
     }
 
+    /// Whether this write, the newest of its key, may not have reached the cache yet.
+    pub(super) fn is_on_its_way(&self, entry: &Entry) -> bool {
+        let overlay = self.overlays.get(&entry.key);
+        !self.closed && overlay.is_some_and(|it| it.is_applying() && it.newest() <= entry.version)
+    }
+
     /// What the cache is to be told once this write is in the database (or was rejected); nothing when a newer one waits.
     pub(super) fn to_tell(&self, entry: &Entry, rejected: bool) -> Option<Committed> {
         let newer = self.overlays.get(&entry.key).is_some_and(|overlay| overlay.newest() > entry.version);

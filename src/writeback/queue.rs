@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use super::lane::{Arrival, Committed, Entry, Lane, Stamp};
 use super::overlay::Pending;
 use super::record::{LANES, lane_of};
-use super::{Depth, Race, WriteBehindOptions, WriteError};
+use super::{Depth, InCache, Race, WriteBehindOptions, WriteError};
 use crate::mapping::{Bound, Format, MappingId, WriteMode, fields_of};
 use crate::source::{Source, Touched};
 
@@ -68,6 +69,9 @@ impl Budget {
 /// Counters by which it is known that no write of a key waits.
 const MARKS: usize = 1 << 12;
 
+/// Longest wait for writes that are on their way to the cache; a node that takes longer is one that hangs.
+const ARRIVAL: Duration = Duration::from_secs(2);
+
 /// When the next batch is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
@@ -91,6 +95,8 @@ pub(super) struct Queue {
     /// Flush everything up to this version without waiting for a trigger.
     flush_to: AtomicU64,
     wake: Notify,
+    /// Tells the batcher that a write has reached the cache, if it waits for one.
+    resolved: Notify,
     /// Changes whenever writes were settled.
     settled: watch::Sender<()>,
     /// Waiting rows that start a flush.
@@ -127,6 +133,7 @@ impl Queue {
             marks: (0..MARKS).map(|_| AtomicU32::new(0)).collect(),
             flush_to: AtomicU64::new(0),
             wake: Notify::new(),
+            resolved: Notify::new(),
             settled: watch::Sender::new(()),
             batch_rows: batch_rows.max(1),
             batch_interval,
@@ -149,8 +156,9 @@ impl Queue {
         let mut lane = self.lane(&key);
         let version = lane.push(&self.bound, arrival, stamp)?;
         self.mark(&key).fetch_add(1, Ordering::AcqRel);
-        drop(lane);
+        // Under the lock: the batcher may have it in the database, and counted off, the moment after.
         let waiting = self.rows.fetch_add(1, Ordering::AcqRel) + 1;
+        drop(lane);
         // The batcher needs to hear of the first row (to set its clock) and of a full batch; of others it need not.
         if waiting == 1 || waiting == self.batch_rows {
             self.wake.notify_one();
@@ -215,6 +223,29 @@ impl Queue {
     pub(super) fn decide(&self, key: &[u8], version: u64, race: Race) {
         self.lane(key).decide(key, version, race);
         self.wake.notify_one();
+    }
+
+    /// A write of `key` has reached the cache, or nobody knows.
+    pub(super) fn resolve(&self, key: &[u8], outcome: InCache) {
+        self.lane(key).resolve(key, outcome);
+        self.resolved.notify_waiters();
+    }
+
+    /// Ends when what is to be said of these writes would not overtake one of them on its way to the cache: a client that
+    /// reads between two of its writes must not see the second one.
+    pub(super) async fn arrived(&self, entries: &[Arc<Entry>]) {
+        let all = async {
+            for entry in entries.iter().filter(|entry| entry.concerns_cache()) {
+                loop {
+                    let resolved = self.resolved.notified();
+                    if !self.lane(&entry.key).is_on_its_way(entry) {
+                        break;
+                    }
+                    resolved.await;
+                }
+            }
+        };
+        let _ = timeout(ARRIVAL, all).await;
     }
 
     /// The next batches, which may be flushed at the same time: one of all lanes together while that is small enough,
@@ -311,6 +342,7 @@ impl Queue {
     /// Takes no more writes; what waits is flushed at once.
     pub(super) fn close(&self) {
         self.locked().for_each(|mut lane| lane.closed = true);
+        self.resolved.notify_waiters();
         self.wake.notify_one();
     }
 
