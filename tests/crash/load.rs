@@ -53,11 +53,13 @@ pub struct Load {
     ports: [u16; 2],
 }
 
-/// How often a writer appends, deletes, writes two keys at once, and counts, of ten writes; the others are of one row.
+/// How often a writer appends, deletes, writes two keys at once, counts, and writes in a transaction, of twelve writes; the
+/// others are of one row.
 const APPENDS: u32 = 3;
 const DELETES: u32 = 1;
 const PAIRS: u32 = 1;
 const COUNTS: u32 = 2;
+const UNITS: u32 = 2;
 
 impl Load {
     pub fn new(count: usize, prefix: &str, ports: [u16; 2]) -> Self {
@@ -117,20 +119,25 @@ impl Writer {
             return;
         };
         self.next += 1;
-        let alive = match random.random_range(0..10) {
+        let alive = match random.random_range(0..12) {
             ..APPENDS => self.append(proxy),
-            n if n < APPENDS + DELETES => self.write(&[random.random_range(0..KEYS)], proxy, false),
-            n if n < APPENDS + DELETES + PAIRS => self.write(&[0, 1], proxy, true),
+            n if n < APPENDS + DELETES => self.write(&[random.random_range(0..KEYS)], proxy, false, false),
+            n if n < APPENDS + DELETES + PAIRS => self.write(&[0, 1], proxy, true, false),
             n if n < APPENDS + DELETES + PAIRS + COUNTS => self.count(proxy),
-            _ => self.write(&[random.random_range(0..KEYS)], proxy, true),
+            n if n < APPENDS + DELETES + PAIRS + COUNTS + UNITS => {
+                let put = random.random_bool(0.8);
+                self.write(&[random.random_range(0..KEYS)], proxy, put, true)
+            }
+            _ => self.write(&[random.random_range(0..KEYS)], proxy, true, false),
         };
         if !alive {
             *connection = None;
         }
     }
 
-    /// Rows, or deletions, of the keys number `which` in one command; false when the connection is of no use any more.
-    fn write(&mut self, which: &[usize], proxy: &mut Resp, put: bool) -> bool {
+    /// Rows, or deletions, of the keys number `which` in one command, which is alone in its transaction if it is a `unit`;
+    /// false when the connection is of no use any more.
+    fn write(&mut self, which: &[usize], proxy: &mut Resp, put: bool, unit: bool) -> bool {
         let seq = self.next;
         let value = format!("{{\"writer\":{},\"seq\":{seq}}}", self.id);
         let mut command = vec![if put { "MSET" } else { "DEL" }.to_owned()];
@@ -142,7 +149,11 @@ impl Writer {
         if let [name, _, _] = command.as_mut_slice() {
             *name = "SET".to_owned();
         }
-        match try_cmd(proxy, &command) {
+        let reply = match unit {
+            true => transaction(proxy, &command),
+            false => try_cmd(proxy, &command),
+        };
+        match reply {
             Some(Value::Error(_)) => return true,
             None => return false,
             Some(_) => self.acknowledged += 1,
@@ -203,6 +214,16 @@ impl Writer {
     /// The id of its key number `at`.
     pub fn number(&self, at: usize) -> usize {
         self.id * KEYS + at
+    }
+}
+
+/// The reply to this one command between `MULTI` and `EXEC`, or `None` when the connection is lost.
+fn transaction(proxy: &mut Resp, command: &[String]) -> Option<Value> {
+    try_cmd(proxy, &["MULTI".to_owned()])?;
+    try_cmd(proxy, command)?;
+    match try_cmd(proxy, &["EXEC".to_owned()])? {
+        Value::Array(replies) => replies.into_iter().next(),
+        refused => Some(refused),
     }
 }
 

@@ -26,6 +26,7 @@ fn a_death_at_each_step_leaves_the_row_or_nothing_in_the_cache() {
     db.execute(
         "create table through (id bigint primary key, n int not null); \
          create table kv (id bigint primary key, n int); \
+         create table counter (id bigint primary key, n bigint); \
          create table log (id bigint not null, value text, ts bigint)",
     );
     let setup = || Setup::new(&nodes, db.url()).prefix(&prefix).more(MAPPING);
