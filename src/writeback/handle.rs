@@ -21,7 +21,7 @@ use super::{
     batcher,
 };
 use crate::clock::Clock;
-use crate::failpoint::{self, Safeguard};
+use crate::failpoint;
 use crate::journal::{Journal, JournalError, JournalStats, OpenError, Opened};
 use crate::mapping::{Durability, MappingId};
 use crate::source::{Source, SourceError, Touched};
@@ -260,8 +260,7 @@ impl WriteBehind {
 
     /// What readers of `key` must see while a write of it waits; `None` when nothing does.
     pub fn pending(&self, mapping: MappingId, key: &[u8]) -> Option<Pending> {
-        let queue = self.shared.queue(mapping).filter(|_| !failpoint::leaves_out(Safeguard::Overlay))?;
-        queue.pending(key)
+        self.shared.queue(mapping)?.pending(key)
     }
 
     /// Nothing is known of the rows that were changed through `mapping` in the past: has all that depends on them outdated.

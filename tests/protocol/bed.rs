@@ -29,12 +29,28 @@ impl Bed {
     /// `mapping`: more lines of the mapping; `more`: sections.
     #[track_caller]
     pub fn start(proxies: usize, mapping: &str, more: &str) -> Self {
-        let stack = PrivateStack::start(KeeperOptions { node_timeout_ms: 1000, ..KeeperOptions::default() });
+        let stack = Self::servers();
         Self::on(stack, proxies, mapping, more)
+    }
+
+    pub fn servers() -> PrivateStack {
+        PrivateStack::start(KeeperOptions { node_timeout_ms: 1000, ..KeeperOptions::default() })
     }
 
     #[track_caller]
     pub fn on(stack: PrivateStack, proxies: usize, mapping: &str, more: &str) -> Self {
+        Self::with(stack, proxies, mapping, more, &[])
+    }
+
+    /// `env`: of the proxies.
+    #[track_caller]
+    pub fn with(
+        stack: PrivateStack,
+        proxies: usize,
+        mapping: &str,
+        more: &str,
+        env: &[(&str, &str)],
+    ) -> Self {
         let db = stack.fresh_database();
         db.execute(TABLES);
         let config = format!(
@@ -47,7 +63,12 @@ impl Bed {
         );
         // `$DB` stands for the name of the database.
         let config = config.replace("$DB", db.url().rsplit('/').next().unwrap());
-        let proxies = (0..proxies).map(|_| Proxy::start(&config)).collect();
+        let start = |_| {
+            let mut proxy = Proxy::spawn_with(&config, env);
+            proxy.wait_ready();
+            proxy
+        };
+        let proxies = (0..proxies).map(start).collect();
         Self { proxies, db, stack, config }
     }
 

@@ -44,6 +44,12 @@ impl Proxy {
     /// Starts it without waiting, for tests of what goes wrong at start.
     #[track_caller]
     pub fn spawn(config: &str) -> Self {
+        Self::spawn_with(config, &[])
+    }
+
+    /// The same with these variables in its environment.
+    #[track_caller]
+    pub fn spawn_with(config: &str, env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ports = free_ports(2).unwrap();
         let (port, http_port) = (ports[0], ports[1]);
@@ -63,8 +69,13 @@ impl Proxy {
         std::fs::write(&file, text).unwrap();
         let launch = Launch {
             name: "dsproxy".to_owned(),
-            program: PathBuf::from(env!("CARGO_BIN_EXE_dsproxy")),
-            args: vec!["serve".to_owned(), "--config".to_owned(), file.display().to_string()],
+            program: PathBuf::from("/usr/bin/env"),
+            args: env
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .chain([env!("CARGO_BIN_EXE_dsproxy"), "serve", "--config"].map(str::to_owned))
+                .chain([file.display().to_string()])
+                .collect(),
             cwd: dir.path().to_owned(),
             log: dir.path().join("log"),
             user: None,
