@@ -186,7 +186,7 @@ fn a_slow_command_tells_where_its_time_went() {
     // The node takes its time.
     stack.pause("redis-0");
     client.send(&["SET", &key, "at the node"]);
-    std::thread::sleep(Duration::from_millis(300));
+    assert!(client.stays_silent(Duration::from_millis(300)));
     stack.cont("redis-0");
     assert_eq!(client.recv().text(), "OK");
     let slow = newest(&mut client);

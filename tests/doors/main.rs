@@ -168,7 +168,8 @@ fn large_replies_and_long_pipelines_come_whole() {
     for _ in 0..8 {
         client.send(&[b"GET", key.as_bytes()]);
     }
-    std::thread::sleep(Duration::from_millis(200));
+    let answered = "dsproxy_commands_total{command=\"get\",outcome=\"ok\"}";
+    eventually(PATIENCE, "they are there", || bed.proxy.metric(answered) == 8.0);
     (0..8).for_each(|_| client.expect(&reply));
     let small = format!("{}small", bed.stack.key_prefix());
     for round in 0..20 {
