@@ -65,6 +65,7 @@ async fn start(config: HttpConfig) -> Server {
         facade: facade(&written),
         site: Site::empty(),
         reads: None,
+        writeback: None,
         cache: CacheStats::empty(),
         requests: std::sync::atomic::AtomicU64::new(0),
         process: std::process::id(),

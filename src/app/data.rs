@@ -119,6 +119,11 @@ impl Data {
         Ok(Some(data))
     }
 
+    /// What the HTTP side asks of the queues and the dead letters.
+    pub fn writeback(&self) -> crate::http::Writeback {
+        crate::http::Writeback { source: self.source.clone(), writes: self.writes.clone() }
+    }
+
     /// What the core of a worker is handed.
     pub fn side(&self, told: mpsc::UnboundedSender<Told>) -> DataSide {
         let (source, reads, writes) = (self.source.clone(), self.reads.clone(), self.writes.clone());

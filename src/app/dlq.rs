@@ -6,13 +6,19 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
-use super::StartErrors;
 use super::database::open_source;
-use crate::config::Config;
-use crate::source::{Committed, DeadLetter, Letters, Source, SourceError};
+use super::{Server, StartErrors};
+use crate::cache::{ReadThrough, Replayed};
+use crate::config::{Config, Durability};
 
-/// Dead letters that are listed at most.
+use crate::source::{DeadLetter, Letters, Source, SourceError};
+
+/// Dead letters that are asked for at a time.
 const MOST: u32 = 1000;
+/// A directory in which there is no journal, and never will be.
+const NOWHERE: &str = "/dev/null";
+const UNTOLD: &str =
+    "applied, but the cache could not be told: what it has of the row goes with its time to live";
 
 /// Which dead letters are meant.
 #[derive(Clone, Debug, clap::Args)]
@@ -59,6 +65,9 @@ pub enum DlqFailure {
     /// Nothing says which are to be dropped.
     #[error("say which: ids, --mapping NAME, or --all")]
     Which,
+    /// The database went away in between.
+    #[error("{0}{1}; the others stay")]
+    Away(String, SourceError),
     /// Some are refused again.
     #[error("{0}{1} are still refused, and stay")]
     StillRefused(String, usize),
@@ -74,17 +83,19 @@ pub async fn dlq(config: &Config, step: DlqStep) -> Result<String, DlqFailure> {
     let mut report = String::new();
     match step {
         DlqStep::List(which) => {
-            for letter in source.dead_letters(&which.letters(), MOST).await? {
+            each(&source, which.letters(), |letter| {
                 let DeadLetter { id, at, mapping, key, operation, error, .. } = letter;
                 let _ = writeln!(report, "{id:>8} {at} {mapping} {operation} {key}: {error}");
-            }
+            })
+            .await?;
         }
         DlqStep::Show(which) => {
-            for letter in source.dead_letters(&which.letters(), MOST).await? {
+            each(&source, which.letters(), |letter| {
                 let _ = writeln!(report, "{}", serde_json::to_string_pretty(&letter).unwrap_or_default());
-            }
+            })
+            .await?;
         }
-        DlqStep::Replay(which) => replay(&source, &which.letters(), &mut report).await?,
+        DlqStep::Replay(which) => replay(config, which, &mut report).await?,
         DlqStep::Drop { which, all } => {
             let letters = which.letters();
             if letters.mapping.is_none() && letters.ids.is_empty() && !all {
@@ -96,28 +107,75 @@ pub async fn dlq(config: &Config, step: DlqStep) -> Result<String, DlqFailure> {
     Ok(report)
 }
 
-async fn replay(source: &Source, which: &Letters, report: &mut String) -> Result<(), DlqFailure> {
-    let mut refused = 0;
-    for letter in source.dead_letters(which, MOST).await? {
-        let outcome = match source.replay(&letter).await {
-            Ok(Committed::Unknown) => "dropped, a newer write of its key was applied".to_owned(),
-            Ok(_) => "applied".to_owned(),
-            Err(error @ SourceError::Unavailable { .. }) => return Err(error.into()),
-            Err(error) => {
-                refused += 1;
-                format!("stays: {error}")
-            }
-        };
-        let _ = writeln!(report, "{:>8} {} {}", letter.id, letter.key, outcome);
+/// Replays them through a proxy that takes no clients: what the cache has of the rows is outdated then, too.
+async fn replay(config: &Config, which: Which, report: &mut String) -> Result<(), DlqFailure> {
+    let mut config = config.clone();
+    super::doors::close(&mut config);
+    config.journal.data_dir = NOWHERE.to_owned();
+    for mapping in &mut config.mappings {
+        mapping.warm = None;
+        // It takes no writes, so it needs no journal.
+        if mapping.durability == Durability::Journal {
+            mapping.durability = Durability::Memory;
+        }
     }
-    match refused {
+    let server = Server::start(&config).await?;
+    let outcome = match server.reads() {
+        Some(reads) => replay_through(reads, which.letters(), report).await,
+        None => Err(DlqFailure::NoMappings),
+    };
+    server.run(std::future::ready(())).await;
+    match outcome? {
         0 => Ok(()),
         refused => Err(DlqFailure::StillRefused(std::mem::take(report), refused)),
     }
 }
 
+/// How many are refused again.
+async fn replay_through(
+    reads: &ReadThrough,
+    mut which: Letters,
+    report: &mut String,
+) -> Result<usize, DlqFailure> {
+    let mut refused = 0;
+    loop {
+        let letters = reads.dead_letters(&which, MOST).await?;
+        let Some(last) = letters.last() else { return Ok(refused) };
+        which.after = last.id;
+        for letter in &letters {
+            let outcome = match reads.replay(letter).await {
+                Ok(Replayed { applied: true, told: true }) => "applied".to_owned(),
+                Ok(Replayed { applied: true, told: false }) => UNTOLD.to_owned(),
+                Ok(_) => "dropped, a newer write of its key was applied".to_owned(),
+                Err(error @ SourceError::Unavailable { .. }) => {
+                    return Err(DlqFailure::Away(std::mem::take(report), error));
+                }
+                Err(error) => {
+                    refused += 1;
+                    format!("stays: {error}")
+                }
+            };
+            let _ = writeln!(report, "{:>8} {} {}", letter.id, letter.key, outcome);
+        }
+    }
+}
+
+/// Every one that is meant, page by page.
+async fn each(
+    source: &Source,
+    mut which: Letters,
+    mut show: impl FnMut(DeadLetter),
+) -> Result<(), SourceError> {
+    loop {
+        let letters = source.dead_letters(&which, MOST).await?;
+        let Some(last) = letters.last() else { return Ok(()) };
+        which.after = last.id;
+        letters.into_iter().for_each(&mut show);
+    }
+}
+
 impl Which {
     fn letters(self) -> Letters {
-        Letters { mapping: self.mapping, ids: self.ids }
+        Letters { mapping: self.mapping, ids: self.ids, after: 0 }
     }
 }

@@ -31,6 +31,14 @@ pub(super) struct Doors {
     pub dialer: Option<Dialer>,
 }
 
+/// Has the proxy of this configuration take no clients.
+pub(super) fn close(config: &mut Config) {
+    config.server.plain = false;
+    config.server.unix_socket = None;
+    config.tls.listen = None;
+    config.http.enabled = false;
+}
+
 impl Doors {
     /// Reads certificates and opens the listeners.
     ///

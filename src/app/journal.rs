@@ -3,7 +3,6 @@
 //! Must not know: the command line.
 
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -94,8 +93,7 @@ pub async fn adopt(mut config: Config, dir: &Path) -> Result<String, JournalFail
     let dir = checked(dir)?;
     let found = journal::verify(&dir)?;
     config.journal.data_dir = dir.display().to_string();
-    config.server.listen = (Ipv4Addr::LOCALHOST, 0).into();
-    config.http.enabled = false;
+    super::doors::close(&mut config);
     let server = Server::start(&config).await?;
     // Ending flushes: what an earlier process left is queued by now, and nothing comes in.
     match server.run(std::future::ready(())).await {

@@ -193,6 +193,7 @@ impl Server {
                 site: site(config, self.data.as_ref(), gateway, auth, &metrics)?,
                 cache: facade::cache_stats(self.data.as_ref(), &metrics, &self.stats, topology),
                 reads: self.data.as_ref().map(|data| data.reads.clone()),
+                writeback: self.data.as_ref().map(Data::writeback),
                 requests: AtomicU64::new(0),
                 process: std::process::id(),
             };
@@ -245,6 +246,11 @@ impl Server {
             drain: self.drain.clone(),
             stop: self.stop.clone(),
         }
+    }
+
+    /// What fills the cache, where there are mappings.
+    pub(super) fn reads(&self) -> Option<&crate::cache::ReadThrough> {
+        self.data.as_ref().map(|data| &data.reads)
     }
 
     /// Where it listens.

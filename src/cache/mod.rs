@@ -17,6 +17,7 @@ mod landed;
 mod loader;
 mod recheck;
 mod refresh;
+mod replay;
 mod store;
 mod ticket;
 
@@ -39,6 +40,7 @@ use crate::writeback::WriteBehind;
 use flight::{Flights, Lease};
 use fresh::Fresh;
 pub use invalidate::Invalidation;
+pub use replay::Replayed;
 pub use store::Store;
 use ticket::{Tickets, Waiting};
 

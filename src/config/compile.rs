@@ -96,7 +96,10 @@ pub(super) struct Mistake {
 }
 
 /// Paths that no route may take.
-const RESERVED: [&str; 10] = [
+const RESERVED: [&str; 13] = [
+    "/api/v1/writeback",
+    "/api/v1/dlq",
+    "/api/v1/dlq/replay",
     "/api/v1/cache/invalidate",
     "/api/v1/explain",
     "/metrics",

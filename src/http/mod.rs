@@ -5,7 +5,7 @@
 //! `server` accepts and drains connections, `router` finds the route of a request, `routes` has the handlers, `error`
 //! turns failures into answers. The routes of the configuration: `site` holds them, `endpoint` runs one, `input` reads its
 //! parameters, `backend` reaches its data, `answer` shapes what it answers, `auth` knows who asks, `openapi` describes them all, with those of the
-//! proxy itself (`own_paths`).
+//! proxy itself (`own_paths`). `writeback` and `dead_letters` show what waits for the database, and what it refused.
 
 mod answer;
 mod auth;
@@ -13,6 +13,7 @@ mod backend;
 mod cache_stats;
 mod compress;
 mod cors;
+mod dead_letters;
 mod deadline;
 mod endpoint;
 mod error;
@@ -22,6 +23,7 @@ mod input;
 mod invalidate;
 mod openapi;
 mod own_paths;
+mod own_writes;
 mod pages;
 mod query;
 mod router;
@@ -29,6 +31,7 @@ mod routes;
 mod server;
 mod site;
 mod stall;
+mod writeback;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,6 +52,7 @@ pub use error::ApiError;
 pub use facade::USER_DATA;
 pub use server::serve;
 pub use site::{Site, method_of};
+pub use writeback::Writeback;
 
 /// A future that is handed over as a value.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -67,6 +71,8 @@ pub struct HttpState {
     pub site: Site,
     /// What fills the cache, where there are mappings.
     pub reads: Option<ReadThrough>,
+    /// What `/api/v1/writeback` and `/api/v1/dlq` ask, where there are mappings.
+    pub writeback: Option<Writeback>,
     /// What `/api/v1/cache/stats` shows.
     pub cache: CacheStats,
     /// Requests so far that came without an id of their own.

@@ -51,6 +51,7 @@ pub fn describe(own: Own, paths: &mut Map<String, Json>) {
     );
     if own.facade {
         facade(own, &mut add);
+        super::own_writes::describe(own, &mut add);
     }
 }
 
@@ -118,7 +119,7 @@ fn writes(own: Own) -> Json {
 }
 
 /// A text of a request: any, but for the character that no database stores.
-pub fn text() -> Json {
+pub(super) fn text() -> Json {
     json!({"type": "string", "pattern": NO_NUL})
 }
 
@@ -129,7 +130,7 @@ fn key() -> Json {
     json!({"type": "string", "minLength": 1, "pattern": NO_NUL})
 }
 
-fn operation(id: &str, summary: &str, answers: &[(u16, &str, Json)]) -> Json {
+pub(super) fn operation(id: &str, summary: &str, answers: &[(u16, &str, Json)]) -> Json {
     let responses: Map<String, Json> = answers
         .iter()
         .map(|(status, what, content)| (status.to_string(), json!({"description": what, "content": content})))
@@ -157,7 +158,7 @@ fn stats() -> Json {
 }
 
 /// A JSON object that has all of these members, as the content of an answer.
-fn object(members: &[(&str, Json)]) -> Json {
+pub(super) fn object(members: &[(&str, Json)]) -> Json {
     let properties: Map<String, Json> =
         members.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
     let required: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
@@ -165,7 +166,7 @@ fn object(members: &[(&str, Json)]) -> Json {
 }
 
 /// An object of these members and no others.
-fn closed(properties: Json, required: &[&str]) -> Json {
+pub(super) fn closed(properties: Json, required: &[&str]) -> Json {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
@@ -173,7 +174,7 @@ fn body(schema: Json) -> Json {
     json!({"required": true, "content": {"application/json": {"schema": schema}}})
 }
 
-fn problem(what: &str) -> Json {
+pub(super) fn problem(what: &str) -> Json {
     json!({"description": what,
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}})
 }

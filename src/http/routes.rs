@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::error::ApiError;
 use super::own_paths::Own;
-use super::{BoxFuture, HttpState, explain, facade, invalidate, openapi, pages};
+use super::{BoxFuture, HttpState, dead_letters, explain, facade, invalidate, openapi, pages, writeback};
 use crate::config::FacadeAccess;
 use crate::health::{Condition, Dependency};
 use crate::metrics;
@@ -42,7 +42,7 @@ pub struct Route {
 }
 
 /// Every route.
-pub static ROUTES: [Route; 20] = [
+pub static ROUTES: [Route; 24] = [
     Route { method: Method::GET, path: "/metrics", handler: |call| Box::pin(show_metrics(call)) },
     Route { method: Method::GET, path: "/ping", handler: |call| Box::pin(ping(call)) },
     Route { method: Method::GET, path: "/health/live", handler: |call| Box::pin(live(call)) },
@@ -74,6 +74,22 @@ pub static ROUTES: [Route; 20] = [
         method: Method::POST,
         path: invalidate::PATH,
         handler: |call| Box::pin(invalidate::invalidate(call)),
+    },
+    Route { method: Method::GET, path: writeback::PATH, handler: |call| Box::pin(writeback::show(call)) },
+    Route {
+        method: Method::GET,
+        path: dead_letters::PATH,
+        handler: |call| Box::pin(dead_letters::list(call)),
+    },
+    Route {
+        method: Method::DELETE,
+        path: dead_letters::PATH,
+        handler: |call| Box::pin(dead_letters::discard(call)),
+    },
+    Route {
+        method: Method::POST,
+        path: dead_letters::REPLAY,
+        handler: |call| Box::pin(dead_letters::replay(call)),
     },
 ];
 

@@ -164,6 +164,8 @@ pub struct Letters {
     pub mapping: Option<String>,
     /// These.
     pub ids: Vec<i64>,
+    /// Behind this one.
+    pub after: i64,
 }
 
 /// Name of the key of a row in the table of versions: the id itself, or a JSON array of several.

@@ -238,19 +238,19 @@ impl Source {
         self.backend.letters(which, i64::from(most)).await
     }
 
-    /// Applies a dead letter, unless a newer write of its key was; in either case it is gone then.
+    /// Applies a dead letter, unless a newer write of its key was; in either case it is gone then. The cache is to be told:
+    /// see `ReadThrough::replay`.
     ///
     /// # Errors
     /// [`SourceError`]; the letter stays then.
-    pub async fn replay(&self, letter: &DeadLetter) -> Result<Committed, SourceError> {
+    pub async fn replay(&self, letter: &DeadLetter) -> Result<Commit, SourceError> {
         let gone = || SourceError::schema("42704", format!("there is no mapping \"{}\"", letter.mapping));
         let mapping = self.set.by_name(&letter.mapping).ok_or_else(gone)?.id;
         let bound = self.bound(mapping).ok_or_else(gone)?;
         let change = ledger::change_of(bound, letter)?;
         let writes = [Versioned { change: &change, version: letter.version as u64 }];
         let batch = Batch { writes: &writes, refused: &[], once: Once::Letter(letter.id) };
-        let mut committed = self.commit(mapping, &batch).await?;
-        Ok(committed.held.pop().unwrap_or(Committed::Unknown))
+        self.commit(mapping, &batch).await
     }
 
     /// Removes dead letters without applying them; how many.

@@ -218,6 +218,7 @@ async fn apply(
             Ok(commit) => {
                 shared.observer.flushed(mapping, piece.len(), started.elapsed());
                 if backoff.attempts() > 0 {
+                    note(shared, mapping, None);
                     info!(
                         mapping = name(shared, mapping),
                         attempts = backoff.attempts(),
@@ -247,8 +248,16 @@ async fn apply(
             error = %failure,
             "cannot write to the database; the rows wait"
         );
+        note(shared, mapping, Some(&failure));
         shared.observer.retrying(mapping, &failure, wait);
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// What `/api/v1/writeback` says of the batches of this mapping.
+fn note(shared: &Shared, mapping: MappingId, failure: Option<&SourceError>) {
+    if let Some(queue) = shared.queue(mapping) {
+        queue.note_retry(failure.map(SourceError::to_string));
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) struct Shared {
     pub(super) in_flight: AtomicUsize,
     /// Keys that may be older in the cache than they should be.
     doubts: Arc<AtomicUsize>,
-    closed: AtomicBool,
+    pub(super) closed: AtomicBool,
     /// Write-throughs under way.
     pub(super) throughs: TaskTracker,
     pub(super) turns: Turns,

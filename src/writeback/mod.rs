@@ -16,6 +16,7 @@ mod overlay;
 mod queue;
 pub mod record;
 mod replay;
+mod state;
 mod through;
 
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ pub use lane::Committed;
 pub use log::{Done, Staged};
 pub use overlay::Pending;
 pub use replay::{RestoreError, Restored, Written, record_of, withdrawn, written};
+pub use state::Condition;
 pub use through::{Begun, ThroughEnd};
 
 /// Triggers and limits of write-behind.
@@ -242,7 +244,7 @@ pub struct Depth {
 
 impl Depth {
     /// Both together.
-    fn and(self, other: Self) -> Self {
+    pub fn and(self, other: Self) -> Self {
         Self {
             rows: self.rows + other.rows,
             bytes: self.bytes + other.bytes,

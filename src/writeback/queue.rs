@@ -91,6 +91,8 @@ pub(super) struct Queue {
     /// would tell of it after a crash.
     untouched: Mutex<Option<(Touched, u64)>>,
     rows: AtomicUsize,
+    /// Why batches are tried again, as long as they are.
+    pub(super) retrying: Mutex<Option<String>>,
     /// Waiting rows by a hash of their keys: what says without a lock that no write of a key waits.
     marks: Box<[AtomicU32]>,
     /// Flush everything up to this version without waiting for a trigger.
@@ -131,6 +133,7 @@ impl Queue {
             lanes: std::array::from_fn(|_| Mutex::new(Lane::new(doubts.clone()))),
             untouched: Mutex::default(),
             rows: AtomicUsize::new(0),
+            retrying: Mutex::default(),
             marks: (0..MARKS).map(|_| AtomicU32::new(0)).collect(),
             flush_to: AtomicU64::new(0),
             wake: Notify::new(),
@@ -354,11 +357,16 @@ impl Queue {
     }
 
     pub(super) fn depth(&self, now: Instant) -> Depth {
+        self.lane_depths(now).into_iter().fold(Depth::default(), Depth::and)
+    }
+
+    /// The same by lane.
+    pub(super) fn lane_depths(&self, now: Instant) -> Vec<Depth> {
         let depths = self.locked().map(|lane| {
             let oldest = lane.waiting.front().map(|first| now.saturating_duration_since(first.at));
             Depth { rows: lane.waiting.len(), bytes: lane.bytes, oldest }
         });
-        depths.fold(Depth::default(), Depth::and)
+        depths.collect()
     }
 
     /// The oldest version that waits.

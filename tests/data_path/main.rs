@@ -23,4 +23,5 @@ mod through;
 mod transactions;
 mod versions;
 mod warm;
+mod writeback;
 mod writes;

@@ -317,9 +317,9 @@ pub(super) async fn letters(
     let sql = "select id, to_char(at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), mapping, key, operation, \
                version, columns, code, error from dsproxy_dead_letters \
                where ($1::text is null or mapping = $1) and (cardinality($2::bigint[]) = 0 or id = any($2)) \
-               order by id limit $3";
+               and id > $3 order by id limit $4";
     let work = async |client: &mut Object| {
-        let rows = client.query(sql, &[&which.mapping, &which.ids, &most]).await?;
+        let rows = client.query(sql, &[&which.mapping, &which.ids, &which.after, &most]).await?;
         rows.iter().map(letter).collect::<Result<Vec<_>, _>>().map_err(SourceError::from)
     };
     postgres.bounded(client, work).await
@@ -343,7 +343,9 @@ fn letter(row: &tokio_postgres::Row) -> Result<DeadLetter, tokio_postgres::Error
 pub(super) async fn drop_letters(postgres: &Postgres, which: &Letters) -> Result<u64, SourceError> {
     let client = postgres.for_statement().await?;
     let sql = "delete from dsproxy_dead_letters where ($1::text is null or mapping = $1) \
-               and (cardinality($2::bigint[]) = 0 or id = any($2))";
-    let work = async |client: &mut Object| Ok(client.execute(sql, &[&which.mapping, &which.ids]).await?);
+               and (cardinality($2::bigint[]) = 0 or id = any($2)) and id > $3";
+    let work = async |client: &mut Object| {
+        Ok(client.execute(sql, &[&which.mapping, &which.ids, &which.after]).await?)
+    };
     postgres.bounded(client, work).await
 }

@@ -264,11 +264,12 @@ fn advance(transaction: &Transaction<'_>, mapping: &str, applied: &Applied) -> R
 }
 
 /// `ids` as one JSON array, since a statement has a fixed number of parameters.
-fn which(letters: &Letters) -> (Option<String>, String) {
-    (letters.mapping.clone(), serde_json::to_string(&letters.ids).unwrap_or_default())
+fn which(letters: &Letters) -> (Option<String>, String, i64) {
+    (letters.mapping.clone(), serde_json::to_string(&letters.ids).unwrap_or_default(), letters.after)
 }
 
-const MEANT: &str = "(?1 is null or mapping = ?1) and (?2 = '[]' or id in (select value from json_each(?2)))";
+const MEANT: &str =
+    "(?1 is null or mapping = ?1) and (?2 = '[]' or id in (select value from json_each(?2))) and id > ?3";
 
 /// Dead letters, oldest first.
 pub(super) async fn letters(
@@ -276,14 +277,14 @@ pub(super) async fn letters(
     letters: &Letters,
     most: i64,
 ) -> Result<Vec<DeadLetter>, SourceError> {
-    let (mapping, ids) = which(letters);
+    let (mapping, ids, after) = which(letters);
     let work = move |connection: &mut Connection| {
         let sql = format!(
             "select id, at, mapping, key, operation, version, columns, code, error from dsproxy_dead_letters \
-             where {MEANT} order by id limit ?3"
+             where {MEANT} order by id limit ?4"
         );
         let mut statement = connection.prepare(&sql)?;
-        let rows = statement.query_map(params![mapping, ids, most], letter)?;
+        let rows = statement.query_map(params![mapping, ids, after, most], letter)?;
         Ok(rows.collect::<Result<Vec<_>, _>>()?)
     };
     sqlite.loads.run(work).await
@@ -305,8 +306,9 @@ fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
 
 /// Removes dead letters; how many.
 pub(super) async fn drop_letters(sqlite: &Sqlite, letters: &Letters) -> Result<u64, SourceError> {
-    let (mapping, ids) = which(letters);
+    let (mapping, ids, after) = which(letters);
     let sql = format!("delete from dsproxy_dead_letters where {MEANT}");
-    let work = move |connection: &mut Connection| Ok(connection.execute(&sql, params![mapping, ids])? as u64);
+    let work =
+        move |connection: &mut Connection| Ok(connection.execute(&sql, params![mapping, ids, after])? as u64);
     sqlite.writes.run(work).await
 }

@@ -1,0 +1,143 @@
+//! `/api/v1/dlq`: shows, applies and removes writes that the database has refused.
+//!
+//! Must not know: SQL, how the cache hears of it. Whoever may use the facade may ask.
+
+use hyper::StatusCode;
+use serde_json::{Value as Json, json};
+
+use super::error::ApiError;
+use super::query::pairs;
+use super::routes::{Answer, Call, json_answer};
+use super::writeback::admitted;
+use crate::source::{DeadLetter, Letters, SourceError};
+
+/// Its path.
+pub const PATH: &str = "/api/v1/dlq";
+/// Path of the replay.
+pub const REPLAY: &str = "/api/v1/dlq/replay";
+
+/// Dead letters that one request is about at most.
+pub const MOST: u32 = 1000;
+
+/// Which dead letters a request is about.
+struct Asked {
+    letters: Letters,
+    limit: u32,
+    /// Yes, all of them.
+    all: bool,
+}
+
+impl Asked {
+    /// `?mapping=NAME&id=1&id=2&after=7&limit=100&all=true`: those of `allowed`, none but `id` more than once.
+    fn of(call: &Call, allowed: &[&str]) -> Result<Self, ApiError> {
+        let mut asked = Self { letters: Letters::default(), limit: MOST, all: false };
+        let mut seen: Vec<String> = Vec::new();
+        for (name, value) in pairs(call.head.uri.query())? {
+            let wrong =
+                |expected: &str| ApiError::Malformed(format!("`{name}` is {value:?}: expected {expected}"));
+            if !allowed.contains(&name.as_str()) {
+                let expected = allowed.join("`, `");
+                return Err(ApiError::Malformed(format!(
+                    "unknown parameter {name:?}: expected `{expected}`"
+                )));
+            }
+            if name != "id" && seen.contains(&name) {
+                return Err(ApiError::Malformed(format!("the parameter `{name}` is given twice")));
+            }
+            let number = || value.parse::<i64>().ok().filter(|number| *number >= 0);
+            match name.as_str() {
+                "mapping" if value.is_empty() || value.contains('\0') => {
+                    return Err(wrong("the name of a mapping"));
+                }
+                "mapping" => asked.letters.mapping = Some(value.clone()),
+                "id" if asked.letters.ids.len() == MOST as usize => {
+                    return Err(ApiError::Malformed(format!("more than {MOST} times `id`")));
+                }
+                "id" => asked.letters.ids.push(number().ok_or_else(|| wrong("a number of a dead letter"))?),
+                "after" => {
+                    asked.letters.after = number().ok_or_else(|| wrong("a number of a dead letter"))?
+                }
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+                    asked.limit = limit.ok_or_else(|| wrong(&format!("1 to {MOST}")))?;
+                }
+                _ => asked.all = (value == "true").then_some(true).ok_or_else(|| wrong("true"))?,
+            }
+            seen.push(name);
+        }
+        Ok(asked)
+    }
+
+    /// For what cannot be taken back it has to be said which.
+    fn chosen(self) -> Result<Self, ApiError> {
+        let Letters { mapping, ids, .. } = &self.letters;
+        match self.all || mapping.is_some() || !ids.is_empty() {
+            true => Ok(self),
+            false => Err(ApiError::Malformed("say which: `id`, `mapping`, or `all=true`".into())),
+        }
+    }
+
+    /// Where a next request goes on, if this one was not about all of them.
+    fn next(&self, letters: &[DeadLetter]) -> Option<i64> {
+        letters.last().filter(|_| letters.len() == self.limit as usize).map(|last| last.id)
+    }
+}
+
+fn failed(error: SourceError) -> ApiError {
+    ApiError::Unavailable(error.to_string())
+}
+
+/// Oldest first.
+pub async fn list(call: Call) -> Answer {
+    let source = &admitted(&call)?.source;
+    let asked = Asked::of(&call, &["mapping", "id", "after", "limit"])?;
+    let letters = source.dead_letters(&asked.letters, asked.limit).await.map_err(failed)?;
+    let shown: Vec<Json> = letters.iter().map(shown).collect();
+    Ok(json_answer(StatusCode::OK, &json!({"dead_letters": shown, "next": asked.next(&letters)})))
+}
+
+/// A version has more digits than a number of JavaScript keeps: it is a text.
+fn shown(letter: &DeadLetter) -> Json {
+    let columns = letter.columns.as_deref().and_then(|columns| serde_json::from_str::<Json>(columns).ok());
+    json!({
+        "id": letter.id, "at": letter.at, "mapping": letter.mapping, "key": letter.key,
+        "operation": letter.operation, "version": letter.version.to_string(), "columns": columns,
+        "code": letter.code, "error": letter.error,
+    })
+}
+
+/// Applies them, unless newer writes of their keys were.
+pub async fn replay(call: Call) -> Answer {
+    admitted(&call)?;
+    let asked = Asked::of(&call, &["mapping", "id", "after", "limit", "all"])?.chosen()?;
+    let Some(reads) = call.state.reads.clone() else {
+        return Err(ApiError::NotFound("no mapping is configured".into()));
+    };
+    // A task of its own: a client that goes away does not end it halfway.
+    let work = tokio::spawn(async move {
+        let (mut applied, mut outrun, mut untold, mut refused) = (0, 0, 0, Vec::new());
+        let letters = reads.dead_letters(&asked.letters, asked.limit).await.map_err(failed)?;
+        for letter in &letters {
+            match reads.replay(letter).await {
+                Ok(replayed) => {
+                    *(if replayed.applied { &mut applied } else { &mut outrun }) += 1;
+                    untold += usize::from(!replayed.told);
+                }
+                Err(error @ SourceError::Unavailable { .. }) => return Err(failed(error)),
+                Err(error) => refused.push(json!({"id": letter.id, "error": error.to_string()})),
+            }
+        }
+        let next = asked.next(&letters);
+        Ok(json!({"applied": applied, "outrun": outrun, "refused": refused, "untold": untold, "next": next}))
+    });
+    let body = work.await.map_err(|error| ApiError::Internal(error.to_string()))??;
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
+/// Removes them without applying them.
+pub async fn discard(call: Call) -> Answer {
+    let source = &admitted(&call)?.source;
+    let asked = Asked::of(&call, &["mapping", "id", "all"])?.chosen()?;
+    let dropped = source.drop_dead_letters(&asked.letters).await.map_err(failed)?;
+    Ok(json_answer(StatusCode::OK, &json!({"dropped": dropped})))
+}
