@@ -7,7 +7,7 @@ use super::{StartError, StartErrors, database, doors, security};
 use crate::cluster::{Discovery, Topology};
 use crate::config::Config;
 use crate::source::SourceError;
-use crate::source::migrate::{MigrateError, Migrations, Migrator};
+use crate::source::migrate::{MigrateError, Migrations, Migrator, version_column};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,10 +84,14 @@ pub enum MigrateStep {
     },
     /// List the versions and whether they are applied
     Status,
-    /// Write an empty pair of files for a new version
+    /// Write a pair of files for a new version, empty or with what adds a mapping's version column
     Create {
         /// Its name
-        name: String,
+        #[arg(required_unless_present = "version_column")]
+        name: Option<String>,
+        /// Add the column that holds the version of each row of this mapping's table
+        #[arg(long, value_name = "MAPPING")]
+        version_column: Option<String>,
     },
 }
 
@@ -100,9 +104,42 @@ pub enum MigrateFailure {
     /// The database.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A mapping that has no table to add a column to.
+    #[error("--version-column {0}: the configuration has no mapping of this name that names a `table`")]
+    NoTable(String),
     /// No database to migrate.
     #[error("no database is configured; set [database] url in proxy.toml, or DATABASE_URL")]
     NoDatabase,
+}
+
+/// Writes a pair of files, empty or with what adds the version column of `mapping`.
+fn create(
+    config: &Config,
+    migrations: &Migrations,
+    name: Option<&str>,
+    mapping: Option<&str>,
+    report: &mut String,
+) -> Result<(), MigrateFailure> {
+    let mut sql = [String::new(), String::new()];
+    if let Some(wanted) = mapping {
+        let found = config.mappings.iter().find(|mapping| mapping.name == wanted);
+        let table = found.and_then(|mapping| Some((mapping, mapping.table.as_deref()?)));
+        let (mapping, table) = table.ok_or_else(|| MigrateFailure::NoTable(wanted.to_owned()))?;
+        let column = mapping.version_column.as_deref().unwrap_or("version");
+        sql = version_column(table, column);
+        if mapping.version_column.is_none() {
+            let _ = writeln!(
+                report,
+                "when it is applied: set version_column = \"{column}\" in mapping \"{wanted}\", on every proxy at the same time"
+            );
+        }
+    }
+    let default = mapping.map(|mapping| format!("{mapping}_version"));
+    let name = name.or(default.as_deref()).unwrap_or_default();
+    for path in migrations.create(name, [&sql[0], &sql[1]])? {
+        let _ = writeln!(report, "created {}", path.display());
+    }
+    Ok(())
 }
 
 /// Runs one step; a report of what was done.
@@ -115,10 +152,8 @@ pub async fn migrate(config: &Config, directory: &Path, step: MigrateStep) -> Re
     for warning in migrations.warnings() {
         let _ = writeln!(report, "warning: {warning}");
     }
-    if let MigrateStep::Create { name } = &step {
-        for path in migrations.create(name)? {
-            let _ = writeln!(report, "created {}", path.display());
-        }
+    if let MigrateStep::Create { name, version_column } = &step {
+        create(config, &migrations, name.as_deref(), version_column.as_deref(), &mut report)?;
         return Ok(report);
     }
     let url = config.database.url.as_ref().ok_or(MigrateFailure::NoDatabase)?;

@@ -43,7 +43,7 @@ pub(super) fn spec(mapping: &MappingConfig) -> MappingSpec {
         },
         max_key: mapping.max_key,
         invalidate_on: mapping.invalidate_on.clone().map(|on| (on.mapping, on.by)),
-        version: mapping.version.clone(),
+        version_column: mapping.version_column.clone(),
         durability: match mapping.durability {
             DurabilityConfig::Journal => Durability::Journal,
             DurabilityConfig::Memory => Durability::Memory,

@@ -149,9 +149,10 @@ settings! {
         timeout: Option<Duration> = None, Optional(duration(ms(10)..=hours(1)));
         /// Keys that one query loads at most. Unset: `read_through.max_batch`.
         max_batch: Option<usize> = None, Optional(Count(1..=100_000));
-        /// A bigint column that a row's version is written to, on Postgres. Which of two writes is the newer is told by a table of
-        /// the proxy's own (`dsproxy_versions`), with or without it.
-        version: Option<String> = None, Optional(Text { example: "version", ..COLUMN });
+        /// A bigint column that holds the version of a row's last write: an older write never replaces a newer one. It is no part of
+        /// the value. `dsproxy migrate create --version-column MAPPING` writes the migration that adds it. Unset: versions
+        /// are kept beside the table, in `dsproxy_versions`.
+        version_column: Option<String> = None, Optional(Text { example: "version", ..COLUMN });
         /// What has to survive before a write is acknowledged: `journal` (the proxy's crash), `memory` (nothing) or `database`
         /// (written through: the commit comes before the acknowledgement).
         durability: Durability = Durability::Journal, choice::<Durability>();

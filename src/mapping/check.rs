@@ -39,6 +39,10 @@ pub(super) fn contradictions(spec: &MappingSpec) -> Vec<String> {
         writes && !append && spec.order_by.is_some(),
         "`order_by` picks the newest of many rows, mode = \"upsert\" keeps one; remove `order_by`, or use mode = \"append\"",
     );
+    refuse(
+        spec.version_column.is_some() && (!writes || append),
+        "`version_column` guards rows that are replaced: it goes with write = \"behind\" and mode = \"upsert\"",
+    );
     let list = spec.format == Format::List;
     refuse(
         list && writes,

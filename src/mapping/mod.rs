@@ -23,7 +23,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use bind::{BindError, Bound, bind};
+pub use bind::{BindError, Bound, bind, shared_version};
 pub use document::{Columns, Row, ValueError};
 pub use fields::{document_of, fields_of};
 pub use order::OrderKey;

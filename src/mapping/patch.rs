@@ -62,7 +62,9 @@ impl Row {
         let check = Check::new(bound)?;
         let columns = check.table.columns.iter().enumerate();
         let given = columns.filter(|(at, column)| {
-            !column.generated && !column.identity_always && !bound.id_columns.contains(&(*at as u16))
+            let at = *at as u16;
+            let own = bound.id_columns.contains(&at) || bound.version_column == Some(at);
+            !column.generated && !column.identity_always && !own
         });
         let changes: Vec<(Bytes, Option<Bytes>)> = given
             .filter_map(|(_, column)| {

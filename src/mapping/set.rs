@@ -73,8 +73,8 @@ pub struct Mapping {
     pub invalidate_on: Option<Dependent>,
     /// Whether values of other mappings become stale when this one is written: the columns that tell which.
     pub watched: Option<Vec<String>>,
-    /// The column that tells the newer of two writes.
-    pub version: Option<String>,
+    /// The column that tells the newer of two writes of a row.
+    pub version_column: Option<String>,
     /// What has to survive before a write is acknowledged.
     pub durability: Durability,
     /// How values are filled.
@@ -245,7 +245,7 @@ impl Mapping {
             max_key: spec.max_key,
             invalidate_on: None,
             watched: None,
-            version: spec.version,
+            version_column: spec.version_column,
             durability: spec.durability,
             fill: spec.fill,
         }

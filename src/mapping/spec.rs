@@ -127,8 +127,8 @@ pub struct MappingSpec {
     pub max_key: usize,
     /// The mapping whose writes make the values stale, and the placeholder that tells which of them.
     pub invalidate_on: Option<(String, Option<String>)>,
-    /// The column that tells the newer of two writes.
-    pub version: Option<String>,
+    /// The column that tells the newer of two writes of a row.
+    pub version_column: Option<String>,
     /// What has to survive before a write is acknowledged.
     pub durability: Durability,
     /// How values are filled.
@@ -157,7 +157,7 @@ impl MappingSpec {
             on_bad_key: BadKey::Nil,
             max_key: 1024,
             invalidate_on: None,
-            version: None,
+            version_column: None,
             durability: Durability::Journal,
             fill: FillPolicy::default(),
         }

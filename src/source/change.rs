@@ -56,6 +56,23 @@ impl<'c> Step<'c> {
         Self { action, rows: Vec::new() }
     }
 
+    /// Each row also gets the version of its key, as its last column, where the mapping has a column for it.
+    pub fn add_version(&mut self, bound: &Bound, versions: impl Iterator<Item = &'c str>) {
+        let (Action::Upsert { keep, set }, Some(column)) = (&mut self.action, bound.version_column) else {
+            return;
+        };
+        // A client's write never names the column; a journal from before it was the guard may.
+        if let Some(given) = set.iter().position(|given| *given == column) {
+            set.remove(given);
+            let at = bound.id_columns.len() + keep.len() + given;
+            self.rows.iter_mut().filter(|row| at < row.len()).for_each(|row| _ = row.remove(at));
+        }
+        set.push(column);
+        for (row, version) in self.rows.iter_mut().zip(versions) {
+            row.push(Some(version));
+        }
+    }
+
     fn push(&mut self, ids: &'c [Box<str>], texts: impl Iterator<Item = Option<&'c str>>) {
         self.rows.push(ids.iter().map(|id| Some(&**id)).chain(texts).collect());
     }

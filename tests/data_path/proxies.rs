@@ -44,6 +44,43 @@ fn a_hit_is_never_older_than_what_was_written_here_and_is_not_flushed_yet() {
     );
 }
 
+const GUARDED: &str = r#"
+[[mapping]]
+name = "guarded"
+key = "PREFIXguarded:{id}"
+table = "guarded"
+id = "bigint"
+write = "behind"
+version_column = "version"
+"#;
+
+#[test]
+fn a_write_that_reaches_a_guarded_row_late_changes_nothing() {
+    let tables = "create table guarded (id bigint primary key, name text, version bigint not null default 0)";
+    let mut bed = Bed::durable_with(&format!("{NO_CLOCK}{GUARDED}"), tables);
+    let other = bed.beside(&[]);
+    assert_eq!(bed.run(&["SET", "@guarded:1", r#"{"name":"late"}"#]).text(), "OK");
+    assert_eq!(bed.run(&["SET", "@guarded:2", r#"{"name":"kept"}"#]).text(), "OK");
+    let sidecar = String::from_utf8(sidecar_key(bed.key("guarded:1").as_bytes())).unwrap();
+    bed.direct(&["DEL", "@guarded:1"]);
+    bed.direct(&["DEL", &sidecar]);
+    // Nobody tells the other proxy of the first write; its own is in the database before it.
+    assert_eq!(other.run(&bed, &["SET", "@guarded:1", r#"{"name":"newer"}"#]).text(), "OK");
+    let mut other = other;
+    assert!(other.proxy.stop().success());
+    let names = "select string_agg(name, ' ' order by id) from guarded";
+    assert_eq!(bed.one(names).as_deref(), Some("newer"));
+    assert!(bed.proxy.stop().success());
+    assert_eq!(bed.one(names).as_deref(), Some("newer kept"));
+    assert_eq!(bed.one("select bool_and(version > 0)::text from guarded").as_deref(), Some("true"));
+    // The version is no part of the value.
+    bed.restart();
+    bed.direct(&["DEL", "@guarded:1"]);
+    assert_eq!(bed.run(&["GET", "@guarded:1"]).text(), r#"{"id":1,"name":"newer"}"#);
+    let refused = bed.run(&["SET", "@guarded:1", r#"{"name":"a","version":1}"#]);
+    assert!(matches!(&refused, Value::Error(text) if text.contains("only the proxy writes")), "{refused:?}");
+}
+
 #[test]
 fn a_deletion_that_is_not_flushed_hides_the_row_from_every_reading_command() {
     let bed = Bed::durable(NO_CLOCK);

@@ -68,7 +68,7 @@ pub fn put(source: &Source, key: &str, body: &str) -> (MappingId, Change) {
     (id, Change::Put(Row::parse(source.bound(id).unwrap(), found.ids(), body.as_bytes()).unwrap()))
 }
 
-fn delete(source: &Source, key: &str) -> (MappingId, Change) {
+pub fn delete(source: &Source, key: &str) -> (MappingId, Change) {
     let (id, found) = source.mappings().find(key.as_bytes()).unwrap();
     (id, Change::Delete(found.ids().iter().map(|id| Box::from(*id)).collect()))
 }
@@ -93,7 +93,7 @@ pub async fn commit(
     Ok(source.commit(writes[0].0, &batch).await?.held)
 }
 
-fn value(text: &str) -> Committed {
+pub fn value(text: &str) -> Committed {
     Committed::Value(text.to_owned().into())
 }
 

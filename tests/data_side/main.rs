@@ -14,5 +14,6 @@ mod statement;
 mod support;
 mod tls;
 mod types;
+mod version_column;
 mod writeback;
 mod writers;

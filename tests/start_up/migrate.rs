@@ -109,6 +109,47 @@ fn create_writes_the_next_pair() {
     assert_eq!(place.good(&["up"]), "done: 1\ndone: 2\n", "empty files are no mistake");
 }
 
+const GUARDED: &str = "[[mapping]]\nname = \"user\"\nkey = \"user:{id}\"\ntable = \"Users\"\nid = \"bigint\"\nwrite = \"behind\"\n";
+
+/// Adds the column by the helper, checks the mapping with it, and takes it away again.
+#[track_caller]
+fn adds_a_version_column(config: &str, dir: &Path) {
+    let migrate = |args: &[&str]| run(dir, &[&["migrate"], args].concat());
+    let file = dir.join("proxy.toml");
+    std::fs::write(&file, format!("{config}{GUARDED}version_column = \"rev\"\n")).unwrap();
+    let refused = run(dir, &["check"]).err;
+    assert_says(&refused, &["names \"rev\"", "migrate create --version-column user"]);
+    assert_says(&migrate(&["create", "--version-column", "user"]).out, &["_user_version.up.sql"]);
+    assert!(migrate(&["up"]).success);
+    let checked = run(dir, &["check"]);
+    assert!(checked.success, "{checked:?}");
+    assert!(migrate(&["down"]).success);
+    assert_eq!(run(dir, &["check"]).err, refused);
+    // Where the mapping does not say it yet.
+    std::fs::write(&file, format!("{config}{GUARDED}")).unwrap();
+    let said = migrate(&["create", "again", "--version-column", "user"]).out;
+    assert_says(&said, &["version_column = \"version\" in mapping \"user\"", "_again.down.sql"]);
+    assert!(migrate(&["up"]).success);
+    assert_says(&migrate(&["create", "--version-column", "usr"]).err, &["usr", "no mapping of this name"]);
+    assert!(!migrate(&["create"]).success, "a name is needed");
+}
+
+#[test]
+fn create_adds_a_version_column_in_both_databases() {
+    let place = Place::new();
+    place.db.execute("create table \"Users\" (id bigint primary key, name text)");
+    let config = std::fs::read_to_string(place.dir.path().join("proxy.toml")).unwrap();
+    adds_a_version_column(&config, place.dir.path());
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("migrations")).unwrap();
+    let file = dir.path().join("app.db");
+    let table = "create table \"Users\" (id bigint primary key, name text)";
+    rusqlite::Connection::open(&file).unwrap().execute_batch(table).unwrap();
+    let nodes = SharedStack::get().redis_nodes().to_vec();
+    let url = format!("sqlite:{}", file.display());
+    adds_a_version_column(&format!("[upstream]\nnodes = {nodes:?}\n[database]\nurl = {url:?}\n"), dir.path());
+}
+
 #[test]
 fn a_missing_directory_or_database_is_named() {
     let place = Place::new();

@@ -3,6 +3,7 @@
 //! Must not know: databases.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::MigrateError;
@@ -86,18 +87,19 @@ impl Migrations {
         &self.all
     }
 
-    /// Writes an empty pair for the next version; answers the paths.
-    pub fn create(&self, name: &str) -> Result<[PathBuf; 2], MigrateError> {
+    /// Writes a pair for the next version, up and down; answers the paths.
+    pub fn create(&self, name: &str, sql: [&str; 2]) -> Result<[PathBuf; 2], MigrateError> {
         let name: String = name
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
             .collect();
         let version = self.all.last().map_or(1, |last| last.version + 1);
         let paths = ["up", "down"].map(|way| self.directory.join(format!("{version:04}_{name}.{way}.sql")));
-        for path in &paths {
+        for (path, sql) in paths.iter().zip(sql) {
             let mut options = std::fs::OpenOptions::new();
             let io = |error| MigrateError::Io { path: path.clone(), error };
-            options.write(true).create_new(true).open(path).map_err(io)?;
+            let mut file = options.write(true).create_new(true).open(path).map_err(io)?;
+            file.write_all(sql.as_bytes()).map_err(io)?;
         }
         Ok(paths)
     }

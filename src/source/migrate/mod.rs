@@ -143,6 +143,18 @@ impl Ledger {
     }
 }
 
+/// What adds the column that holds the versions of a table's rows, and takes it away; the same in both databases. The table is
+/// named as in a mapping.
+pub fn version_column(table: &str, column: &str) -> [String; 2] {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let table = table.splitn(2, '.').map(quoted).collect::<Vec<_>>().join(".");
+    let column = quoted(column);
+    [
+        format!("alter table {table} add column {column} bigint not null default 0;\n"),
+        format!("alter table {table} drop column {column};\n"),
+    ]
+}
+
 impl Migrator {
     /// Connects, waits for the lock, and creates the table of applied versions where it is missing.
     pub async fn open(url: &str, migrations: Migrations) -> Result<Self, MigrateError> {

@@ -5,10 +5,11 @@
 use std::borrow::Cow;
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use tokio_postgres::types::ToSql;
 
 use super::apply::{Prepared, has_room};
+use super::guard::Keys;
 use super::pool::Postgres;
 use super::{sql, touched, writers};
 use crate::failpoint::{self, Safeguard};
@@ -199,45 +200,42 @@ async fn write(
         touched.merge(touched::after(transaction, bound, table, &changes).await?);
         return Ok(Commit { held: writes.iter().map(what).collect(), touched });
     }
-    let newest = newest(writes);
+    let keys = Keys::of(writes);
     let passed = match failpoint::leaves_out(Safeguard::VersionGuard) {
         true => None,
-        false => guard(transaction, &bound.mapping.name, &newest, batch.once).await?,
+        false => keys.guard(transaction, bound, table, batch.once).await?,
     };
     let counts = |write: &&Versioned<'_>| {
-        passed.as_ref().is_none_or(|passed| passed.contains(guard_key(write.change.ids()).as_ref()))
+        passed.as_ref().is_none_or(|passed| passed.contains_key(guard_key(write.change.ids()).as_ref()))
     };
     let changes: Vec<&Change> = writes.iter().filter(counts).map(|write| write.change).collect();
     let mut touched = touched::before(transaction, bound, table, &changes).await?;
     let mut held: FxHashMap<String, Committed> = FxHashMap::default();
+    let ids = bound.id_columns.len();
+    let key_of = |row: &[Option<&str>]| {
+        let ids: Vec<Box<str>> = row.iter().take(ids).flatten().map(|id| Box::from(*id)).collect();
+        guard_key(&ids).into_owned()
+    };
+    let version = |row: &Vec<Option<&str>>| {
+        let key = key_of(row);
+        let version = passed.as_ref().and_then(|passed| passed.get(&key).copied());
+        version.unwrap_or_else(|| keys.version(&key)).to_string()
+    };
     for mut step in steps(bound, &changes) {
-        let Action::Upsert { set, .. } = &mut step.action else {
+        if step.action == Action::Delete {
             Prepared::new(bound, table, &step).execute(transaction, remember).await?;
-            for ids in &step.rows {
-                let ids: Vec<Box<str>> = ids.iter().flatten().map(|id| Box::from(*id)).collect();
-                held.insert(guard_key(&ids).into_owned(), Committed::Gone);
-            }
+            held.extend(step.rows.iter().map(|row| (key_of(row), Committed::Gone)));
             continue;
-        };
-        let ids = bound.id_columns.len();
-        let versions: Vec<String> = match version_column(bound, table).filter(|column| !set.contains(column))
-        {
+        }
+        let versions: Vec<String> = match bound.version_column {
+            Some(_) => step.rows.iter().map(version).collect(),
             None => Vec::new(),
-            Some(column) => {
-                set.push(column);
-                let version = |row: &Vec<Option<&str>>| {
-                    let ids: Vec<Box<str>> =
-                        row.iter().take(ids).flatten().map(|id| Box::from(*id)).collect();
-                    newest.get(guard_key(&ids).as_ref()).copied().unwrap_or_default().to_string()
-                };
-                step.rows.iter().map(version).collect()
-            }
         };
-        step.rows.iter_mut().zip(&versions).for_each(|(row, version)| row.push(Some(version)));
+        step.add_version(bound, versions.iter().map(String::as_str));
         let prepared = Prepared::new(bound, table, &step).returning(&sql::returning(bound, table));
         for row in prepared.query(transaction, remember).await? {
-            let ids = (0..ids).map(|at| row.try_get::<_, &str>(at).map(Box::from));
-            let key = guard_key(&ids.collect::<Result<Vec<_>, _>>()?).into_owned();
+            let ids = (0..ids).map(|at| row.try_get::<_, &str>(at).map(Some));
+            let key = key_of(&ids.collect::<Result<Vec<_>, _>>()?);
             // A text mapping whose column is NULL has no value.
             let value: Option<&str> = row.try_get(row.len() - 1)?;
             let value = value.map_or(Committed::Gone, |v| Committed::Value(v.as_bytes().to_vec().into()));
@@ -249,42 +247,6 @@ async fn write(
     };
     touched.merge(touched::after(transaction, bound, table, &changes).await?);
     Ok(Commit { held: writes.iter().map(what).collect(), touched })
-}
-
-/// The column that holds the version of a row, where the mapping names one.
-fn version_column(bound: &Bound, table: &Table) -> Option<u16> {
-    table.column(bound.mapping.version.as_deref()?)
-}
-
-/// The newest version of each key, sorted by key: two proxies lock in the same order.
-fn newest<'w>(writes: &'w [Versioned<'_>]) -> std::collections::BTreeMap<Cow<'w, str>, u64> {
-    let mut newest = std::collections::BTreeMap::new();
-    for write in writes {
-        let version = newest.entry(guard_key(write.change.ids())).or_insert(0);
-        *version = (*version).max(write.version);
-    }
-    newest
-}
-
-/// Notes the versions; the keys that had no newer one. `None`: all of them.
-async fn guard(
-    transaction: &Transaction<'_>,
-    mapping: &str,
-    newest: &std::collections::BTreeMap<Cow<'_, str>, u64>,
-    once: Once<'_>,
-) -> Result<Option<FxHashSet<String>>, SourceError> {
-    let sql = "insert into dsproxy_versions as v (mapping, key, version) \
-               select $1, u.k, u.v from unnest($2::text[], $3::bigint[]) u(k, v) \
-               on conflict (mapping, key) do update set version = greatest(excluded.version, v.version + $4::bigint) \
-               where v.version < excluded.version or $4::bigint > 0 returning key";
-    let sql = transaction.prepare_cached(sql).await?;
-    let keys: Vec<&str> = newest.keys().map(AsRef::as_ref).collect();
-    let versions: Vec<i64> = newest.values().map(|version| *version as i64).collect();
-    let rows = transaction.query(&sql, &[&mapping, &keys, &versions, &once.step()]).await?;
-    if rows.len() == keys.len() {
-        return Ok(None);
-    }
-    Ok(Some(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?))
 }
 
 async fn bury(transaction: &Transaction<'_>, bound: &Bound, batch: &Batch<'_>) -> Result<(), SourceError> {

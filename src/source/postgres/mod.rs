@@ -4,6 +4,7 @@
 
 mod apply;
 mod describe;
+mod guard;
 mod ledger;
 mod load;
 mod params;
@@ -29,7 +30,7 @@ use super::ledger::{Batch, Claim, Commit, DeadLetter, Letters};
 use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
-use crate::mapping::{Bound, MappingId, MappingSet, Match};
+use crate::mapping::{Bound, MappingId, MappingSet, Match, shared_version};
 
 /// How one mapping is loaded and written.
 #[derive(Debug)]
@@ -57,6 +58,7 @@ pub(super) async fn bind(postgres: Postgres, set: &MappingSet) -> Result<Postgre
             Err(problems) => misfits.extend(problems.iter().map(ToString::to_string)),
         }
     }
+    misfits.extend(shared_version(plans.iter().map(|plan| &*plan.bound)).iter().map(ToString::to_string));
     if misfits.is_empty() {
         Ok(PostgresBackend { replicas: postgres.replicas(), postgres, plans })
     } else {

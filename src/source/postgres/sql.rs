@@ -219,10 +219,37 @@ pub(super) fn columns_of(bound: &Bound, table: &Table, wanted: &[&Column]) -> St
     format!("select {wanted} from {} t join {rows} on {}", table.sql_name, on.join(" and "))
 }
 
+/// Locks the rows with ids in the text arrays `$1`..., sorted: the place in the arrays (from 1), and the newest version that
+/// the row, or the entry of its key (in the array that is the last parameter, the mapping's name before it), knows of.
+pub(super) fn lock_versions(bound: &Bound, table: &Table, version: u16) -> String {
+    let ids: Vec<&Column> = columns(table, &bound.id_columns).collect();
+    let arrays = list(1..=ids.len() + 1, |n| match n > ids.len() {
+        true => format!("${}::text[]", n + 1),
+        false => format!("${n}::text[]"),
+    });
+    let names = list(0..ids.len(), |i| format!("c{i}"));
+    let on: Vec<String> =
+        ids.iter().enumerate().map(|(i, c)| format!("t.{} = u.c{i}::{}", ident(&c.name), c.cast)).collect();
+    let version = list(columns(table, &[version]), |c| ident(&c.name));
+    format!(
+        "select u.n, greatest(t.{version}, v.version, 0) from {} t \
+         join unnest({arrays}) with ordinality as u({names}, k, n) on {} \
+         left join dsproxy_versions v on v.mapping = ${} and v.key = u.k order by {} for update of t",
+        table.sql_name,
+        on.join(" and "),
+        ids.len() + 1,
+        list(&ids, |c| format!("t.{}", ident(&c.name)))
+    )
+}
+
 /// The value of the row `t`.
 fn row_value(bound: &Bound, table: &Table) -> String {
     match bound.text_column {
         Some(column) => format!("t.{}::text", ident(&table.columns[usize::from(column)].name)),
+        None if bound.version_column.is_some() => {
+            let shown = list(bound.shown(table), |c| format!("t.{}", ident(&c.name)));
+            format!("(select row_to_json(r) from (select {shown}) r)::text")
+        }
         None => "row_to_json(t)::text".to_owned(),
     }
 }

@@ -35,6 +35,8 @@ pub(super) async fn apply(sqlite: &Sqlite, bound: &Bound, changes: &[&Change]) -
 pub(super) struct Prepared {
     pub sql: String,
     pub rows: Vec<Vec<Value>>,
+    /// Whose rows they are, where the last column of each is its version.
+    pub keys: Vec<String>,
 }
 
 impl Prepared {
@@ -58,7 +60,7 @@ impl Prepared {
         let row = |row: &Vec<Option<&str>>| {
             row.iter().zip(&types).map(|(text, ty)| value::of_text(ty, *text)).collect::<Result<Vec<_>, _>>()
         };
-        Ok(Self { sql, rows: step.rows.iter().map(row).collect::<Result<_, _>>()? })
+        Ok(Self { sql, rows: step.rows.iter().map(row).collect::<Result<_, _>>()?, keys: Vec::new() })
     }
 }
 

@@ -4,15 +4,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params_from_iter};
 
 use super::apply::Prepared;
+use super::guard::Guard;
 use super::load;
 use super::touched::Watch;
 use super::{Plan, Sqlite, writers};
 use crate::failpoint;
-use crate::mapping::Bound;
-use crate::source::change::{Change, steps};
+use crate::mapping::{Bound, Table};
+use crate::source::change::{Action, Change, Step, steps};
 use crate::source::error::SourceError;
 use crate::source::ledger::{
     Applied, Batch, Claim, Commit, Committed, DeadLetter, Letters, Once, Versioned, guard_key, letter_of,
@@ -86,12 +88,9 @@ struct Job {
     bound: std::sync::Arc<Bound>,
     statements: Vec<Prepared>,
     watch: Watch,
-    /// The newest version of each key.
-    newest: BTreeMap<String, u64>,
+    guard: Guard,
     letters: Vec<DeadLetter>,
     once: Do,
-    /// See [`Once::step`].
-    step: i64,
 }
 
 enum Do {
@@ -153,10 +152,11 @@ async fn held(sqlite: &Sqlite, plan: &Plan, batch: &Batch<'_>, written: &[Versio
 fn job(plan: &Plan, batch: &Batch<'_>, writes: &[Versioned<'_>]) -> Result<Job, SourceError> {
     let bound = plan.bound.clone();
     let changes: Vec<&Change> = writes.iter().map(|write| write.change).collect();
+    let guard = Guard::new(&bound, writes, batch.once.step())?;
     let statements = match &bound.table {
         Some(table) => steps(&bound, &changes)
-            .iter()
-            .map(|step| Prepared::new(&bound, table, step))
+            .into_iter()
+            .map(|step| prepared(&bound, table, step, &guard))
             .collect::<Result<Vec<_>, SourceError>>()?,
         None if changes.is_empty() => Vec::new(),
         None => {
@@ -164,26 +164,30 @@ fn job(plan: &Plan, batch: &Batch<'_>, writes: &[Versioned<'_>]) -> Result<Job, 
             return Err(SourceError::schema("42P01", message));
         }
     };
-    let mut newest = BTreeMap::new();
-    for write in writes.iter().filter(|_| !bound.is_append()) {
-        let version = newest.entry(guard_key(write.change.ids()).into_owned()).or_insert(0);
-        *version = write.version.max(*version);
-    }
     let letters = batch.refused.iter().map(|refused| letter_of(&bound, refused)).collect();
     let once = match batch.once {
         Once::Nothing | Once::Newest => Do::Nothing,
         Once::Advance(applied) => Do::Advance(applied.clone()),
         Once::Letter(id) => Do::Letter(id),
     };
-    Ok(Job {
-        statements,
-        watch: Watch::new(&bound, &changes)?,
-        newest,
-        letters,
-        once,
-        bound,
-        step: batch.once.step(),
-    })
+    Ok(Job { statements, watch: Watch::new(&bound, &changes)?, guard, letters, once, bound })
+}
+
+/// The statement of `step`, which knows whose rows it writes where they hold their version.
+fn prepared(bound: &Bound, table: &Table, step: Step<'_>, guard: &Guard) -> Result<Prepared, SourceError> {
+    if bound.version_column.is_none() || step.action == Action::Delete {
+        return Prepared::new(bound, table, &step);
+    }
+    let ids = bound.id_columns.len();
+    let key = |row: &Vec<Option<&str>>| {
+        let ids: Vec<Box<str>> = row.iter().take(ids).flatten().map(|id| Box::from(*id)).collect();
+        guard_key(&ids).into_owned()
+    };
+    let keys: Vec<String> = step.rows.iter().map(key).collect();
+    let versions: Vec<String> = keys.iter().map(|key| guard.version(key).to_string()).collect();
+    let mut step: Step<'_> = step; // for as long as its versions live
+    step.add_version(bound, versions.iter().map(String::as_str));
+    Ok(Prepared { keys, ..Prepared::new(bound, table, &step)? })
 }
 
 fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
@@ -197,26 +201,19 @@ fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
     if !fresh {
         return Ok(Tried::Before);
     }
-    let sql = "insert into dsproxy_versions as v (mapping, key, version) values (?1, ?2, ?3) \
-               on conflict (mapping, key) do update set version = max(excluded.version, v.version + ?4) \
-               where v.version < excluded.version or ?4 > 0";
-    let mut passed = HashSet::new();
-    {
-        let mut guard = transaction.prepare_cached(sql)?;
-        for (key, version) in &job.newest {
-            if guard.execute(params![mapping, key, *version as i64, job.step])? == 1 {
-                passed.insert(key.clone());
-            }
-        }
-    }
-    if passed.len() < job.newest.len() {
-        return Ok(Tried::Only(passed)); // dropping the transaction rolls it back
+    let passed = job.guard.pass(&transaction)?;
+    if passed.len() < job.guard.len() {
+        return Ok(Tried::Only(passed.into_keys().collect())); // dropping the transaction rolls it back
     }
     let mut touched = job.watch.read(&transaction)?;
     for statement in &job.statements {
         let mut prepared = transaction.prepare_cached(&statement.sql)?;
-        for row in &statement.rows {
-            prepared.execute(params_from_iter(row))?;
+        for (at, row) in statement.rows.iter().enumerate() {
+            let version = statement.keys.get(at).and_then(|key| passed.get(key));
+            // Which version that is, the guard has just decided.
+            let decided = version.map(|version| Value::Integer(*version));
+            let kept = row.len() - usize::from(decided.is_some());
+            prepared.execute(params_from_iter(row.iter().take(kept).chain(&decided)))?;
         }
     }
     touched.merge(job.watch.read(&transaction)?);

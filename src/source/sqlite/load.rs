@@ -39,7 +39,7 @@ impl LoadPlan {
         }
         let ids: Vec<String> = bound.id_columns.iter().map(|id| ident(column(id))).collect();
         let on = joined_on(&ids);
-        let columns: Vec<String> = table.columns.iter().map(|c| format!("t.{}", ident(&c.name))).collect();
+        let columns: Vec<String> = bound.shown(table).map(|c| format!("t.{}", ident(&c.name))).collect();
         let columns = columns.join(", ");
         // CROSS JOIN keeps SQLite from turning the loops around: ids outside, the index inside.
         let from = match &bound.order_column {
@@ -146,9 +146,10 @@ impl Job<'_> {
         let types = self.types();
         let mut loaded = vec![Ok(None); self.keys.len()];
         let mut statement = self.connection.prepare_cached(sql)?;
-        let columns: Vec<Column> = self.bound.table.as_ref().map_or_else(Vec::new, |t| t.columns.clone());
         let fields: Vec<Field> = match self.bound.mapping.columns.is_empty() {
-            true => columns.into_iter().map(|c| Field { name: c.name, ty: c.ty }).collect(),
+            true => {
+                self.bound.table.iter().flat_map(|table| self.bound.shown(table)).map(Field::of).collect()
+            }
             false => fields(&statement).into_iter().skip(1).collect(),
         };
         let mut rows = statement.query([ids_json(&self.keys, &types)])?;
@@ -302,6 +303,12 @@ impl Job<'_> {
 pub(super) struct Field {
     pub name: String,
     pub ty: ColumnType,
+}
+
+impl Field {
+    fn of(column: &Column) -> Self {
+        Self { name: column.name.clone(), ty: column.ty.clone() }
+    }
 }
 
 /// Columns of an own statement: their declared types where they are columns of a table, else plain.

@@ -8,6 +8,7 @@
 mod apply;
 mod describe;
 mod error;
+mod guard;
 mod ledger;
 mod load;
 mod statement;
@@ -30,7 +31,7 @@ use super::ledger::{Batch, Claim, Commit, DeadLetter, Letters};
 use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
-use crate::mapping::{Bound, MappingId, MappingSet, Match};
+use crate::mapping::{Bound, MappingId, MappingSet, Match, shared_version};
 use threads::{Lane, Settings, Threads};
 
 /// How the URL of a SQLite file begins.
@@ -168,6 +169,7 @@ pub(super) async fn bind(sqlite: Sqlite, set: &MappingSet) -> Result<SqliteBacke
             Err(problems) => misfits.extend(problems.iter().map(ToString::to_string)),
         }
     }
+    misfits.extend(shared_version(plans.iter().map(|plan| &*plan.bound)).iter().map(ToString::to_string));
     if misfits.is_empty() { Ok(SqliteBackend { sqlite, plans }) } else { Err(OpenError::Misfits(misfits)) }
 }
 
