@@ -1,11 +1,11 @@
-//! Answers what clients ask of the proxy itself: `PROXY EXPLAIN`, `PROXY INVALIDATE`, `DBSIZE`.
+//! Answers what clients ask of the proxy itself: `PROXY EXPLAIN`, `PROXY INVALIDATE`, `PROXY FLUSH`, `DBSIZE`.
 //!
 //! Must not know: clients.
 
 use crate::cache::ReadThrough;
 use crate::cluster::{Gateway, Origin};
 use crate::core::{Admin, Question};
-use crate::mapping::{Mapping, RESERVED_PREFIX};
+use crate::mapping::{Mapping, MappingId, RESERVED_PREFIX};
 use crate::resp::{decode_reply, push_array_header, push_bulk, push_command, push_error, push_integer};
 use crate::sidecar::sidecar_key;
 use crate::source::Source;
@@ -14,8 +14,9 @@ use bytes::Bytes;
 use redis_protocol::resp3::types::BytesFrame;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 /// The back side of the proxy's own commands.
 #[derive(Clone)]
@@ -25,7 +26,12 @@ pub(super) struct Desk {
     pub writes: WriteBehind,
     pub gateway: Gateway,
     pub runtime: Handle,
+    /// How long `PROXY FLUSH` waits where it does not say.
+    pub patience: Duration,
 }
+
+/// Longest time of a `PROXY FLUSH`.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// An error's text, beginning with its code.
 type Refusal = String;
@@ -40,6 +46,12 @@ impl Admin for Desk {
                     desk.explain(command, &key, keys, (slot, &node), protocol, &mut reply).await
                 }
                 Question::Invalidate { pattern } => desk.invalidate(&pattern, &mut reply).await,
+                Question::Flush { mapping, timeout, stopped } => {
+                    let timeout = timeout.unwrap_or(desk.patience).min(LONGEST);
+                    let Some(left) = desk.flush(mapping, timeout, stopped).await else { return };
+                    push_integer(&mut reply, i64::try_from(left).unwrap_or(i64::MAX));
+                    Ok(())
+                }
                 Question::Keys => desk.count_keys(&mut reply).await,
             };
             if let Err(text) = answered {
@@ -62,6 +74,24 @@ impl Desk {
             Ok(frame) => Ok(frame),
             Err(error) => Err(format!("ERR a node's reply cannot be read: {error}")),
         }
+    }
+
+    /// How many writes are left; `None` when nobody wants to know any more.
+    async fn flush(
+        &self,
+        mapping: Option<MappingId>,
+        timeout: Duration,
+        stopped: oneshot::Receiver<()>,
+    ) -> Option<usize> {
+        let mut wanted = true;
+        let until = async {
+            tokio::select! {
+                () = tokio::time::sleep(timeout) => {}
+                word = stopped => wanted = word.is_ok(),
+            }
+        };
+        let left = self.writes.flush(mapping, until).await;
+        wanted.then_some(left)
     }
 
     async fn invalidate(&self, pattern: &[u8], reply: &mut Vec<u8>) -> Result<(), Refusal> {

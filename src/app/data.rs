@@ -98,6 +98,7 @@ impl Data {
             writes: writes.clone(),
             gateway: gateway.clone(),
             runtime: runtime.clone(),
+            patience: config.write_behind.shutdown_timeout,
         });
         let data = Self {
             source,

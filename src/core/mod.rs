@@ -125,6 +125,8 @@ pub struct Core {
     units: FxHashMap<mapped::WritingKey, mapped::Unit>,
     /// By client (index, serial number): commands under way that compute a value from the one that is there.
     modifying: FxHashMap<(u32, u32), usize>,
+    /// Clients that wait for a flush.
+    flushes: mapped::Flushes,
     stats: Arc<WorkerStats>,
     next_serial: u32,
     spare: Vec<Vec<u8>>,
@@ -186,6 +188,7 @@ impl Core {
             writing: FxHashMap::default(),
             units: FxHashMap::default(),
             modifying: FxHashMap::default(),
+            flushes: FxHashMap::default(),
             stats,
             next_serial: 0,
             spare: Vec::new(),
@@ -251,6 +254,7 @@ impl Core {
         }
         let client = self.clients.remove(key.index as usize);
         self.release_dedicated(key, client.watch);
+        self.flushes.remove(&key);
         self.stats.inflight.sub(client.inflight() as u64);
         if client.kind == Kind::Socket {
             self.stats.clients.sub(1);
@@ -269,7 +273,9 @@ impl Core {
     /// Its last byte has been read. It stays until everything is answered and written; but nobody waits for a command that
     /// blocks, as Redis has it.
     pub fn client_eof(&mut self, key: ClientKey) {
-        let blocked = !self.dedicated.is_idle() && self.is_blocked(key) || self.waits.has(key);
+        let blocked = !self.dedicated.is_idle() && self.is_blocked(key)
+            || self.waits.has(key)
+            || self.flushes.contains_key(&key);
         if let Some(client) = self.client_mut(key) {
             client.half_closed = true;
             client.gone = blocked;
@@ -368,6 +374,7 @@ impl Core {
         self.stopping = true;
         self.stop_blocked();
         self.stop_waits();
+        self.stop_flushes();
         for index in self.clients.iter().map(|(index, _)| index).collect::<Vec<_>>() {
             self.touch(index);
         }

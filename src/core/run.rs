@@ -402,7 +402,7 @@ fn changes_way(client: &Client, command: &Command, class: Class) -> bool {
     match class {
         Class::Blocking => client.transaction.is_none(),
         Class::Transaction => command.name == "watch" || client.watch.is_some(),
-        Class::Local => matches!(command.name, "hello" | "reset" | "client|reply"),
+        Class::Local => matches!(command.name, "hello" | "reset" | "client|reply" | "proxy|flush"),
         _ => false,
     }
 }

@@ -3,7 +3,6 @@
 //! Must not know: Redis, clients.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -62,23 +61,23 @@ impl WriteBehind {
         waits.join_all().await;
     }
 
-    /// Flushes what was written before this call, of one mapping or of all, and waits until it is committed or rejected.
-    /// Answers how many writes are left when the time is over.
-    pub async fn flush(&self, mapping: Option<MappingId>, timeout: Duration) -> usize {
+    /// Flushes what was written before this call, of one mapping or of all, and waits until it is committed or rejected, or
+    /// `until` completes. Answers how many writes are left.
+    pub async fn flush(&self, mapping: Option<MappingId>, until: impl Future<Output = ()>) -> usize {
         let version = self.shared.clock.last();
-        let is_meant = |at: &usize| mapping.is_none_or(|mapping| usize::from(mapping) == *at);
-        let meant = || (0..self.shared.queues.len()).filter(is_meant);
-        let mut waits = JoinSet::new();
-        for id in meant() {
-            let shared = self.shared.clone();
-            waits.spawn(async move {
-                if let Some(queue) = shared.queue(id as MappingId) {
-                    queue.flush_to(version).await;
-                }
-            });
+        let queues = self.shared.queues.iter().enumerate();
+        let is_meant = |(at, _): &(usize, _)| mapping.is_none_or(|mapping| usize::from(mapping) == *at);
+        let meant: Vec<&Queue> = queues.filter(is_meant).filter_map(|(_, queue)| queue.as_ref()).collect();
+        meant.iter().for_each(|queue| queue.hurry(version));
+        let all = async {
+            for queue in &meant {
+                queue.flush_to(version).await;
+            }
+        };
+        tokio::select! {
+            () = all => {}
+            () = until => {}
         }
-        let _ = tokio::time::timeout(timeout, async { while waits.join_next().await.is_some() {} }).await;
-        let queues = meant().filter_map(|id| self.shared.queue(id as MappingId));
-        queues.map(|queue| queue.left(version)).sum()
+        meant.iter().map(|queue| queue.left(version)).sum()
     }
 }

@@ -325,11 +325,16 @@ impl Queue {
         kept.take_if(|(touched, _)| touched == done);
     }
 
+    /// Everything up to `version` is flushed without waiting for a trigger.
+    pub(super) fn hurry(&self, version: u64) {
+        self.flush_to.fetch_max(version, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
     /// Asks for a flush of everything up to `version`; the future ends when it is settled.
     pub(super) async fn flush_to(&self, version: u64) {
         let mut settled = self.settled.subscribe();
-        self.flush_to.fetch_max(version, Ordering::AcqRel);
-        self.wake.notify_one();
+        self.hurry(version);
         while self.locked().any(|lane| lane.waiting.front().is_some_and(|first| first.version <= version)) {
             if settled.changed().await.is_err() {
                 return;

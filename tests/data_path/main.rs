@@ -5,6 +5,7 @@ mod bed;
 mod cache_only;
 mod crash;
 mod explain;
+mod flush;
 mod formats;
 mod hashes;
 mod modify;

@@ -13,6 +13,9 @@ pub(super) const COMMANDS: &[Command] = &[command("proxy", -2, 0, 0, Local)
         command("proxy|explain", -3, OWN, 0, Local)
             .docs("dsproxy", "What a command's key stands for, the state of its entry, and what a miss would run")
             .note("The command is not run. `PROXY EXPLAIN GET user:1`."),
+        command("proxy|flush", -2, OWN | flag::SKIP_SLOWLOG, 0, Local)
+            .docs("dsproxy", "Wait until everything that this proxy has acknowledged before is in the database")
+            .note("`PROXY FLUSH [mapping] [timeout]`, in ms; 0 waits as long as it takes, without one `write_behind.shutdown_timeout` counts. Answers how many writes are left, like WAIT when the time is over: 0 when all are in the database or among the dead letters. Other clients go on; the client's own later commands wait."),
         command("proxy|help", 2, flag::LOADING | flag::STALE, 0, Local)
             .docs("dsproxy", "Show helpful text about the different subcommands")
             .note("Answered by the proxy."),

@@ -17,7 +17,7 @@ impl Core {
     /// True when the client with this id is one of ours and was blocked.
     pub(in super::super) fn unblock(&mut self, id: u64, error: bool) -> bool {
         let Some(key) = self.client_with_id(id) else { return false };
-        if self.unblock_wait(key, error) {
+        if self.unblock_wait(key, error) || self.unblock_flush(key, error) {
             return true;
         }
         let waits = (self.dedicated.held.iter())
@@ -65,7 +65,7 @@ impl Core {
     /// Counts the connections that clients have for themselves, for the metrics.
     pub(in super::super) fn count_dedicated(&self) {
         let blocked = self.dedicated.held.values().filter(|holder| holder.purpose == Purpose::Block);
-        self.stats.blocked.set((blocked.count() + self.waits.len()) as u64);
+        self.stats.blocked.set((blocked.count() + self.waits.len() + self.flushes.len()) as u64);
         self.stats.dedicated.set(self.dedicated.held.len() as u64);
     }
 }

@@ -15,10 +15,12 @@ use crate::resp::{
 use crate::slot;
 use bytes::Bytes;
 
-const HELP: [&str; 13] = [
+const HELP: [&str; 15] = [
     "PROXY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "EXPLAIN <command> [<arg> ...]",
     "    Show what the command's key stands for, the state of its entry, and the SQL of a miss.",
+    "FLUSH [<mapping>] [<timeout>]",
+    "    Wait until what was written before is in the database; how many writes are left after so many ms.",
     "INVALIDATE <pattern>",
     "    Drop the entries of mapped keys that match the pattern.",
     "MAPPINGS",
@@ -52,6 +54,10 @@ impl Core {
             "explain" => {
                 let question = self.explain(args)?;
                 self.ask_admin(index, command, question)?;
+                return Ok(Said::Elsewhere);
+            }
+            "flush" => {
+                self.flush(index, command, args)?;
                 return Ok(Said::Elsewhere);
             }
             _ => {

@@ -7,6 +7,7 @@ mod admin;
 mod cache_only;
 mod degrade;
 mod evaluate;
+mod flush;
 mod list;
 mod modify;
 mod read;
@@ -32,6 +33,7 @@ pub use admin::{Admin, Question};
 use bytes::Bytes;
 pub(in crate::core) use cache_only::CacheOnly;
 pub(in crate::core) use evaluate::may_be_absent;
+pub(in crate::core) use flush::Flushes;
 use modify::Modified;
 pub(in crate::core) use reserved::{push_random_key, push_visible};
 use std::sync::Arc;
@@ -68,6 +70,8 @@ pub enum Told {
     Written(Written),
     /// A command was computed.
     Modified(Modified),
+    /// What was written before is in the database, or the time is over.
+    Flushed(flush::Flushed),
 }
 
 /// The result of one [`Miss`], on its way back to the client that waits.
@@ -112,6 +116,7 @@ impl Core {
             Told::Loads(loads) => self.loaded(loads),
             Told::Written(written) => self.written(written),
             Told::Modified(modified) => self.modified(modified),
+            Told::Flushed(flushed) => self.flushed(flushed),
         }
     }
 
