@@ -6,14 +6,13 @@
 //! goes wrong ends the warming of that mapping, with a line in the log: clients load what they need themselves.
 
 use super::ids::{IdPages, PAGE};
-use crate::cache::{Loaded, Miss, ReadThrough, Until};
+use crate::cache::ReadThrough;
 use crate::config::WarmUp;
 use crate::mapping::MappingId;
 use crate::source::Source;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// One mapping to be warmed.
@@ -31,14 +30,19 @@ impl Warming {
         let begun = Instant::now();
         match stop.run_until_cancelled(self.load_all()).await {
             None => {}
-            Some(Ok(rows)) => {
-                tracing::info!(mapping = name, rows, took = ?begun.elapsed(), "the mapping is warm");
+            Some(Ok(keys)) => {
+                tracing::info!(mapping = name, keys, took = ?begun.elapsed(), "the mapping is warm");
             }
             Some(Err(error)) => tracing::warn!(mapping = name, error, "warming has ended early"),
         }
     }
 
     async fn load_all(&self) -> Result<u64, String> {
+        let mapping = self.source.mappings().get(self.mapping).ok_or("the mapping is gone")?;
+        if mapping.template.placeholders().next().is_none() {
+            // The only key there is.
+            return self.load(&[Vec::new()]).await.map(|()| 1);
+        }
         let ids = IdPages::new(&self.source, self.mapping, self.wanted.filter.as_deref())?;
         let (mut done, mut after) = (0, Vec::new());
         loop {
@@ -63,19 +67,6 @@ impl Warming {
             .iter()
             .filter_map(|ids| Some((self.mapping, Bytes::from(mapping.template.build(ids)?))))
             .collect();
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let (send, answers) = oneshot::channel();
-        let reply = Box::new(move |answers| drop(send.send(answers)));
-        self.reads.load(Miss { keys, asked: Instant::now(), until: Until::Stored, reply });
-        let answers = answers.await.map_err(|_| "the proxy is shutting down".to_owned())?;
-        match answers.into_iter().find_map(|answer| match answer.loaded {
-            Loaded::Failed(text) => Some(text),
-            _ => None,
-        }) {
-            Some(text) => Err(text),
-            None => Ok(()),
-        }
+        self.reads.warm(keys).await
     }
 }

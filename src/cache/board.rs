@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::flight::{Batch, Found, Lease, Leg, Outcome};
 use super::loader::{Airborne, queue};
+use super::refresh::{hit, watches};
 use super::{Shared, generation, store};
 use crate::cluster::Served;
 use crate::sidecar::{self, Leased, Value, Wanted};
@@ -65,7 +66,10 @@ async fn ask(shared: &Arc<Shared>, airborne: &mut Airborne) -> Batch {
                 leg.lease = lease;
                 airborne.batch.push(leg);
             }
-            Verdict::Answer(outcome, served) => {
+            Verdict::Answer(outcome, mut served) => {
+                if served == Served::Hit && watches(mapping) {
+                    served = hit(shared, airborne.mapping, leg.key.clone());
+                }
                 shared.flights[usize::from(airborne.mapping)].forget(&leg);
                 leg.flight.answer(&outcome, served);
             }

@@ -15,6 +15,8 @@ use rustc_hash::FxHashMap;
 
 /// Entries known at most, per mapping; beyond it all are learned anew.
 const ENTRIES: usize = 100_000;
+/// The part of the time to live that a load is taken to last at least.
+const LEAST_PART: u32 = 50;
 /// Pause after a refresh that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -88,8 +90,9 @@ impl Fresh {
         self.lock().get(key).is_some_and(|known| known.refresh == Some(id))
     }
 
-    /// An entry was hit: whether it is stale, and what is to be done. `beta` as XFetch has it, `random` in (0, 1].
-    pub fn hit(&self, key: &Bytes, beta: f64, random: f64, now: Instant) -> (bool, Due) {
+    /// An entry of this time to live was hit: whether it is stale, and what is to be done. `beta` as XFetch has it, `random`
+    /// in (0, 1].
+    pub fn hit(&self, key: &Bytes, ttl: Duration, beta: f64, random: f64, now: Instant) -> (bool, Due) {
         let mut all = self.lock();
         let Some(known) = all.get_mut(key) else {
             if all.len() < ENTRIES {
@@ -101,7 +104,8 @@ impl Fresh {
         let Some(soft) = known.soft else { return (false, Due::Nothing) };
         let stale = now >= soft;
         // XFetch (Vattani et al., "Optimal Probabilistic Cache Stampede Prevention"): now - delta * beta * ln(rand) >= expiry.
-        let load = Duration::from_micros(self.load_us.load(Ordering::Relaxed));
+        // A load of a millisecond would be begun a few milliseconds early, when hardly anybody comes by.
+        let load = Duration::from_micros(self.load_us.load(Ordering::Relaxed)).max(ttl / LEAST_PART);
         let early = load.mul_f64((beta * -random.max(f64::MIN_POSITIVE).ln()).clamp(0.0, 1000.0));
         if !(stale || now + early >= soft) || known.refresh.is_some() || now < known.pause {
             return (stale, Due::Nothing);
@@ -121,17 +125,21 @@ mod tests {
     #[test]
     fn one_refresh_at_a_time_and_not_before_it_is_due() {
         let (fresh, key, start) = (Fresh::default(), Bytes::from("k"), Instant::now());
-        assert_eq!(fresh.hit(&key, 0.0, 0.5, start), (false, Due::Ask));
-        assert_eq!(fresh.hit(&key, 0.0, 0.5, start), (false, Due::Nothing), "it is asked already");
+        assert_eq!(fresh.hit(&key, SECOND, 0.0, 0.5, start), (false, Due::Ask));
+        assert_eq!(fresh.hit(&key, SECOND, 0.0, 0.5, start), (false, Due::Nothing), "it is asked already");
         fresh.learn(&key, start + SECOND, start);
-        assert_eq!(fresh.hit(&key, 0.0, 0.5, start), (false, Due::Nothing));
-        let (stale, due) = fresh.hit(&key, 0.0, 0.5, start + SECOND);
+        assert_eq!(fresh.hit(&key, SECOND, 0.0, 0.5, start), (false, Due::Nothing));
+        let (stale, due) = fresh.hit(&key, SECOND, 0.0, 0.5, start + SECOND);
         let Due::Refresh(id) = due else { panic!("{due:?}") };
         assert!(stale && fresh.is_current(&key, id));
-        assert_eq!(fresh.hit(&key, 0.0, 0.5, start + SECOND), (true, Due::Nothing));
+        assert_eq!(fresh.hit(&key, SECOND, 0.0, 0.5, start + SECOND), (true, Due::Nothing));
         fresh.failed(&key, id, start + SECOND);
-        assert_eq!(fresh.hit(&key, 0.0, 0.5, start + SECOND), (true, Due::Nothing), "not at once again");
-        assert!(matches!(fresh.hit(&key, 0.0, 0.5, start + SECOND + PAUSE), (true, Due::Refresh(_))));
+        assert_eq!(
+            fresh.hit(&key, SECOND, 0.0, 0.5, start + SECOND),
+            (true, Due::Nothing),
+            "not at once again"
+        );
+        assert!(matches!(fresh.hit(&key, SECOND, 0.0, 0.5, start + SECOND + PAUSE), (true, Due::Refresh(_))));
         fresh.forget(&key);
         assert!(!fresh.is_current(&key, id + 1));
     }
@@ -141,10 +149,10 @@ mod tests {
         let (fresh, key, start) = (Fresh::default(), Bytes::from("k"), Instant::now());
         fresh.learn(&key, start + SECOND, start);
         fresh.loaded_in(Duration::from_millis(1));
-        assert_eq!(fresh.hit(&key, 1.0, 0.01, start).1, Due::Nothing);
+        assert_eq!(fresh.hit(&key, SECOND, 1.0, 0.01, start).1, Due::Nothing);
         fresh.loaded_in(SECOND);
-        assert_eq!(fresh.hit(&key, 0.0, 0.01, start).1, Due::Nothing, "never without beta");
-        assert_eq!(fresh.hit(&key, 1.0, 0.9, start).1, Due::Nothing, "by chance");
-        assert!(matches!(fresh.hit(&key, 1.0, 0.01, start).1, Due::Refresh(_)));
+        assert_eq!(fresh.hit(&key, SECOND, 0.0, 0.01, start).1, Due::Nothing, "never without beta");
+        assert_eq!(fresh.hit(&key, SECOND, 1.0, 0.9, start).1, Due::Nothing, "by chance");
+        assert!(matches!(fresh.hit(&key, SECOND, 1.0, 0.01, start).1, Due::Refresh(_)));
     }
 }

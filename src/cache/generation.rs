@@ -24,23 +24,29 @@ pub(super) async fn current(shared: &Shared, mapping: &Mapping, batch: &mut Batc
     if mapping.invalidate_on.is_none() {
         return;
     }
-    let life = life(mapping);
-    let fresh: Vec<Token> = batch.iter().map(|_| Token::random()).collect();
-    let request = |(leg, fresh): (&super::flight::Leg, &Token)| {
-        current_generation(&key_of(mapping, &leg.key), *fresh, life)
-    };
-    let requests = batch.iter().zip(&fresh).map(request).collect();
-    let replies = store::within(shared.options.cache_timeout, &*shared.store, requests).await;
-    for ((leg, fresh), reply) in batch.iter_mut().zip(fresh).zip(replies) {
-        leg.generation = match reply.as_deref().map(decode_reply) {
-            Some(Ok(BytesFrame::Null)) => Some(Bytes::from(fresh.to_string())),
-            Some(Ok(BytesFrame::BlobString { data, .. })) => Some(data),
-            _ => None,
-        };
+    let keys: Vec<&Bytes> = batch.iter().map(|leg| &leg.key).collect();
+    let generations = of(shared, mapping, &keys).await;
+    for (leg, generation) in batch.iter_mut().zip(generations) {
+        leg.generation = generation;
         if leg.generation.is_none() {
             leg.lease = Lease::Without;
         }
     }
+}
+
+/// The current generation of each of these keys of a mapping; `None` where the cluster does not say.
+pub(super) async fn of(shared: &Shared, mapping: &Mapping, keys: &[&Bytes]) -> Vec<Option<Bytes>> {
+    let life = life(mapping);
+    let fresh: Vec<Token> = keys.iter().map(|_| Token::random()).collect();
+    let request = |(key, fresh): (&&Bytes, &Token)| current_generation(&key_of(mapping, key), *fresh, life);
+    let requests = keys.iter().zip(&fresh).map(request).collect();
+    let replies = store::within(shared.options.cache_timeout, &*shared.store, requests).await;
+    let generation = |(fresh, reply): (Token, Option<Bytes>)| match reply.as_deref().map(decode_reply) {
+        Some(Ok(BytesFrame::Null)) => Some(Bytes::from(fresh.to_string())),
+        Some(Ok(BytesFrame::BlobString { data, .. })) => Some(data),
+        _ => None,
+    };
+    fresh.into_iter().zip(replies).map(generation).collect()
 }
 
 fn life(mapping: &Mapping) -> Duration {

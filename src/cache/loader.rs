@@ -148,7 +148,7 @@ impl Drop for Airborne {
 }
 
 /// A loaded row as the entry of a mapping of this format.
-fn found_in(row: LoadedRow, format: Option<Format>) -> Outcome {
+pub(super) fn found_in(row: LoadedRow, format: Option<Format>) -> Outcome {
     let LoadedRow { value, order } = row;
     if format != Some(Format::Hash) {
         return Ok(Some(Found { value: Value::Text(value), order }));

@@ -241,6 +241,22 @@ impl ReadThrough {
         self.load_with(miss, Lease::Wanted);
     }
 
+    /// Has these keys loaded and stored, where they are not. The error says why the first one could not be loaded.
+    pub async fn warm(&self, keys: Vec<(MappingId, Bytes)>) -> Result<(), String> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let (send, answers) = tokio::sync::oneshot::channel();
+        let reply = Box::new(move |answers: Vec<Answer>| drop(send.send(answers)));
+        self.load(Miss { keys, asked: Instant::now(), until: Until::Stored, reply });
+        let answers = answers.await.map_err(|_| "the proxy is shutting down".to_owned())?;
+        let failed = answers.into_iter().find_map(|answer| match answer.loaded {
+            Loaded::Failed(text) => Some(text),
+            _ => None,
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
     /// The same where the cluster does not serve the keys: what is loaded is not stored.
     pub fn load_past_cache(&self, miss: Miss) {
         self.load_with(miss, Lease::Without);

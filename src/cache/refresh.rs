@@ -8,50 +8,58 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::fresh::Due;
-use super::{ReadThrough, Shared, store};
+use super::loader::found_in;
+use super::{ReadThrough, Shared, generation, store};
 use crate::cluster::Served;
 use crate::mapping::{Mapping, MappingId};
 use crate::resp::push_command;
 use crate::sidecar::{self, Fill, Leased, Token, Value, Wanted};
 use crate::source::{LoadFrom, spread};
 
-/// Whether hits of a mapping are looked at. Entries that depend on generations are outdated by these.
+/// Whether hits of a mapping are looked at.
 pub(super) fn watches(mapping: &Mapping) -> bool {
     let wanted = mapping.fill.refresh_ahead > 0.0 || !mapping.fill.stale.is_zero();
-    wanted && mapping.cache && mapping.ttl.is_some() && mapping.invalidate_on.is_none()
+    wanted && mapping.cache && mapping.ttl.is_some()
 }
 
 impl ReadThrough {
-    /// Whether [`Self::hit`] is to be called for hits of this mapping.
+    /// Whether [`Self::hit`] is to be called for hits of this mapping. Those of entries that are read through this anyway
+    /// are noticed here.
     pub fn watches(&self, mapping: MappingId) -> bool {
-        self.shared.source.mappings().get(mapping).is_some_and(watches)
+        self.shared.source.mappings().get(mapping).is_some_and(|known| watches(known) && !known.is_indirect())
     }
 
     /// The cluster had a value of a watched mapping: loads it anew in the background if it is due. Says whether the value is stale.
     pub fn hit(&self, mapping: MappingId, key: Bytes) -> Served {
-        let shared = &self.shared;
-        let (Some(settings), Some(fresh)) =
-            (shared.source.mappings().get(mapping), shared.fresh.get(usize::from(mapping)))
-        else {
-            return Served::Hit;
-        };
-        let random = 1.0 - rand::random::<f64>();
-        let (stale, due) = fresh.hit(&key, settings.fill.refresh_ahead, random, Instant::now());
-        let (shared, stop) = (shared.clone(), shared.stop.clone());
-        let tasks = self.shared.clone();
-        match due {
-            Due::Nothing => {}
-            Due::Ask => {
-                let task = async move { ask(&shared, mapping, &key).await };
-                tasks.tasks.spawn_on(stop.run_until_cancelled_owned(task), &tasks.runtime);
-            }
-            Due::Refresh(id) => {
-                let task = async move { refresh(&shared, mapping, &key, id).await };
-                tasks.tasks.spawn_on(stop.run_until_cancelled_owned(task), &tasks.runtime);
-            }
-        }
-        if stale { Served::Stale } else { Served::Hit }
+        hit(&self.shared, mapping, key)
     }
+}
+
+/// As [`ReadThrough::hit`].
+pub(super) fn hit(shared: &Arc<Shared>, mapping: MappingId, key: Bytes) -> Served {
+    let (Some(settings), Some(fresh)) =
+        (shared.source.mappings().get(mapping), shared.fresh.get(usize::from(mapping)))
+    else {
+        return Served::Hit;
+    };
+    let random = 1.0 - rand::random::<f64>();
+    let (stale, due) = {
+        let ttl = settings.ttl.unwrap_or_default();
+        fresh.hit(&key, ttl, settings.fill.refresh_ahead, random, Instant::now())
+    };
+    let (own, stop) = (shared.clone(), shared.stop.clone());
+    match due {
+        Due::Nothing => {}
+        Due::Ask => {
+            let task = async move { ask(&own, mapping, &key).await };
+            shared.tasks.spawn_on(stop.run_until_cancelled_owned(task), &shared.runtime);
+        }
+        Due::Refresh(id) => {
+            let task = async move { refresh(&own, mapping, &key, id).await };
+            shared.tasks.spawn_on(stop.run_until_cancelled_owned(task), &shared.runtime);
+        }
+    }
+    if stale { Served::Stale } else { Served::Hit }
 }
 
 /// Learns how old an entry is that this process has not filled.
@@ -95,7 +103,16 @@ async fn refresh(shared: &Arc<Shared>, mapping: MappingId, key: &Bytes, id: u64)
         return failed();
     }
     let started = Instant::now();
-    let loaded = load(shared, settings, mapping, key).await;
+    // Before the load: a change that comes in between outdates what is stored.
+    let generation = match settings.invalidate_on.is_some() {
+        true => generation::of(shared, settings, &[key]).await.pop().flatten().map(Some),
+        false => Some(None),
+    };
+    let loaded = match generation {
+        Some(_) => load(shared, settings, mapping, key).await,
+        None => None,
+    };
+    let generation = generation.flatten();
     fresh.loaded_in(started.elapsed());
     let writes = shared.writes.as_ref();
     let pending = || writes.is_some_and(|writes| writes.pending(mapping, key).is_some());
@@ -113,7 +130,7 @@ async fn refresh(shared: &Arc<Shared>, mapping: MappingId, key: &Bytes, id: u64)
         value: found.as_ref(),
         ttl: ttl.map(|ttl| ttl + settings.fill.stale),
         negative: settings.fill.negative_ttl,
-        generation: None,
+        generation: generation.as_deref(),
         replace: true,
         lags: false,
     };
@@ -148,5 +165,6 @@ async fn load(shared: &Shared, settings: &Mapping, mapping: MappingId, key: &Byt
     let Ok(result) = tokio::time::timeout(shared.options.timeout, loading).await else { return None };
     shared.observer.queried(mapping, 1, started.elapsed(), result.as_ref().err());
     let row = result.ok()?.pop()?.ok()?;
-    Some(row.map(|row| Value::Text(row.value)))
+    let found = row.map(|row| found_in(row, Some(settings.format))).unwrap_or(Ok(None)).ok()?;
+    Some(found.map(|found| found.value))
 }

@@ -139,7 +139,7 @@ settings! {
         /// Part of the time to live that is varied at random. Unset: `read_through.ttl_jitter`.
         ttl_jitter: Option<f64> = None, Optional(Fraction(0.0..=0.5));
         /// How early a value that is read is loaded anew before it expires, as XFetch's beta: `1.0` is a good one, more is
-        /// earlier, `0.0` is never.
+        /// earlier, `0.0` is never. A load counts as one that takes 2 % of the time to live at least.
         refresh_ahead: f64 = 0.0, Fraction(0.0..=10.0);
         /// How long after its time to live a value may still be served while a newer one is loaded, or cannot be.
         stale_while_revalidate: Duration = secs(0), duration_or("not at all", ms(1)..=hours(24 * 365));
@@ -157,7 +157,7 @@ settings! {
         /// (written through: the commit comes before the acknowledgement).
         durability: Durability = Durability::Journal, choice::<Durability>();
         /// Whether rows are loaded into the cache at start, in the background: `true` (all), or
-        /// `{ where = "...", limit = 10000, rate = 1000 }`.
+        /// `{ where = "...", limit = 10000, rate = 1000 }`. Where the key has no placeholder, the entry of this one key.
         warm: Option<WarmUp> = None, WarmUpTable;
     }
 }

@@ -168,10 +168,11 @@ const MAPPING_RULES: &[MappingRule] = &[
     MappingRule {
         keys: &["warm", "table", "cache"],
         broken: |mapping| {
-            (mapping.warm.is_some() && (mapping.table.is_none() || mapping.cache == CachePolicy::Off))
-                .then_some(
-                    "is to be warm, but has no `table` to take the ids from, or is not cached: remove `warm`",
-                )
+            let one_key = !mapping.key.contains('{');
+            let no_ids = mapping.table.is_none() && !one_key;
+            (mapping.warm.is_some() && (no_ids || mapping.cache == CachePolicy::Off)).then_some(
+                "is to be warm, but has no `table` to take the ids from, or is not cached: remove `warm`",
+            )
         },
     },
     MappingRule {

@@ -13,7 +13,7 @@ use redis_protocol::resp3::types::BytesFrame;
 use super::error::ApiError;
 use crate::cache::ReadThrough;
 use crate::cluster::{Gateway, GatewayError, Origin, Served};
-use crate::mapping::MappingId;
+use crate::mapping::{Durability, MappingId, WriteMode};
 use crate::metrics::{CacheOperations, Metrics};
 use crate::resp::{bulk_string, decode_reply, push_command};
 use crate::route::ParamValue;
@@ -82,14 +82,15 @@ impl Backend {
     }
 
     /// Says that a row of `mapping` with these columns was written by a statement: its entry is dropped, and what depends
-    /// on it is outdated.
+    /// on it is outdated. Where the mapping is written through, the entry is loaded again at once.
     pub async fn written(&self, mapping: &str, columns: &serde_json::Map<String, serde_json::Value>) {
         let Some((source, reads)) = &self.data else { return };
         let Some(mapping) = source.mappings().by_name(mapping) else { return };
         let text = |name: &str| columns.get(name).map(bare);
         let ids: Option<Vec<String>> = mapping.template.placeholders().map(|(name, _)| text(name)).collect();
-        if let Some(key) = ids.and_then(|ids| mapping.template.build(&ids)) {
-            self.forget(&key).await;
+        let key = ids.and_then(|ids| mapping.template.build(&ids));
+        if let Some(key) = &key {
+            self.forget(key).await;
         }
         let columns: Vec<(String, String)> =
             columns.iter().map(|(name, value)| (name.clone(), bare(value))).collect();
@@ -101,6 +102,12 @@ impl Backend {
                 failed,
                 "lists that depend on a row cannot be outdated; they go with their time to live"
             );
+        }
+        let through = mapping.write != WriteMode::None && mapping.durability == Durability::Database;
+        if let Some(key) = key.filter(|_| through)
+            && let Err(error) = reads.warm(vec![(mapping.id, key.into())]).await
+        {
+            tracing::warn!(error, "a written row cannot be loaded; its next reader loads it");
         }
     }
 

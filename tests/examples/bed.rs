@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use dsproxy::embedded::free_ports;
 use dsproxy::embedded::keeper::KeeperOptions;
 
-use crate::support::{Database, Http, PrivateStack, Resp};
+use crate::support::{Database, Http, PrivateStack, Resp, Value};
 
 /// Deadline for being ready.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -109,6 +109,26 @@ impl Example {
 
     pub fn redis(&self) -> Resp {
         Resp::connect(("127.0.0.1", self.resp))
+    }
+
+    /// Runs a command at the node that has the key, past the proxy.
+    #[track_caller]
+    pub fn in_redis(&self, args: &[&str]) -> Value {
+        let mut node = self.stack.redis_nodes().swap_remove(0);
+        loop {
+            match Resp::connect(&*node).cmd(args) {
+                Value::Error(moved) if moved.starts_with("MOVED ") => {
+                    node = moved.split(' ').nth(2).unwrap().to_owned();
+                }
+                value => return value,
+            }
+        }
+    }
+
+    /// What the database answers to a query of one value.
+    #[track_caller]
+    pub fn one(&self, sql: &str) -> Option<String> {
+        self.db.as_ref().unwrap().query(sql).into_iter().next()?.into_iter().next()?
     }
 
     /// The value of a metric, by its name and labels.

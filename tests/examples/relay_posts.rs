@@ -1,9 +1,11 @@
 //! `examples/relay-posts`.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value as Json, json};
 
 use crate::bed::{Example, cluster};
-use crate::support::{Http, Value};
+use crate::support::{Http, Resp, Value, eventually};
 
 const SECRET: &str = "a-secret-of-at-least-32-bytes-for-tests";
 
@@ -72,6 +74,91 @@ fn posts_are_cached_until_somebody_posts_or_votes() {
     assert_eq!(health["dependencies"]["redis"]["status"], "up");
     let cluster = example.get("/api/v1/cache/stats").json()["cluster"].clone();
     assert!(cluster["keys"].is_i64() && cluster["memory_bytes"].is_u64(), "{cluster}");
+}
+
+#[test]
+fn a_write_is_in_the_database_and_the_cache_or_nowhere() {
+    let example = start();
+    let token = enter(&example, "testuser");
+    let send = |method: &str, path: &str, body: &str| example.send_with(method, path, &token, body);
+    let title = |id: i64| example.one(&format!("select title from posts where id = {id}"));
+    let list_is_cached = || send("GET", "/api/posts", "").json()["from_cache"] == true;
+    let waiting = || example.metric("dsproxy_queue_rows{mapping=\"post\"}");
+
+    // Statements of routes: the row is committed, and the cache has it, when the answer comes.
+    let post = send("POST", "/api/posts", r#"{"title":"first","url":"https://example.com"}"#);
+    let id = post.json()["post"]["id"].as_i64().unwrap();
+    let (key, user) = (format!("post:{id}"), post.json()["post"]["user_id"].as_i64().unwrap());
+    let cached = || -> Json { serde_json::from_str(&example.in_redis(&["GET", &key]).text()).unwrap() };
+    assert_eq!((title(id).as_deref(), cached()["title"].as_str()), (Some("first"), Some("first")));
+    send("POST", &format!("/api/posts/{id}/upvote"), "");
+    assert_eq!(cached()["upvotes"], 1);
+    let read = send("GET", &format!("/api/posts/{id}"), "").json();
+    assert_eq!((&read["from_cache"], &read["post"]["upvotes"]), (&json!(true), &json!(1)));
+
+    // Redis clients: the same, and the lists show it.
+    send("GET", "/api/posts", "");
+    assert!(list_is_cached());
+    for n in 0..10 {
+        let name = format!("title {n}");
+        let row = json!({"title": name, "url": "https://example.com", "user_id": user}).to_string();
+        let set = example.redis().cmd(&["SET", &key, &row]);
+        assert_eq!((set.text().as_str(), title(id)), ("OK", Some(name.clone())));
+        assert_eq!((cached()["title"].as_str(), waiting()), (Some(name.as_str()), 0.0));
+        let list = send("GET", "/api/posts", "").json();
+        assert_eq!((&list["from_cache"], &list["posts"][0]["title"]), (&json!(false), &json!(name)));
+    }
+
+    // What cannot be committed changes nothing: no such user, a vote for no post.
+    assert!(list_is_cached());
+    let refused = example.redis().cmd(&["SET", &key, r#"{"title":"lost","url":"https://x","user_id":999}"#]);
+    assert!(refused.error().contains("nothing was written"), "{refused:?}");
+    assert_eq!(send("POST", "/api/posts/999/upvote", "").status, 404);
+    assert_eq!(title(id).as_deref(), Some("title 9"));
+    let read = send("GET", &format!("/api/posts/{id}"), "").json();
+    assert_eq!((&read["post"]["title"], &read["post"]["upvotes"]), (&json!("title 9"), &json!(1)));
+    assert!(list_is_cached());
+    // Nor does anything stay behind when the database is away.
+    example.stack.stop("postgres");
+    let row = json!({"title": "lost", "url": "https://x", "user_id": user}).to_string();
+    let refused = example.redis().cmd(&["SET", &key, &row]);
+    assert!(matches!(refused, Value::Error(_)), "{refused:?}");
+    example.stack.start_server("postgres");
+    eventually(Duration::from_secs(20), "the database is back", || {
+        send("GET", &format!("/api/posts/{id}"), "").status == 200
+    });
+    let read = send("GET", &format!("/api/posts/{id}"), "").json();
+    assert_eq!((&read["post"]["title"], title(id).as_deref()), (&json!("title 9"), Some("title 9")));
+}
+
+#[test]
+fn what_is_read_is_there_before_and_stays_there() {
+    let mut example = start();
+    let token = enter(&example, "testuser");
+    for n in 0..3 {
+        let body = json!({"title": format!("post {n}"), "url": "https://example.com"}).to_string();
+        assert_eq!(example.send_with("POST", "/api/posts", &token, &body).status, 201);
+    }
+    // Warm-up: after a start with an empty cache, the newest posts and each of them are there without a reader.
+    for node in example.stack.redis_nodes() {
+        let _ = Resp::connect(&*node).cmd(&["FLUSHALL"]);
+    }
+    example.restart_with(&[("CACHE_TTL_SECONDS", "2")]);
+    for key in ["posts:all", "post:1", "post:2", "post:3"] {
+        eventually(Duration::from_secs(20), key, || example.in_redis(&["EXISTS", key]) == Value::Int(1));
+    }
+    // Refresh-ahead: over several lives of the entry no reader ever waits for the database.
+    let list = || example.send_with("GET", "/api/posts", &token, "").json();
+    eventually(Duration::from_secs(5), "it is cached", || list()["from_cache"] == true);
+    let loads = "dsproxy_queries_total{kind=\"load\",mapping=\"posts_all\",outcome=\"ok\"}";
+    let (before, started) = (example.metric(loads), Instant::now());
+    while started.elapsed() < Duration::from_secs(5) {
+        let list = list();
+        assert_eq!((&list["from_cache"], list["posts"].as_array().unwrap().len()), (&json!(true), 3));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let loads = example.metric(loads) - before;
+    assert!((2.0..=50.0).contains(&loads), "{loads} loads in the background in 5 s of a life of 2 s");
 }
 
 #[test]

@@ -91,3 +91,40 @@ fn a_refresh_does_not_bring_back_what_was_invalidated() {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// A list of items beside them, outdated by every write of one.
+const LIST: &str = "[[mapping]]\nname = \"list\"\nkey = \"list\"\nformat = \"list\"\n\
+    load = \"select i.id, i.v from item i, gate() where i.id < 4 order by i.id\"\n\
+    ttl = \"1s\"\nttl_jitter = 0.0\nrefresh_ahead = 2.0\nwarm = true\ninvalidate_on = { mapping = \"row\" }\n\
+    [[mapping]]\nname = \"row\"\nkey = \"row:{id}\"\nid = \"bigint\"\ntable = \"item\"\nwrite = \"behind\"\ndurability = \"database\"\n";
+
+#[test]
+fn a_list_that_writes_outdate_is_refreshed_as_well() {
+    let bed = Bed::start(1, &format!("ttl = \"1s\"\n{LIST}"), "");
+    crate::support::eventually(PATIENCE, "it is warm", || bed.direct(&["EXISTS", "list"]).int() == 1);
+    bed.slow(0.2);
+    let mut client = bed.proxies[0].connect();
+    bed.direct(&["DEL", "list"]);
+    let first = client.cmd(&["GET", "list"]);
+    let (started, mut slowest) = (Instant::now(), Duration::ZERO);
+    while started.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        assert_eq!(client.cmd(&["GET", "list"]), first);
+        slowest = slowest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let loads = bed.loads();
+    assert!((3..=30).contains(&loads), "{loads}");
+    assert!(slowest < Duration::from_millis(190), "a reader waited {slowest:?}");
+    // What is refreshed while a row is written is outdated by that write.
+    bed.slow(0.0);
+    for n in 0..300 {
+        let value = format!("w{n}");
+        let set = client.cmd(&["SET", "row:1", &format!("{{\"v\":\"{value}\"}}")]);
+        assert_eq!(set.text(), "OK");
+        for _ in 0..3 {
+            let list = client.cmd(&["GET", "list"]).text();
+            assert!(list.contains(&format!("\"{value}\"")), "{value}: {list}");
+        }
+    }
+}
