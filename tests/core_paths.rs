@@ -38,6 +38,8 @@ fn options() -> CoreOptions {
         upstream_inflight: 1000,
         upstream_buffer: 1 << 20,
         dedicated_connections: 8,
+        dedicated_idle_us: u64::MAX,
+        max_retries: 16,
         subscriptions_per_client: 8,
         request_timeout_us: u64::MAX,
         login_timeout_us: u64::MAX,

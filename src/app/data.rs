@@ -30,8 +30,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Time between two looks at the database's health.
-const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 /// Share of the waiting rows at which write-behind is called unhealthy.
 const QUEUE_ALARM: f64 = 0.9;
 
@@ -184,7 +182,8 @@ impl Data {
     }
 
     /// Looks after the health of the database and of the queue until `stop`.
-    pub fn watch(&self, tasks: &TaskTracker, health: Arc<Health>, stop: CancellationToken) {
+    pub fn watch(&self, config: &Config, tasks: &TaskTracker, health: Arc<Health>, stop: CancellationToken) {
+        let interval = config.database.health_interval;
         let (source, depths, limit) = (self.source.clone(), self.depths(), self.queue_rows);
         let writes = self.writes.clone();
         health.set(Dependency::Database, Condition::Up);
@@ -196,7 +195,7 @@ impl Data {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+                    () = tokio::time::sleep(interval) => {}
                 }
                 let ping = source.ping().await;
                 if let Err(error) = &ping {

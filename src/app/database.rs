@@ -42,6 +42,8 @@ fn database_options(config: &Config) -> DatabaseOptions {
         max_value_bytes: database.max_value_bytes,
         replicas: database.replicas.iter().map(|url| url.expose().to_owned()).collect(),
         replica_wait: database.replica_wait,
+        max_idle_time: database.max_idle_time,
+        max_lifetime: database.max_lifetime,
     }
 }
 

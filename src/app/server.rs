@@ -177,7 +177,7 @@ impl Server {
         }));
         match &self.data {
             Some(data) => {
-                data.watch(&self.tasks, self.health.clone(), self.stop.clone());
+                data.watch(config, &self.tasks, self.health.clone(), self.stop.clone());
                 data.warm(config, &self.tasks, &self.stop);
             }
             None => data::absent(&self.health),
@@ -392,6 +392,8 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
         upstream_inflight: limits.upstream_inflight,
         upstream_buffer: limits.upstream_buffer,
         dedicated_connections: limits.dedicated_connections,
+        dedicated_idle_us: if_any(limits.dedicated_idle),
+        max_retries: u8::try_from(upstream.max_retries).unwrap_or(u8::MAX),
         subscriptions_per_client: limits.subscriptions_per_client,
         request_timeout_us: if_any(limits.request_timeout),
         login_timeout_us: if_any(limits.login_timeout),

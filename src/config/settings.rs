@@ -206,6 +206,8 @@ settings! {
         connect_timeout: Duration = secs(1), duration(ms(10)..=secs(60));
         /// How long a node may take to answer a command before the client gets an error.
         command_timeout: Duration = secs(5), duration(ms(10)..=hours(1));
+        /// How often one command is redirected, or sent again where that is safe, before its client gets the error.
+        max_retries: usize = 16, Count(0..=255);
         /// How often the cluster's layout is asked for, besides on every redirect and lost connection.
         refresh_interval: Duration = secs(10), duration(ms(100)..=hours(1));
         /// Wait before the first attempt to reconnect; doubled on every failure.
@@ -242,6 +244,8 @@ settings! {
         upstream_inflight: usize = 65_536, Count(16..=16 * MB);
         /// Connections of their own that clients hold to watch keys or to wait in blocking commands, per data thread.
         dedicated_connections: usize = 1000, Count(1..=100_000);
+        /// Connections of that kind that nobody needed for so long are closed.
+        dedicated_idle: Duration = secs(0), duration_or("never", secs(1)..=hours(24 * 365));
         /// Longest time for which `CLIENT PAUSE` may hold the commands of clients; a longer one is answered an error.
         client_pause: Duration = secs(600), duration(ms(1)..=hours(24 * 7));
         /// Clients that look on (`MONITOR`) at the same time; further ones are answered an error.
@@ -272,6 +276,12 @@ settings! {
         max_connections: usize = 16, Count(1..=1000);
         /// How long connecting may take.
         connect_timeout: Duration = secs(3), duration(ms(10)..=secs(60));
+        /// Connections to Postgres that were not used for so long are closed.
+        max_idle_time: Duration = secs(0), duration_or("never", secs(1)..=hours(24 * 365));
+        /// Connections to Postgres that are older are closed when nobody uses them.
+        max_lifetime: Duration = secs(0), duration_or("never", secs(1)..=hours(24 * 365));
+        /// How often the database is asked whether it is well, and its connections are looked at.
+        health_interval: Duration = secs(2), duration(ms(10)..=hours(1));
         /// How long one statement may take before the database is told to cancel it.
         statement_timeout: Duration = secs(2), duration(ms(10)..=hours(1));
         /// Longest value that is loaded for a key (a longer one is an error, and is not cached), and most bytes that one

@@ -42,6 +42,7 @@ impl Core {
         }
         self.degrade();
         self.retry_dedicated();
+        self.close_idle_dedicated();
         self.count_dedicated();
         self.count_scripts();
         self.close_leavers();

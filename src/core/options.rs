@@ -21,6 +21,10 @@ pub struct CoreOptions {
     pub upstream_buffer: usize,
     /// Most connections that clients have for themselves, to watch keys or to wait in a blocking command.
     pub dedicated_connections: usize,
+    /// One that nobody needs for so long is closed, in microseconds.
+    pub dedicated_idle_us: u64,
+    /// Redirects and retries of one request before its error is passed on.
+    pub max_retries: u8,
     /// Most channels and patterns that one client subscribes to.
     pub subscriptions_per_client: usize,
     /// After this long without a reply a request is answered with an error, in microseconds.

@@ -11,8 +11,6 @@ use crate::cluster::{Entry, Link, Owner, Upstream, client_addr};
 use crate::command::COMMANDS;
 use crate::resp::{push_command, push_error};
 
-/// Redirects and retries of one request before its error is passed on.
-const ATTEMPTS: u8 = 16;
 /// Pause before a request is tried again that a node could not serve just now, in microseconds.
 const AGAIN_US: u64 = 20_000;
 
@@ -99,7 +97,7 @@ impl Core {
                 self.fail(&request.entry, &text);
             } else if (!request.sent || request.entry.readonly && !outrun)
                 && !dedicated
-                && request.entry.attempts < ATTEMPTS
+                && request.entry.attempts < self.options.max_retries
             {
                 request.entry.attempts += u8::from(request.sent);
                 self.stats.retries.add(u64::from(request.sent));
@@ -140,7 +138,7 @@ impl Core {
                 Verdict::Ask(addr) => client_addr(addr, &upstream.addr).map(|addr| (addr, true)),
                 Verdict::Later => None,
             };
-            if let Some((addr, asking)) = moved.filter(|_| oldest.attempts < ATTEMPTS) {
+            if let Some((addr, asking)) = moved.filter(|_| oldest.attempts < self.options.max_retries) {
                 upstream.answer();
                 self.outbox.refresh = true;
                 let entry = Entry { attempts: oldest.attempts + 1, ..oldest };
@@ -179,7 +177,7 @@ impl Core {
                 return false;
             }
             Verdict::Moved(_) | Verdict::Ask(_)
-                if is_late || (is_overtaken && oldest.attempts >= ATTEMPTS) =>
+                if is_late || (is_overtaken && oldest.attempts >= self.options.max_retries) =>
             {
                 upstream.answer();
                 self.fail(&oldest, "CLUSTERDOWN dsproxy: the nodes disagree about who serves this slot; the command was not run");
@@ -189,12 +187,12 @@ impl Core {
                 upstream.answer();
                 self.fail(&oldest, "TRYAGAIN Multiple keys request during rehashing of slot");
             }
-            Verdict::Moved(addr) if oldest.attempts < ATTEMPTS => {
+            Verdict::Moved(addr) if oldest.attempts < self.options.max_retries => {
                 upstream.answer();
                 self.outbox.refresh = true;
                 self.redirect(&asked, &addr, entry, &request, way, false);
             }
-            Verdict::Ask(addr) if oldest.attempts < ATTEMPTS => {
+            Verdict::Ask(addr) if oldest.attempts < self.options.max_retries => {
                 upstream.answer();
                 self.redirect(&asked, &addr, entry, &request, way, true);
             }

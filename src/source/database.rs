@@ -29,6 +29,10 @@ pub struct DatabaseOptions {
     pub replicas: Vec<String>,
     /// Longest time that a load waits for a replica to have seen what the primary has.
     pub replica_wait: Duration,
+    /// Connections to Postgres that were not used for so long are closed; zero = never.
+    pub max_idle_time: Duration,
+    /// Those that are older are closed while nobody uses them; zero = never.
+    pub max_lifetime: Duration,
 }
 
 /// Which database a URL names.
@@ -97,6 +101,8 @@ impl Database {
                         max_value_bytes: options.max_value_bytes,
                         replicas: options.replicas.clone(),
                         replica_wait: options.replica_wait,
+                        max_idle_time: options.max_idle_time,
+                        max_lifetime: options.max_lifetime,
                         ..PostgresOptions::default()
                     },
                 )

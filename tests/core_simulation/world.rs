@@ -84,6 +84,8 @@ impl World {
             upstream_inflight: *rng.pick(&[1, 3, 10, 10_000]),
             upstream_buffer: *rng.pick(&[100, 1000, 1 << 20]),
             dedicated_connections: 8,
+            dedicated_idle_us: u64::MAX,
+            max_retries: 16,
             subscriptions_per_client: 8,
             request_timeout_us: u64::MAX,
             login_timeout_us: u64::MAX,

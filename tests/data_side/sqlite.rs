@@ -458,6 +458,8 @@ async fn a_database_is_known_by_its_url() {
         max_value_bytes: 1024,
         replicas: Vec::new(),
         replica_wait: Duration::from_millis(50),
+        max_idle_time: Duration::ZERO,
+        max_lifetime: Duration::ZERO,
     };
     let database = Database::connect(&file.url(), &options).await.unwrap();
     assert!(matches!(database, Database::Sqlite(_)));

@@ -79,6 +79,15 @@ impl Example {
         self.wait_ready();
     }
 
+    /// What the program says that does not start with this variable.
+    #[track_caller]
+    pub fn refused_with(&self, variable: &str, value: &str) -> String {
+        let mut command = command(&self.config, &self.environment, self.dir.path());
+        let Output { status, stderr, .. } = command.env(variable, value).arg("check").output().unwrap();
+        assert!(!status.success(), "{variable}={value}");
+        String::from_utf8(stderr).unwrap()
+    }
+
     /// Runs another verb of the program in this example's environment; what it printed.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> String {

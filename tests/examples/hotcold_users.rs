@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::bed::{Example, cluster};
-use crate::support::{Value, eventually};
+use crate::support::{Resp, Value, eventually};
 
 pub fn start() -> Example {
     Example::start("hotcold-users", |stack, db, http| {
@@ -101,4 +101,79 @@ fn swagger_shows_the_route() {
         "{}",
         events.head
     );
+}
+
+/// Every variable of the seed, a value for it, and the setting that it becomes, as `CONFIG GET` shows it. (`PORT`, `DATABASE_URL`
+/// and `REDIS_ADDR` are what the other tests run with.)
+const VARIABLES: [(&str, &str, &str, &str); 11] = [
+    ("CACHE_TTL_SECONDS", "77", "", ""),
+    ("REQUEST_TIMEOUT_MS", "4321", "read_through.timeout", "4321ms"),
+    ("PG_MAX_CONNS", "13", "database.max_connections", "13"),
+    ("PG_HEALTHCHECK_PERIOD_SEC", "1", "database.health_interval", "1s"),
+    ("PG_MAX_CONN_IDLE_TIME_SEC", "2", "database.max_idle_time", "2s"),
+    ("PG_MAX_CONN_LIFETIME_SEC", "3", "database.max_lifetime", "3s"),
+    ("REDIS_POOL_SIZE", "64", "limits.dedicated_connections", "64"),
+    ("REDIS_MIN_IDLE_CONNS", "3", "server.workers", "3"),
+    ("REDIS_POOL_TIMEOUT_MS", "1234", "read_through.cache_timeout", "1234ms"),
+    ("REDIS_MAX_RETRIES", "5", "upstream.max_retries", "5"),
+    ("REDIS_CONN_MAX_IDLE_SEC", "1", "limits.dedicated_idle", "1s"),
+];
+
+#[test]
+fn each_variable_sets_what_the_readme_says() {
+    let mut example = start();
+    let values: Vec<_> = VARIABLES.iter().map(|(variable, value, _, _)| (*variable, *value)).collect();
+    example.restart_with(&values);
+    for (variable, _, setting, expected) in VARIABLES.iter().filter(|variable| !variable.2.is_empty()) {
+        let shown = example.redis().cmd(&["CONFIG", "GET", setting]);
+        assert_eq!(shown.items().last().map(Value::text).as_deref(), Some(*expected), "{variable}");
+    }
+    assert_eq!(user(&example, "?user_id=someid").0, 200);
+    let ttl = example.redis().cmd(&["TTL", "user:someid"]).int();
+    assert!((60..=85).contains(&ttl), "{ttl}");
+
+    // They do what they say. Connections to Postgres are closed when they are idle or old ...
+    let connections = || {
+        let pids = "select coalesce(string_agg(pid::text, ' '), '') from pg_stat_activity where application_name = 'dsproxy'";
+        example.one(pids).unwrap()
+    };
+    std::thread::scope(|scope| {
+        for n in 0..16 {
+            let example = &example;
+            scope.spawn(move || user(example, &format!("?user_id=cold{n}")));
+        }
+    });
+    let first = connections();
+    let closed = || first.split(' ').all(|pid| connections().split(' ').all(|other| other != pid));
+    assert!(!closed(), "{first}");
+    // ... and those to Redis that one client had for itself.
+    assert_eq!(example.redis().cmd(&["BLPOP", "nothing", "0.01"]), Value::Nil);
+    let dedicated = || {
+        let clients = example.stack.redis_nodes().into_iter().map(|node| {
+            let mut node = Resp::connect(&*node);
+            node.cmd(&["CLIENT", "LIST"]).text().lines().filter(|line| line.contains(" cmd=blpop ")).count()
+        });
+        clients.sum::<usize>()
+    };
+    assert_eq!(dedicated(), 1);
+    eventually(Duration::from_secs(20), "the idle connection is closed", || dedicated() == 0);
+    eventually(Duration::from_secs(20), "the connections to Postgres are others", closed);
+    // A connection that is made anew is as good.
+    assert_eq!(example.redis().cmd(&["BLPOP", "nothing", "0.01"]), Value::Nil);
+    assert_eq!(user(&example, "?user_id=cold1").0, 404);
+}
+
+#[test]
+fn values_out_of_range_are_told_with_their_setting() {
+    let example = start();
+    for (variable, _, setting, _) in VARIABLES.iter().filter(|variable| !variable.2.is_empty()) {
+        for bad in ["many", "-1"] {
+            let told = example.refused_with(variable, bad);
+            let (section, name) = setting.split_once('.').unwrap();
+            let named = told.contains(setting) || (told.contains(section) && told.contains(name));
+            assert!(named && told.contains("proxy.toml") && told.contains(bad), "{variable}={bad}: {told}");
+        }
+    }
+    let told = example.refused_with("CACHE_TTL_SECONDS", "soon");
+    assert!(told.contains("ttl") && told.contains("soon"), "{told}");
 }

@@ -312,6 +312,25 @@ impl Core {
         }
     }
 
+    /// Closes connections that nobody has needed for long. Their places stay, for the next who needs one.
+    pub(super) fn close_idle_dedicated(&mut self) {
+        let since = self.now.saturating_sub(self.options.dedicated_idle_us);
+        if since == 0 {
+            return;
+        }
+        for index in self.dedicated.idle.values().flatten() {
+            if let Some(upstream) = self.upstreams.get_mut(*index)
+                && upstream.link == Link::Up
+                && upstream.inflight() == 0
+                && upstream.heard_at < since
+            {
+                self.outbox.close.push(*index);
+                upstream.link = Link::Down { retry_at: self.now };
+                upstream.dirty = false;
+            }
+        }
+    }
+
     /// The client is gone: ends what it watches, and what it waits for.
     pub(super) fn release_dedicated(&mut self, key: ClientKey, watch: Option<Watch>) {
         if let Some(watch) = watch.filter(|watch| !watch.lost) {

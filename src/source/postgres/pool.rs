@@ -34,6 +34,10 @@ pub struct PostgresOptions {
     pub wait_timeout: Duration,
     /// Longest value of a key, and most bytes that one statement answers.
     pub max_value_bytes: usize,
+    /// Connections that were not used for so long are closed; zero = never.
+    pub max_idle_time: Duration,
+    /// Connections that are older are closed while nobody uses them; zero = never.
+    pub max_lifetime: Duration,
     /// URLs of read replicas.
     pub replicas: Vec<String>,
     /// Longest time that a load waits for a replica to have seen what the primary has.
@@ -52,6 +56,8 @@ impl Default for PostgresOptions {
             connect_timeout: Duration::from_secs(3),
             wait_timeout: Duration::from_secs(5),
             max_value_bytes: 64 << 20,
+            max_idle_time: Duration::ZERO,
+            max_lifetime: Duration::ZERO,
             replicas: Vec::new(),
             replica_wait: Duration::from_millis(50),
             application_name: "dsproxy".into(),
@@ -69,6 +75,8 @@ pub struct Postgres {
     max_value_bytes: usize,
     replicas: Vec<Postgres>,
     replica_wait: Duration,
+    /// How long a connection may be idle, and how old it may get.
+    lives: (Duration, Duration),
     /// For cancelling, which needs a connection of its own.
     tls: MakeRustlsConnect,
 }
@@ -95,6 +103,7 @@ impl Postgres {
             max_value_bytes: options.max_value_bytes,
             replicas: options.replicas.iter().map(|url| Self::new(url, &alone)).collect::<Result<_, _>>()?,
             replica_wait: options.replica_wait,
+            lives: (options.max_idle_time, options.max_lifetime),
             tls,
         })
     }
@@ -112,8 +121,19 @@ impl Postgres {
         self.bounded(client, async |client| Ok(client.batch_execute(script).await?)).await
     }
 
-    /// Whether the database answers.
+    /// Closes connections that are idle for too long, or too old.
+    fn prune(&self) {
+        let within = |limit: Duration, time: Duration| limit.is_zero() || time < limit;
+        let (idle, life) = self.lives;
+        for lane in [&self.loads, &self.writes, &self.statements] {
+            lane.pool.retain(|_, known| within(idle, known.last_used()) && within(life, known.age()));
+        }
+        self.replicas.iter().for_each(Self::prune);
+    }
+
+    /// Whether the database answers. Connections whose time is up are closed before.
     pub async fn ping(&self) -> Result<(), SourceError> {
+        self.prune();
         let client = self.reader().await?;
         self.bounded(client, async |client| Ok(client.batch_execute("").await?)).await
     }
