@@ -123,6 +123,11 @@ impl Data {
         crate::http::Writeback { source: self.source.clone(), writes: self.writes.clone() }
     }
 
+    /// The queues of written keys.
+    pub fn writes(&self) -> WriteBehind {
+        self.writes.clone()
+    }
+
     /// What the core of a worker is handed.
     pub fn side(&self, told: mpsc::UnboundedSender<Told>) -> DataSide {
         let (source, reads, writes) = (self.source.clone(), self.reads.clone(), self.writes.clone());

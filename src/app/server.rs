@@ -171,7 +171,13 @@ impl Server {
             self.workers.push(worker::spawn(format!("worker-{index}"), parts)?);
         }
         let (health, topology) = (self.health.clone(), discovery.watch());
-        self.tasks.spawn(discovery.run(self.stop.clone(), move |round| {
+        let writes = self.data.as_ref().map(Data::writes);
+        let moving = move |slots: &[u16]| {
+            if let Some(writes) = &writes {
+                writes.doubt_slots(slots);
+            }
+        };
+        self.tasks.spawn(discovery.run(self.stop.clone(), moving, move |round| {
             let condition = round.map_or_else(Condition::Down, |()| Condition::Up);
             health.set(Dependency::Redis, condition);
         }));

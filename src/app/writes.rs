@@ -184,6 +184,8 @@ fn options(config: &Config) -> WriteBehindOptions {
         retry_most: queue.retry_max,
         high_water: config.journal.high_water,
         max_untold: queue.max_untold,
+        max_recent: queue.recent_rows,
+        max_recent_bytes: queue.recent_bytes,
         // Room for a connection, and for what begins and ends the transaction.
         through_timeout: 2 * config.database.statement_timeout + THROUGH,
         by_mapping: config.mappings.iter().map(|mapping| (mapping.name.clone(), own(mapping))).collect(),
@@ -230,6 +232,12 @@ impl Observer for Told {
     fn rejected(&self, mapping: MappingId, _: &[u8], _: &SourceError) {
         if let Some(metrics) = self.of(mapping) {
             metrics.rejected("refused", 1);
+        }
+    }
+
+    fn retold(&self, mapping: MappingId, keys: usize) {
+        if let Some(metrics) = self.of(mapping) {
+            metrics.retold.inc_by(keys as u64);
         }
     }
 

@@ -118,8 +118,14 @@ impl Discovery {
         self.wanted.clone()
     }
 
-    /// Refreshes until `stop`, and tells `report` how each round went. Cancel-safe.
-    pub async fn run(self, stop: CancellationToken, report: impl Fn(Result<(), String>)) {
+    /// Refreshes until `stop`, and tells `report` how each round went, and `moving` which slots are about to have another owner,
+    /// before anybody else hears of it. Cancel-safe.
+    pub async fn run(
+        self,
+        stop: CancellationToken,
+        moving: impl Fn(&[u16]),
+        report: impl Fn(Result<(), String>),
+    ) {
         let mut pause = self.options.refresh_interval;
         let mut problem = None;
         loop {
@@ -129,7 +135,7 @@ impl Discovery {
                 () = tokio::time::sleep(pause) => {}
             }
             let known = self.current.borrow().clone();
-            let round = self.refresh(&known).await;
+            let round = self.refresh(&known, &moving).await;
             pause = match round {
                 Ok(true) => self.options.refresh_interval,
                 Ok(false) | Err(_) => WATCHFUL.min(self.options.refresh_interval),
@@ -151,13 +157,18 @@ impl Discovery {
 impl Discovery {
     /// One round; false when an owner of slots that was asked did not answer. A topology with slots that nobody owns (a failover runs) is not
     /// taken: better the old owner than none.
-    async fn refresh(&self, known: &Arc<Topology>) -> Result<bool, DiscoveryError> {
+    async fn refresh(&self, known: &Arc<Topology>, moving: impl Fn(&[u16])) -> Result<bool, DiscoveryError> {
         let Round { topology, silent } = ask(&self.options, Some(known)).await?;
         topology.complete()?;
         let whole = !topology.nodes().iter().any(|node| silent.contains(&*node.addr));
         if topology != **known {
-            let moved_slots = known.moved_slots(&topology).len();
-            tracing::info!(moved_slots, nodes = topology.nodes().len(), "the topology has changed");
+            let moved = known.moved_slots(&topology);
+            moving(&moved);
+            tracing::info!(
+                moved_slots = moved.len(),
+                nodes = topology.nodes().len(),
+                "the topology has changed"
+            );
             self.current.send_replace(Arc::new(topology));
         }
         Ok(whole)

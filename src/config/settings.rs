@@ -331,6 +331,10 @@ settings! {
         retry_max: Duration = secs(5), duration(ms(1)..=hours(1));
         /// Keys whose commit the cache could not be told of that are kept; their records stay in the journal meanwhile.
         max_untold: usize = 100_000, Count(0..=10_000_000);
+        /// Commits that the cache was told of within a minute that are kept, by mapping, to be told again after a failover.
+        recent_rows: usize = 50_000, Count(0..=10_000_000);
+        /// Bytes of these, by mapping.
+        recent_bytes: usize = 16 * MB, Size(0..=64 * GB);
         /// How often the versions of keys that no proxy needs any more are removed from `dsproxy_versions`.
         prune_interval: Duration = secs(60), duration(ms(10)..=hours(1));
         /// Commands that compute a value from the one that is there (`INCR`, `APPEND`, `HSET` ...) that may wait, over all keys.

@@ -95,8 +95,11 @@ impl Core {
         let certain = kind == b'$' && !matches!(reply.get(1), Some(b'-' | b'0'));
         let special =
             !certain && (kind == b'-' || is_nil(reply) || may_mean_absent(upstream.oldest(), reply));
-        let waits = || self.data.as_ref().is_some_and(|data| data.writes.has_unflushed());
-        if special || (upstream.oldest().is_some_and(Entry::reads_mapped) && waits()) {
+        let waits = |entry: &Entry| {
+            let unflushed = || self.data.as_ref().is_some_and(|data| data.writes.has_unflushed());
+            entry.reads_mapped() && (entry.attempts > 0 || unflushed())
+        };
+        if special || upstream.oldest().is_some_and(waits) {
             return self.take_special(index, reply);
         }
         if upstream.take_early(reply) {

@@ -20,6 +20,7 @@ pub(super) struct DatabaseFamilies {
     flush_duration: HistogramVec,
     flush_errors: IntCounterVec,
     flush_retries: IntCounterVec,
+    retold: IntCounterVec,
     conflicts: IntCounterVec,
     rejected: IntCounterVec,
     sets: IntCounterVec,
@@ -76,6 +77,11 @@ impl DatabaseFamilies {
                 "Attempts to flush after a failure.",
                 &mapping,
             )?,
+            retold: count(
+                "dsproxy_retold_commits_total",
+                "Commits that the cache was told again since their slots got another owner.",
+                &mapping,
+            )?,
             conflicts: count(
                 "dsproxy_modify_conflicts_total",
                 "Writes computed anew since another one of the key came first.",
@@ -116,6 +122,8 @@ pub struct MappingMetrics {
     pub flush_errors: IntCounter,
     /// Attempts to flush after a failure.
     pub flush_retries: IntCounter,
+    /// Commits that were told again after a failover.
+    pub retold: IntCounter,
     /// Writes that were computed anew since another one of the key came first.
     pub conflicts: IntCounter,
     rejected: IntCounterVec,
@@ -155,6 +163,7 @@ impl MappingMetrics {
             flush_duration: database.flush_duration.with_label_values(&[name]),
             flush_errors: database.flush_errors.with_label_values(&[name]),
             flush_retries: database.flush_retries.with_label_values(&[name]),
+            retold: database.retold.with_label_values(&[name]),
             conflicts: database.conflicts.with_label_values(&[name]),
             rejected: rejected_rows(&database.rejected, name),
             sets: database.sets.with_label_values(&[name]),

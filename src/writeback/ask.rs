@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 use super::Pending;
 use super::handle::WriteBehind;
 use super::queue::Queue;
+use super::record::LANES;
 use crate::mapping::MappingId;
+use crate::slot;
 
 impl WriteBehind {
     /// Whether anything may be known here that the database, or the cache, has not got: see [`WriteBehind::unflushed`].
@@ -26,6 +28,31 @@ impl WriteBehind {
             return None;
         }
         queue.unflushed(key)
+    }
+
+    /// These slots are about to have another owner, which may not know what the one before was told: until it is told again,
+    /// readers of this process see what was committed.
+    pub fn doubt_slots(&self, moved: &[u16]) {
+        let mut is_moved = vec![false; usize::from(slot::SLOTS)];
+        moved.iter().for_each(|slot| is_moved[usize::from(*slot)] = true);
+        for (id, queue) in (0..).zip(&self.shared.queues) {
+            let Some(queue) = queue else { continue };
+            let most = self.shared.options.max_untold / LANES;
+            let count = queue.doubt_slots(|slot| is_moved.get(usize::from(slot)) == Some(&true), most);
+            if count > 0 {
+                self.shared.observer.retold(id, count);
+            }
+        }
+    }
+
+    /// The same of one key, whose reader was sent to another node.
+    #[cold]
+    pub fn doubt_key(&self, mapping: MappingId, key: &[u8]) {
+        if let Some(queue) = self.shared.queue(mapping)
+            && queue.lane(key).doubt_recent(self.shared.options.max_untold / LANES, |it| it == key) > 0
+        {
+            self.shared.observer.retold(mapping, 1);
+        }
     }
 
     /// Nothing below this version will be applied by this process any more, whatever is written from now on. `None` when

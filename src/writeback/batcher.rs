@@ -129,6 +129,7 @@ async fn settle(shared: &Shared, mapping: MappingId, queue: &Queue, piece: &[Arc
         let mut held: FxHashMap<_, _> = counting.zip(commit.held).collect();
         told.iter_mut().for_each(|committed| committed.held = held.remove(&committed.key));
     }
+    queue.keep_recent(&told, &shared.options);
     let (untold, ()) = tokio::join!(
         shared.observer.committed(mapping, told),
         touch(shared, mapping, queue, touched, piece.iter().map(|entry| entry.sequence).min()),

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::overlay::{Overlay, Pending};
+use super::recent::Recent;
 use super::{InCache, KeyWrite, Race, Standing, Write, WriteError};
 use crate::clock::Clock;
 use crate::mapping::Bound;
@@ -137,6 +138,8 @@ pub(super) struct Lane {
     pub(super) closed: bool,
     /// Keys whose newest write is in the database, but the cache could not be told.
     pub(super) untold: FxHashMap<Bytes, Committed>,
+    /// What the cache was told lately.
+    pub(super) recent: Recent,
     /// Keys of all lanes of the process that may be older in the cache.
     doubts: Arc<AtomicUsize>,
 }
@@ -240,6 +243,18 @@ impl Lane {
         if self.untold.insert(committed.key.clone(), committed).is_none() {
             self.doubts.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    /// What the cache was told lately of these keys it may not know any more; answers of how many commits that is.
+    pub(super) fn doubt_recent(&mut self, most: usize, meant: impl Fn(&[u8]) -> bool) -> usize {
+        let again = self.recent.of(meant);
+        let count = again.len();
+        for committed in again {
+            if self.untold.get(&committed.key).is_none_or(|untold| untold.version < committed.version) {
+                self.keep_untold(committed, most);
+            }
+        }
+        count
     }
 
     /// The cache knows this commit.

@@ -14,6 +14,7 @@ mod lane;
 mod log;
 mod overlay;
 mod queue;
+mod recent;
 pub mod record;
 mod replay;
 mod state;
@@ -59,6 +60,10 @@ pub struct WriteBehindOptions {
     pub high_water: f64,
     /// Keys that the cache could not be told of after their commit; beyond it the oldest are forgotten.
     pub max_untold: usize,
+    /// Commits kept after the cache was told of them, to be told again after a failover.
+    pub max_recent: usize,
+    /// Bytes of these (approximate memory).
+    pub max_recent_bytes: usize,
     /// Longest time that a write-through may take in the database.
     pub through_timeout: Duration,
     /// What single mappings have of their own, by name.
@@ -86,6 +91,8 @@ impl Default for WriteBehindOptions {
             retry_most: Duration::from_secs(5),
             high_water: 0.8,
             max_untold: 100_000,
+            max_recent: 50_000,
+            max_recent_bytes: 16 << 20,
             through_timeout: Duration::from_secs(10),
             by_mapping: HashMap::new(),
         }
@@ -223,6 +230,8 @@ pub trait Observer: Send + Sync {
     fn through_ends(&self, _mapping: MappingId, _keys: Vec<ThroughEnd>) -> BoxFuture<Vec<ThroughEnd>> {
         Box::pin(std::future::ready(Vec::new()))
     }
+    /// Slots have another owner, which may not know of so many commits: it is told again.
+    fn retold(&self, _mapping: MappingId, _keys: usize) {}
     /// The journal takes nothing any more.
     fn poisoned(&self, _reason: &str) {}
     /// A row was refused by the database; it becomes a dead letter.

@@ -16,6 +16,7 @@ use super::record::{LANES, lane_of};
 use super::{Depth, InCache, Race, WriteBehindOptions, WriteError};
 use crate::failpoint::{self, Safeguard};
 use crate::mapping::{Bound, Format, MappingId, WriteMode, fields_of};
+use crate::slot;
 use crate::source::{Source, Touched};
 
 /// Room for waiting rows, shared by all queues.
@@ -296,6 +297,24 @@ impl Queue {
             budget.give_back(1, entry.size);
         }
         self.settled.send_replace(());
+    }
+
+    /// The cache is about to know these commits: they are kept for a while, in case that it forgets them.
+    pub(super) fn keep_recent(&self, told: &[Committed], options: &WriteBehindOptions) {
+        if options.max_recent < LANES {
+            return;
+        }
+        let (most, bytes) = (options.max_recent / LANES, options.max_recent_bytes / LANES);
+        for committed in told {
+            let committed = Committed { held: None, ..committed.clone() };
+            self.lane(&committed.key).recent.keep(committed, most, bytes);
+        }
+    }
+
+    /// These slots have another owner, which may not know what the one before was told.
+    pub(super) fn doubt_slots(&self, moved: impl Fn(u16) -> bool, most: usize) -> usize {
+        let doubt = |mut lane: MutexGuard<'_, Lane>| lane.doubt_recent(most, |key| moved(slot::slot(key)));
+        self.locked().map(doubt).sum()
     }
 
     /// Some of the keys that the cache could not be told of.

@@ -13,6 +13,7 @@ mod support;
 mod bed;
 mod counts;
 mod degrade;
+mod failover;
 mod history;
 mod invalidation;
 mod lists;

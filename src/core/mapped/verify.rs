@@ -35,6 +35,10 @@ impl Core {
         let client = ClientKey { index, serial };
         let (Ok(command), Some(data)) = (command::resolve(&args), &self.data) else { return false };
         let Some(key) = command.first_key(&args).and_then(|first| args.get(first)) else { return false };
+        if entry.attempts > 0 {
+            // Its node did not answer, or has passed it on: another one may have taken over.
+            data.writes.doubt_key(entry.mapping, key);
+        }
         let Some((pending, _)) = data.writes.unflushed(entry.mapping, key) else { return false };
         let Some(protocol) = self.client(client).map(|client| client.session.protocol) else { return false };
         let (written, name) = (loaded(pending), command.name);
