@@ -133,6 +133,22 @@ pub fn name_of(id: u16) -> Option<&'static str> {
     all().find(|command| command.id == id).map(|command| command.name)
 }
 
+/// Whether the command with this [`Command::id`] answers what keys hold.
+pub fn reads(id: u16) -> bool {
+    static READS: std::sync::LazyLock<Vec<bool>> = std::sync::LazyLock::new(|| {
+        let mut reads = Vec::new();
+        for command in all() {
+            let at = usize::from(command.id);
+            reads.resize(reads.len().max(at + 1), false);
+            if let Some(slot) = reads.get_mut(at) {
+                *slot = command.is_readonly() || command.name == "getex";
+            }
+        }
+        reads
+    });
+    READS.get(usize::from(id)).copied().unwrap_or_default()
+}
+
 /// Two rows are equal when they are the same row.
 impl PartialEq for Command {
     fn eq(&self, other: &Self) -> bool {

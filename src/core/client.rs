@@ -190,6 +190,14 @@ impl Client {
         self.slots.len()
     }
 
+    /// Whether a read is unanswered.
+    pub fn reads_under_way(&self) -> bool {
+        self.slots.iter().any(|slot| match slot {
+            Slot::Waiting(begun) | Slot::Gathering(begun, _) => crate::command::reads(begun.command),
+            Slot::Ready(_) => false,
+        })
+    }
+
     /// Bytes that wait to be written.
     pub fn unwritten(&self) -> usize {
         self.out.len() - self.out_at

@@ -238,7 +238,7 @@ impl Core {
             || command.is_some_and(|command| {
                 changes_way(client, command, class)
                     || pubsub::delays(client, command, class)
-                    || self.waits_to_modify(index, command, args)
+                    || self.waits_to_modify(index, command, class, args)
             })
     }
 

@@ -44,6 +44,11 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// Whether a command writes mapped keys.
+    pub fn writes_mapped(&self) -> bool {
+        !self.mapped.is_empty()
+    }
+
     /// How many commands are queued.
     pub fn len(&self) -> u32 {
         self.count

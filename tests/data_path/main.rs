@@ -9,6 +9,7 @@ mod flush;
 mod formats;
 mod hashes;
 mod modify;
+mod order;
 mod outage;
 mod proxies;
 mod proxy;

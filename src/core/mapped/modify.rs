@@ -5,11 +5,14 @@
 //! They run beside the data path ([`crate::modify`]), in the order in which they come. So that nothing of their client
 //! overtakes them, and they overtake nothing of it, such a command waits until everything else that its client has asked
 //! for is answered, and what follows it waits for it.
+//!
+//! Other writes wait for the reads before them: a read whose key is not cached is answered from the database and from what
+//! waits for it, where the write would be seen.
 
 use super::super::client::{Begun, Slot};
-use super::super::{ClientKey, Core, Route};
+use super::super::{ClientKey, Core, Kind, Route};
 use super::Told;
-use crate::command::Command;
+use crate::command::{Class, Command};
 use crate::mapping::MappingId;
 use crate::modify::Asked;
 use crate::resp::Args;
@@ -41,15 +44,17 @@ pub(super) fn looks_first(name: &str, args: &Args<'_>) -> bool {
 
 impl Core {
     /// Whether a command must wait since its client has such commands under way, or since it is one itself and its client
-    /// has others.
+    /// has others, or since it writes and its client has reads under way.
     #[inline]
     pub(in crate::core) fn waits_to_modify(
         &self,
         index: usize,
         command: &'static Command,
+        class: Class,
         args: &Args<'_>,
     ) -> bool {
-        if self.modifying.is_empty() && !(command.is_write() && self.data.is_some()) {
+        let may_write = command.is_write() || class == Class::Transaction;
+        if self.modifying.is_empty() && !(may_write && self.data.is_some()) {
             return false;
         }
         self.is_apart(index, command, args)
@@ -61,7 +66,27 @@ impl Core {
         let under_way = self.modifying.get(&(index as u32, client.serial)).copied().unwrap_or_default();
         match looks_first(command.name, args) && self.is_mapped(args.get(1).unwrap_or_default()) {
             true => client.inflight() > under_way,
-            false => under_way > 0,
+            false => {
+                under_way > 0
+                    || client.inflight() > 0
+                        && self.writes_mapped(index, command, args)
+                        && client.reads_under_way()
+            }
+        }
+    }
+
+    /// Whether a command writes mapped keys now.
+    fn writes_mapped(&self, index: usize, command: &'static Command, args: &Args<'_>) -> bool {
+        let client = self.clients.get(index).filter(|client| client.kind != Kind::Internal);
+        match client.map(|client| &client.transaction) {
+            None => false,
+            Some(Some(transaction)) => command.name == "exec" && transaction.writes_mapped(),
+            Some(None) => {
+                let mut keys = Vec::new();
+                let _ = command.keys(args, &mut keys);
+                command.is_write()
+                    && keys.iter().any(|at| self.is_mapped(args.get(*at as usize).unwrap_or_default()))
+            }
         }
     }
 
