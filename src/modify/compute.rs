@@ -4,7 +4,7 @@
 
 use super::float;
 use super::hash;
-use super::options::{integer, set_options};
+use super::options::{expiry_of, integer, set_options};
 use crate::resp::{push_bulk, push_integer, push_nil, push_simple};
 use crate::sidecar::Value;
 use bytes::Bytes;
@@ -40,6 +40,8 @@ pub(super) enum Effect {
     Fields(Vec<(Bytes, Option<Bytes>)>),
     /// There is none any more.
     Delete,
+    /// It is what it was; its entry expires then (ms since 1970; 0 = never).
+    Live(u64),
 }
 
 /// A reply, and what the command does.
@@ -69,6 +71,7 @@ pub(super) fn compute(asked: &Asked, current: Option<&Value>) -> Said {
             let effect = if current.is_some() { Effect::Delete } else { Effect::None };
             Ok((old(asked, current)?, effect))
         }
+        "getex" => get_ex(asked, current),
         "append" => append(asked, text(current)?),
         "setrange" => set_range(asked, current),
         "incr" => increment(current, Some(1)),
@@ -130,6 +133,22 @@ fn set(asked: &Asked, current: Option<&Value>) -> Said {
         return Ok((old.unwrap_or_else(|| nil(asked)), Effect::None));
     }
     Ok((old.unwrap_or_else(ok), Effect::Put(asked.bytes(2), options.expires_at)))
+}
+
+fn get_ex(asked: &Asked, current: Option<&Value>) -> Said {
+    let option = String::from_utf8_lossy(asked.arg(2)).to_ascii_uppercase();
+    let unit = match (option.as_str(), asked.args.len()) {
+        ("PERSIST", 3) => None,
+        ("EX" | "EXAT", 4) => Some(1000),
+        ("PX" | "PXAT", 4) => Some(1),
+        _ => return Err("ERR syntax error".to_owned()),
+    };
+    let old = old(asked, current)?;
+    if current.is_none() {
+        return Ok((old, Effect::None));
+    }
+    let ends = unit.map(|unit| expiry_of(asked.arg(3), unit, option.ends_with("AT"), "getex"));
+    Ok((old, Effect::Live(ends.transpose()?.unwrap_or(0))))
 }
 
 fn fits(length: usize) -> Result<(), String> {

@@ -2,7 +2,7 @@
 //!
 //! Must not know: commands, the cache, when the write happens.
 
-use super::compute::Effect;
+use super::compute::{Asked, Effect};
 use super::options::unix_seconds;
 use crate::mapping::{Bound, Format, Match, Row};
 use crate::sidecar::Value;
@@ -19,6 +19,8 @@ pub(super) struct Draft<'b> {
     row: Option<Row>,
     deleted: bool,
     expires_at: Option<u64>,
+    /// When the entry expires though nothing is written.
+    life: Option<u64>,
 }
 
 /// The write that a draft comes to.
@@ -34,7 +36,7 @@ pub(super) struct Outcome {
 impl<'b> Draft<'b> {
     pub fn new(bound: &'b Bound, found: &Match<'_>, current: Option<Value>) -> Self {
         let ids = found.ids().iter().map(|id| Box::from(*id)).collect();
-        Self { bound, ids, current, row: None, deleted: false, expires_at: None }
+        Self { bound, ids, current, row: None, deleted: false, expires_at: None, life: None }
     }
 
     /// The value as the next command sees it.
@@ -47,15 +49,21 @@ impl<'b> Draft<'b> {
         self.deleted || self.row.is_some()
     }
 
-    /// Whether another command may join: a deletion is a write of its own.
-    pub fn is_open(&self) -> bool {
-        !self.deleted
+    /// Whether another command may join: a deletion is a write of its own, and a life is given to a value that is there.
+    pub fn is_open(&self, next: &Asked) -> bool {
+        !self.deleted && self.life.is_none() && !(self.changes() && next.name == "getex")
+    }
+
+    /// When the entry is to expire though nothing is written, ms since 1970; 0 = never.
+    pub fn life(&self) -> Option<u64> {
+        self.life
     }
 
     /// Takes what one command does, if the table can take it; otherwise nothing happens, and the error says why.
     pub fn take(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
             Effect::None => {}
+            Effect::Live(ends) => self.life = Some(ends),
             Effect::Put(value, expires_at) => {
                 self.put(value)?;
                 self.expires_at = expires_at;

@@ -59,7 +59,7 @@ pub(super) async fn round(
     // Commands before the first that changes something have their replies whatever becomes of the write.
     let mut sure = 0;
     for asked in asked {
-        if !draft.is_open() {
+        if !draft.is_open(asked) {
             break;
         }
         replies.push(say(&mut draft, asked));
@@ -67,7 +67,13 @@ pub(super) async fn round(
             sure = replies.len();
         }
     }
-    let Some(outcome) = draft.finish(base.foreign) else { return Round::Done(replies) };
+    let life = draft.life();
+    let Some(outcome) = draft.finish(base.foreign) else {
+        return match life {
+            None => Round::Done(replies),
+            Some(ends) => live(shared, key, &base, ends, replies).await,
+        };
+    };
     match write(shared, mapping, key, &base, outcome, deadline).await {
         Written::Yes => Round::Done(replies),
         _ if sure > 0 => {
@@ -121,6 +127,25 @@ async fn write(
     let known = if race == Race::Unknown { InCache::Unknown } else { InCache::Stored };
     shared.writes.resolve(mapping, key, known);
     written
+}
+
+/// Gives the entry its life, if its value still is the one that the last of the replies names.
+async fn live(shared: &Shared, key: &Bytes, base: &Base, ends: u64, mut replies: Vec<Vec<u8>>) -> Round {
+    let reply = shared.gateway.call(Origin::Internal, sidecar::live(key, base.stamp, ends)).await;
+    let said = reply.map_err(|error| Fault::Error(format!("ERR {error}")));
+    let text = match said.and_then(|reply| sidecar::parse_applied(&reply)) {
+        Ok(Applied::Applied) => return Round::Done(replies),
+        Ok(Applied::Behind(_)) => None,
+        Err(Fault::Error(text)) => Some(text),
+        Err(fault) => Some(format!("ERR {fault}")),
+    };
+    replies.pop();
+    match text {
+        // Those before it have their replies.
+        _ if !replies.is_empty() => Round::Done(replies),
+        None => Round::Outrun,
+        Some(text) => Round::Failed(text),
+    }
 }
 
 /// Sends the script until the node says what became of it.

@@ -14,6 +14,7 @@
 //! | `t` | end of the tombstone: until then nothing is stored that comes from a source that may lag |
 //! | `w`, `we` | tokens of the write-throughs under way and their end; `*` before them: several at once, none may store |
 //! | `c` | stamp of the value: whatever changes the value removes it |
+//! | `e` | when a dirty entry ends once it is flushed (ms since 1970, 0 = never), where that is not for the mapping to say |
 //! | `f` | when the entry was filled |
 //! | `g` | generation of a list when it was filled |
 //!
@@ -37,7 +38,7 @@ pub use request::{
     fill, flushed, invalidate, lease, look, release,
 };
 pub use script::{Script, scripts};
-pub use stamp::{Seen, Stamped, parse_stamped, stamp};
+pub use stamp::{Seen, Stamped, live, parse_stamped, stamp};
 pub use tags::tag;
 
 use crate::mapping::RESERVED_PREFIX;

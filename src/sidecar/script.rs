@@ -36,6 +36,7 @@ scripts! {
     INVALIDATE = "lua/invalidate.lua",
     LOOK = "lua/look.lua",
     STAMP = "lua/stamp.lua",
+    LIVE = "lua/live.lua",
 }
 
 impl Script {

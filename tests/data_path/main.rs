@@ -8,6 +8,7 @@ mod explain;
 mod flush;
 mod formats;
 mod hashes;
+mod lives;
 mod modify;
 mod order;
 mod outage;

@@ -174,8 +174,8 @@ impl Core {
         Hook::Plain(mapped.filter(|_| self.reads_through(index)).unwrap_or(Entry::UNMAPPED))
     }
 
-    /// `GETEX` reads; its options change how long the cached entry lives, which is for the mapping to say where an entry
-    /// may hold what the database has not got yet.
+    /// `GETEX` reads; its options change how long the cached entry lives, which has to wait where it holds what the database
+    /// has not got yet.
     fn hook_getex(&mut self, index: usize, command: &'static Command, args: &Args<'_>) -> Hook {
         let Some(data) = &self.data else { return Hook::Plain(Entry::UNMAPPED) };
         let mappings = data.source.mappings();
@@ -183,11 +183,9 @@ impl Core {
         let Some(mapping) = mapped else { return Hook::Plain(Entry::UNMAPPED) };
         let (id, writes) = (mapping.id, mapping.write != WriteMode::None);
         if writes && args.len() > 2 && !self.is_internal(index) {
-            let text = format!(
-                "ERR GETEX with options would change how long an entry of mapping '{}' lives; use GET",
-                mapping.name
-            );
-            self.answer_error(index, Some(command), text.as_bytes());
+            if let Err(text) = self.modify(index, command, id, args) {
+                self.answer_error(index, Some(command), text.as_bytes());
+            }
             return Hook::Done;
         }
         Hook::Plain(if self.reads_through(index) { id } else { Entry::UNMAPPED })

@@ -36,6 +36,7 @@ pub(super) fn looks_first(name: &str, args: &Args<'_>) -> bool {
             args.len() > 3 && args.iter().skip(3).any(looks)
         }
         "msetnx" => args.len() == 3,
+        "getex" => args.len() > 2,
         "setnx" | "getset" | "getdel" | "append" | "setrange" | "incr" | "decr" | "incrby" | "decrby"
         | "incrbyfloat" | "hset" | "hmset" | "hsetnx" | "hdel" | "hincrby" | "hincrbyfloat" => true,
         _ => false,

@@ -13,6 +13,7 @@ use super::writing::{Step, Writing, WritingKey};
 use crate::cluster::{Entry, Owner};
 use crate::command::{Command, Merge};
 use crate::failpoint;
+use crate::mapping::WriteMode;
 use crate::resp::{Args, ReplyScanner, Scan, push_array_header, push_error, push_integer};
 use crate::sidecar::{self, Applied};
 use crate::writeback::{InCache, KeyWrite, WriteError};
@@ -72,6 +73,12 @@ impl Core {
         let Some(mapping) = mapping.filter(|_| command.is_write() && client.kind != Kind::Internal) else {
             return Ok(None);
         };
+        let settings = data.source.mappings().get(mapping);
+        if command.name == "getex"
+            && (args.len() == 2 || settings.is_some_and(|m| m.write == WriteMode::None))
+        {
+            return Ok(None);
+        }
         let name = self.mapping_name(mapping);
         if client.watch.is_some() {
             return Err(format!(

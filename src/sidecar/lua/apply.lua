@@ -20,8 +20,8 @@ else
   if d then call('HDEL', side, 'd') end
   d = false
 end
-if l or n or w or g or c then call('HDEL', side, 'l', 'le', 'n', 'w', 'we', 'g', 'c') end
-l, le, n, w, we, g, c = false, false, false, false, false, false, false
+if l or n or w or g or c or e then call('HDEL', side, 'l', 'le', 'n', 'w', 'we', 'g', 'c', 'e') end
+l, le, n, w, we, g, c, e = false, false, false, false, false, false, false, false
 if row then store(kind, 7, ttl) else call('DEL', entry) end
 keep()
 return {'applied', mine, had}

@@ -14,5 +14,11 @@ else
   if not v or kind == '=' or kind == 'x' then call('DEL', entry) else store_or_drop(kind, 4, ttl) end
   pcall(call, 'HSET', side, 'v', mine)
 end
+-- Somebody has asked for another life meanwhile.
+if e then
+  call('HDEL', side, 'e')
+  if equal and e == '0' then call('PERSIST', entry) elseif equal then call('PEXPIREAT', entry, e) end
+  e = false
+end
 keep()
 return {equal and 'cleared' or 'repaired', mine}

@@ -3,8 +3,8 @@
 local call = redis.call
 local entry, side = KEYS[1], KEYS[2]
 -- What the sidecar holds, by the names of its fields; false where it does not. A script that changes a field changes it here.
-local v, d, l, le, n, t, w, we, g, f, c =
-  unpack(call('HMGET', side, 'v', 'd', 'l', 'le', 'n', 't', 'w', 'we', 'g', 'f', 'c'))
+local v, d, l, le, n, t, w, we, g, f, c, e =
+  unpack(call('HMGET', side, 'v', 'd', 'l', 'le', 'n', 't', 'w', 'we', 'g', 'f', 'c', 'e'))
 local version = v or '0'
 -- A dirty sidecar has no end yet, nor has one that is not there.
 local endless = d or not (v or f or l or n or t or w or g or c)
