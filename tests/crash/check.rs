@@ -95,6 +95,8 @@ pub struct Found {
     pub stale_entries: Vec<String>,
     /// Counters that were added to twice, or not at all.
     pub miscounted: Vec<String>,
+    /// The same of those that were counted through one proxy only.
+    pub miscounted_alone: Vec<String>,
 }
 
 impl Found {
@@ -109,7 +111,7 @@ impl Found {
 
     /// The figures, one after the other.
     pub fn figures(&self) -> String {
-        let Self { acknowledged, lost, doubled, inversions, stale_reads, stale_entries, miscounted } = self;
+        let Self { acknowledged, lost, doubled, inversions, stale_reads, stale_entries, .. } = self;
         format!(
             "{acknowledged} writes acknowledged: {} lost, {} applied twice, {} out of order, {stale_reads} stale reads, {} \
              stale entries, {} counts wrong",
@@ -117,7 +119,7 @@ impl Found {
             doubled.len(),
             inversions.len(),
             stale_entries.len(),
-            miscounted.len(),
+            self.miscounted.len() + self.miscounted_alone.len(),
         )
     }
 }
@@ -156,11 +158,13 @@ pub fn check(store: &Store, load: &mut Load, proxies: &[Victim; 2]) -> Found {
         check_log(&mut found, writer, &log);
         let counted = counters.get(&(writer.id as u64)).copied().unwrap_or(0);
         let (least, most) = (writer.counted.0, writer.counted.0 + writer.counted.1);
-        found.miscounted.append(&mut writer.miscounted);
+        let wrong = match writer.counts_through {
+            None => &mut found.miscounted,
+            Some(_) => &mut found.miscounted_alone,
+        };
+        wrong.append(&mut writer.miscounted);
         if !(least..=most).contains(&counted) {
-            found
-                .miscounted
-                .push(format!("counter {}: the row is {counted}, not {least} to {most}", writer.id));
+            wrong.push(format!("counter {}: the row is {counted}, not {least} to {most}", writer.id));
         }
         writer.counted = (counted, 0);
     }

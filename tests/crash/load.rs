@@ -44,6 +44,8 @@ pub struct Writer {
     pub counted: (u64, u64),
     /// Answers of its counter that cannot be.
     pub miscounted: Vec<String>,
+    /// The proxy through which alone it counts; `None`: through both.
+    pub counts_through: Option<usize>,
     /// Reads through the proxy of an acknowledged write that showed something older.
     pub stale_reads: u64,
 }
@@ -67,6 +69,7 @@ impl Load {
             id,
             prefix: prefix.to_owned(),
             keys: vec![Key::default(); KEYS],
+            counts_through: [None, Some(0), None, Some(1)][id % 4],
             ..Writer::default()
         };
         Self { writers: (0..count).map(writer).collect(), ports }
@@ -92,7 +95,7 @@ impl Load {
                 let mut connections = [None, None];
                 while !stop.load(Ordering::Relaxed) {
                     let proxy = random.random_range(0..2);
-                    writer.step(&mut random, &mut connections[proxy], ports[proxy]);
+                    writer.step(&mut random, &mut connections[proxy], ports[proxy], proxy);
                 }
                 writer
             })
@@ -113,7 +116,7 @@ fn seq_of(value: &Value) -> Option<u64> {
 }
 
 impl Writer {
-    fn step(&mut self, random: &mut StdRng, connection: &mut Option<Resp>, port: u16) {
+    fn step(&mut self, random: &mut StdRng, connection: &mut Option<Resp>, port: u16, through: usize) {
         let Some(proxy) = connect(connection, port) else {
             std::thread::sleep(Duration::from_millis(10));
             return;
@@ -123,7 +126,12 @@ impl Writer {
             ..APPENDS => self.append(proxy),
             n if n < APPENDS + DELETES => self.write(&[random.random_range(0..KEYS)], proxy, false, false),
             n if n < APPENDS + DELETES + PAIRS => self.write(&[0, 1], proxy, true, false),
-            n if n < APPENDS + DELETES + PAIRS + COUNTS => self.count(proxy),
+            n if n < APPENDS + DELETES + PAIRS + COUNTS => {
+                if self.counts_through.is_some_and(|only| only != through) {
+                    return;
+                }
+                self.count(proxy)
+            }
             n if n < APPENDS + DELETES + PAIRS + COUNTS + UNITS => {
                 let put = random.random_bool(0.8);
                 self.write(&[random.random_range(0..KEYS)], proxy, put, true)

@@ -55,9 +55,11 @@ fn run(mut arena: Arena, rounds: u64, mut blows: impl FnMut(&mut StdRng, u64) ->
         assert!(found.is_clean(), "CRASH_SEED={seed}, round {round}, {blows:?}: {found:?}\n{}", arena.logs());
         assert!(found.acknowledged > 100 * (round + 1).min(5), "hardly anything was acknowledged: {found:?}");
         // What is computed through the other proxy from a row whose newer value Redis has lost is computed from the older one.
-        let loses = blows.iter().any(|blow| matches!(blow, Blow::Evict | Blow::Redis(_)));
+        // The one that took the writes knows their values, until they are flushed; a failover may lose the entry after that.
+        let fails_over = blows.iter().any(|blow| matches!(blow, Blow::Redis(_)));
+        let evicts = blows.iter().any(|blow| matches!(blow, Blow::Evict));
         assert!(
-            loses || found.miscounted.is_empty(),
+            fails_over || found.miscounted_alone.is_empty() && (evicts || found.miscounted.is_empty()),
             "CRASH_SEED={seed}, round {round}, {blows:?}: {found:?}"
         );
         figures = found.figures();

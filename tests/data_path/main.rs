@@ -9,6 +9,7 @@ mod flush;
 mod formats;
 mod hashes;
 mod lives;
+mod lost_base;
 mod modify;
 mod order;
 mod outage;
