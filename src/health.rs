@@ -3,6 +3,7 @@
 //! Must not know: how that is found out, who asks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -49,6 +50,7 @@ pub enum Condition {
 pub struct Health {
     conditions: [watch::Sender<Condition>; 3],
     draining: AtomicBool,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Default for Health {
@@ -63,6 +65,7 @@ impl Health {
         Self {
             conditions: std::array::from_fn(|_| watch::Sender::new(Condition::Starting)),
             draining: AtomicBool::new(false),
+            warnings: Mutex::default(),
         }
     }
 
@@ -83,6 +86,16 @@ impl Health {
     /// A view of `dependency` that can be waited on.
     pub fn watch(&self, dependency: Dependency) -> watch::Receiver<Condition> {
         self.of(dependency).subscribe()
+    }
+
+    /// What somebody should see to, though work can be taken.
+    pub fn warn(&self, warnings: Vec<String>) {
+        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    /// What was said last with [`Health::warn`].
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From here on the proxy is not ready: it takes no new work.

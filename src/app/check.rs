@@ -3,11 +3,12 @@
 //! Must not know: the command line.
 
 use super::server::upstream_options;
-use super::{StartError, StartErrors, database, doors, security};
+use super::{StartError, StartErrors, database, doors, eviction, security};
 use crate::cluster::{Discovery, Topology};
-use crate::config::Config;
+use crate::config::{Config, WritePolicy};
 use crate::source::SourceError;
 use crate::source::migrate::{MigrateError, Migrations, Migrator, version_column};
+use crate::tls::Dialer;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub async fn check(config: &Config) -> Result<String, StartErrors> {
     if let Some(discovery) = topology {
         let topology = discovery.watch().borrow().clone();
         describe_topology(&mut report, discovery.server_version(), &topology);
+        warn_of_eviction(&mut report, config, &topology, doors::dialer(config)?).await;
         let access = security::access(config, discovery.learned(), Arc::default())?;
         security::describe(config, &access, &mut report);
     }
@@ -50,6 +52,16 @@ pub async fn check(config: &Config) -> Result<String, StartErrors> {
         }
     }
     Ok(report)
+}
+
+/// Where mappings are written.
+async fn warn_of_eviction(report: &mut String, config: &Config, topology: &Topology, dialer: Option<Dialer>) {
+    if config.mappings.iter().all(|mapping| mapping.write == WritePolicy::None) {
+        return;
+    }
+    for evicting in eviction::look(topology, &upstream_options(config, dialer)).await {
+        let _ = writeln!(report, "warning: {}", eviction::warning(&evicting));
+    }
 }
 
 fn describe_topology(report: &mut String, version: &str, topology: &Topology) {

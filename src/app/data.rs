@@ -5,6 +5,7 @@
 use super::StartErrors;
 use super::admin::Desk;
 use super::database::{self, open_source};
+use super::eviction;
 use super::versions::Place;
 use super::warm::Warming;
 use crate::cache::{BoxFuture, Observer as ReadObserver, ReadThrough, ReadThroughOptions, Store};
@@ -219,6 +220,13 @@ impl Data {
                 health.set(Dependency::WriteBehind, condition);
             }
         });
+    }
+
+    /// Looks after nodes that may evict what is not in the database yet, until `stop`.
+    pub fn watch_eviction(&self, watch: eviction::Watch, tasks: &TaskTracker, stop: CancellationToken) {
+        if self.source.mappings().iter().any(|mapping| mapping.write != WriteMode::None) {
+            tasks.spawn(watch.run(stop));
+        }
     }
 
     /// Ends loads, writes what is queued; the number of rows that could not be written in time.

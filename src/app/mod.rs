@@ -10,6 +10,7 @@ mod datagen;
 mod dev;
 mod dlq;
 mod doors;
+mod eviction;
 mod facade;
 mod ids;
 mod instance;

@@ -4,7 +4,7 @@
 
 use super::data::{self, Data};
 use super::doors::{self, Doors};
-use super::{StartError, StartErrors, facade, security};
+use super::{StartError, StartErrors, eviction, facade, security};
 use crate::cluster::{Discovery, Gateway, Job, UpstreamOptions};
 use crate::command::{self, Command, ID_COUNT};
 use crate::config::{Config, Live, UpstreamMode};
@@ -185,6 +185,9 @@ impl Server {
             Some(data) => {
                 data.watch(config, &self.tasks, self.health.clone(), self.stop.clone());
                 data.warm(config, &self.tasks, &self.stop);
+                let options = upstream_options(config, self.dialer.clone());
+                let watch = eviction::Watch::new(topology.clone(), options, &self.health, &metrics);
+                data.watch_eviction(watch, &self.tasks, self.stop.clone());
             }
             None => data::absent(&self.health),
         }

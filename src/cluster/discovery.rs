@@ -263,7 +263,11 @@ async fn learn(addr: &str, options: &UpstreamOptions) -> Learned {
 }
 
 /// Asks one node one question over a connection of its own; the answer's text, or why there is none.
-async fn question(addr: &str, options: &UpstreamOptions, command: &[&[u8]]) -> Result<String, String> {
+pub(super) async fn question(
+    addr: &str,
+    options: &UpstreamOptions,
+    command: &[&[u8]],
+) -> Result<String, String> {
     match question_raw(addr, options, command).await? {
         BytesFrame::BlobString { data, .. } | BytesFrame::VerbatimString { data, .. } => {
             Ok(String::from_utf8_lossy(&data).into_owned())

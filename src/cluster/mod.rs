@@ -3,12 +3,14 @@
 //! Must not know: clients, mappings, sockets.
 
 mod discovery;
+mod eviction;
 mod gateway;
 mod log;
 mod topology;
 mod upstream;
 
 pub use discovery::{Discovery, DiscoveryError, UpstreamOptions};
+pub use eviction::{Evicting, evicting};
 pub use gateway::{Call, Calls, Gateway, GatewayError, Job, Origin, Served};
 pub use topology::{Node, NodeAddr, Topology, TopologyError, client_addr};
 pub use upstream::{Entry, Link, Lost, Owner, Upstream};

@@ -128,7 +128,7 @@ async fn ready(call: Call) -> Answer {
         (false, true) => (StatusCode::OK, "ready"),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
-    let body = json!({"status": word, "dependencies": dependencies});
+    let body = json!({"status": word, "dependencies": dependencies, "warnings": health.warnings()});
     Ok(answer(status, "application/json", format!("{body}\n")))
 }
 

@@ -61,6 +61,8 @@ pub struct Metrics {
     pub journal: JournalMetrics,
     /// The table of versions.
     pub versions: VersionMetrics,
+    /// Redis nodes that may evict what is not in the database yet.
+    pub evicting_nodes: IntGauge,
 }
 
 impl Default for Metrics {
@@ -102,6 +104,11 @@ impl Metrics {
             security: std::sync::Arc::new(SecurityMetrics::build(&registry)?),
             journal: JournalMetrics::build(&registry)?,
             versions: VersionMetrics::build(&registry)?,
+            evicting_nodes: gauge(
+                &registry,
+                "dsproxy_evicting_nodes",
+                "Redis nodes with maxmemory-policy allkeys-*, where mappings are written.",
+            )?,
             registry,
         })
     }

@@ -4,6 +4,7 @@
 mod bed;
 mod cache_only;
 mod crash;
+mod eviction;
 mod explain;
 mod flush;
 mod formats;
