@@ -401,7 +401,7 @@ fn core_options(config: &Config, about: About) -> CoreOptions {
         upstream_inflight: limits.upstream_inflight,
         upstream_buffer: limits.upstream_buffer,
         dedicated_connections: limits.dedicated_connections,
-        dedicated_idle_us: if_any(limits.dedicated_idle),
+        dedicated_idle_us: if_any(upstream.dedicated_idle),
         max_retries: u8::try_from(upstream.max_retries).unwrap_or(u8::MAX),
         subscriptions_per_client: limits.subscriptions_per_client,
         request_timeout_us: if_any(limits.request_timeout),

@@ -208,6 +208,8 @@ settings! {
         command_timeout: Duration = secs(5), duration(ms(10)..=hours(1));
         /// How often one command is redirected, or sent again where that is safe, before its client gets the error.
         max_retries: usize = 16, Count(0..=255);
+        /// Connections that one client had for itself (`limits.dedicated_connections`), and nobody needed for so long, are closed.
+        dedicated_idle: Duration = secs(0), duration_or("never", secs(1)..=hours(24 * 365));
         /// How often the cluster's layout is asked for, besides on every redirect and lost connection.
         refresh_interval: Duration = secs(10), duration(ms(100)..=hours(1));
         /// Wait before the first attempt to reconnect; doubled on every failure.
@@ -244,8 +246,6 @@ settings! {
         upstream_inflight: usize = 65_536, Count(16..=16 * MB);
         /// Connections of their own that clients hold to watch keys or to wait in blocking commands, per data thread.
         dedicated_connections: usize = 1000, Count(1..=100_000);
-        /// Connections of that kind that nobody needed for so long are closed.
-        dedicated_idle: Duration = secs(0), duration_or("never", secs(1)..=hours(24 * 365));
         /// Longest time for which `CLIENT PAUSE` may hold the commands of clients; a longer one is answered an error.
         client_pause: Duration = secs(600), duration(ms(1)..=hours(24 * 7));
         /// Clients that look on (`MONITOR`) at the same time; further ones are answered an error.

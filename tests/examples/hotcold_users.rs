@@ -116,7 +116,7 @@ const VARIABLES: [(&str, &str, &str, &str); 11] = [
     ("REDIS_MIN_IDLE_CONNS", "3", "server.workers", "3"),
     ("REDIS_POOL_TIMEOUT_MS", "1234", "read_through.cache_timeout", "1234ms"),
     ("REDIS_MAX_RETRIES", "5", "upstream.max_retries", "5"),
-    ("REDIS_CONN_MAX_IDLE_SEC", "1", "limits.dedicated_idle", "1s"),
+    ("REDIS_CONN_MAX_IDLE_SEC", "1", "upstream.dedicated_idle", "1s"),
 ];
 
 #[test]
