@@ -71,7 +71,7 @@ async fn start(config: HttpConfig) -> Server {
         process: std::process::id(),
     });
     let address = listener.local_addr().unwrap();
-    let task = tokio::spawn(serve(listener, None, Arc::clone(&state), shutdown.clone()));
+    let task = tokio::spawn(serve(listener, None, Arc::clone(&state), Vec::new(), shutdown.clone()));
     Server { address, state, written, shutdown, task }
 }
 

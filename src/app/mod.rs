@@ -20,6 +20,7 @@ mod route_check;
 mod security;
 mod server;
 mod specs;
+mod threads;
 mod through;
 mod versions;
 mod warm;

@@ -4,33 +4,26 @@
 
 use super::data::{self, Data};
 use super::doors::{self, Doors};
+use super::threads::{HttpThreads, Inbox, WorkerEnd, channels, join};
 use super::{StartError, StartErrors, eviction, facade, security};
-use crate::cluster::{Discovery, Gateway, Job, UpstreamOptions};
+use crate::cluster::{Discovery, Gateway, UpstreamOptions};
 use crate::command::{self, Command, ID_COUNT};
 use crate::config::{Config, Live, UpstreamMode};
-use crate::core::{
-    About, Access, Commons, CoreOptions, DataSide, Note, Process, ScriptStore, Told, UpstreamAuth,
-};
+use crate::core::{About, Access, Commons, CoreOptions, DataSide, Process, ScriptStore, UpstreamAuth};
 use crate::health::{Condition, Dependency, Health};
 use crate::http::{self, Backend, HttpState, Site};
 use crate::metrics::Metrics;
 use crate::metrics::worker::{WorkerCollector, WorkerStats};
 use crate::resp::RequestLimits;
 use crate::tls::Dialer;
-use crate::worker::{self, Acceptor, Connection, WorkerParts};
+use crate::worker::{self, Acceptor, WorkerParts};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Connections handed to a worker that it has not taken yet.
-const CONNECTION_QUEUE: usize = 1024;
-/// Commands of the program itself that a worker has not taken yet.
-const CALL_QUEUE: usize = 64 << 10;
 
 /// Where the proxy listens.
 #[derive(Clone, Copy, Debug)]
@@ -54,25 +47,12 @@ pub struct Server {
     /// Everything that is left ends now.
     stop: CancellationToken,
     workers: Vec<JoinHandle<()>>,
+    /// The threads of HTTP, which outlive the answers that are under way when `stop` comes.
+    http: HttpThreads,
     dialer: Option<Dialer>,
     stats: Vec<Arc<WorkerStats>>,
     tasks: TaskTracker,
     data: Option<Data>,
-}
-
-/// What the rest of the program keeps of a worker.
-struct WorkerEnd {
-    connections: mpsc::Sender<Connection>,
-    stats: Arc<WorkerStats>,
-}
-
-/// The worker's own ends of its channels.
-struct Inbox {
-    connections: mpsc::Receiver<Connection>,
-    calls: mpsc::Receiver<Job>,
-    told: (mpsc::UnboundedSender<Told>, mpsc::UnboundedReceiver<Told>),
-    notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
-    stats: Arc<WorkerStats>,
 }
 
 impl Server {
@@ -87,7 +67,7 @@ impl Server {
         let health = Arc::new(Health::new());
         let metrics = Arc::new(Metrics::new());
         let count = config.server.worker_count();
-        let (gateway, ends, inboxes) = channels(count, config.mappings.len());
+        let (gateway, ends, inboxes) = channels(count, config.http.thread_count(), config.mappings.len());
         let (discovery, data) = tokio::join!(
             Discovery::start(upstream_options(config, doors.dialer.clone())),
             Data::open(config, &gateway, &metrics)
@@ -114,6 +94,7 @@ impl Server {
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             workers: Vec::new(),
+            http: HttpThreads::default(),
             dialer: doors.dialer.clone(),
             stats,
             tasks: TaskTracker::new(),
@@ -141,9 +122,10 @@ impl Server {
         gateway: Gateway,
         metrics: Arc<Metrics>,
         (resp, http, auth, doors): (Option<TcpListener>, Option<TcpListener>, http::Auth, Doors),
-        ends: Vec<WorkerEnd>,
+        mut ends: Vec<WorkerEnd>,
         inboxes: Vec<Inbox>,
     ) -> Result<Self, StartErrors> {
+        let count = config.server.worker_count();
         let live = Arc::new(Live::new(config));
         let notes = inboxes.iter().map(|inbox| inbox.notes.0.clone()).collect();
         let process = Arc::new(Process::new(config, live.clone(), access, self.stats.clone(), notes));
@@ -160,7 +142,8 @@ impl Server {
                 worker: index,
             };
             let data = self.data.as_ref().map(|data| data.side(inbox.told.0.clone()));
-            let parts = self.worker_parts(
+            let for_http = index.checked_sub(count);
+            let mut parts = self.worker_parts(
                 config,
                 &discovery,
                 core_options(config, about),
@@ -168,8 +151,18 @@ impl Server {
                 inbox,
                 commons.clone(),
             );
-            self.workers.push(worker::spawn(format!("worker-{index}"), parts)?);
+            let Some(number) = for_http else {
+                self.workers.push(worker::spawn(format!("worker-{index}"), parts)?.0);
+                continue;
+            };
+            (parts.drain, parts.stop) = (CancellationToken::new(), self.http.stop.clone());
+            let (thread, runtime) = worker::spawn(format!("http-{number}"), parts)?;
+            self.http.threads.push(thread);
+            self.http.runtimes.push(runtime);
         }
+        let for_http = ends.split_off(count);
+        let own = self.http.threads.iter().zip(&for_http);
+        gateway.at_home(own.map(|(thread, end)| (thread.thread().id(), end.calls.clone())).collect());
         let (health, topology) = (self.health.clone(), discovery.watch());
         let writes = self.data.as_ref().map(Data::writes);
         let moving = move |slots: &[u16]| {
@@ -207,7 +200,13 @@ impl Server {
                 process: std::process::id(),
             };
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            self.tasks.spawn(http::serve(listener, doors.http.clone(), Arc::new(state), self.stop.clone()));
+            self.tasks.spawn(http::serve(
+                listener,
+                doors.http.clone(),
+                Arc::new(state),
+                self.http.runtimes.clone(),
+                self.stop.clone(),
+            ));
         }
         let (tls, unix) = doors.listeners()?;
         let acceptor = Acceptor {
@@ -290,12 +289,10 @@ impl Server {
             None => 0,
         };
         self.stop.cancel();
-        for worker in self.workers {
-            if tokio::task::spawn_blocking(move || worker.join()).await.is_err() {
-                tracing::error!("a worker could not be joined");
-            }
-        }
+        join(self.workers).await;
         self.tasks.wait().await;
+        self.http.stop.cancel();
+        join(self.http.threads).await;
         tracing::info!(rows_left = left, "stopped");
         left
     }
@@ -340,22 +337,6 @@ pub(super) fn both<A, B>(
         (Err(a), Err(b)) => Err(StartErrors(a.0.into_iter().chain(b.0).collect())),
         (Err(errors), Ok(_)) | (Ok(_), Err(errors)) => Err(errors),
     }
-}
-
-fn channels(workers: usize, mappings: usize) -> (Gateway, Vec<WorkerEnd>, Vec<Inbox>) {
-    let mut calls = Vec::new();
-    let mut ends = Vec::new();
-    let mut inboxes = Vec::new();
-    for _ in 0..workers {
-        let stats = Arc::new(WorkerStats::new(ID_COUNT, mappings));
-        let (connection_sender, connections) = mpsc::channel(CONNECTION_QUEUE);
-        let (call_sender, call_receiver) = mpsc::channel(CALL_QUEUE);
-        calls.push(call_sender);
-        ends.push(WorkerEnd { connections: connection_sender, stats: stats.clone() });
-        let (told, notes) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-        inboxes.push(Inbox { connections, calls: call_receiver, told, notes, stats });
-    }
-    (Gateway::new(calls), ends, inboxes)
 }
 
 /// Names by [`Command::id`], subcommands included.

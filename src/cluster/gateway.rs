@@ -5,8 +5,9 @@
 pub use crate::metrics::Served;
 
 use bytes::Bytes;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::ThreadId;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -56,6 +57,9 @@ const HANDFUL: usize = 128;
 /// Calls that wait together for one worker before the next one gets some.
 const TOGETHER: usize = 32;
 
+/// Threads that have a worker of their own, and its queue.
+type Homes = Vec<(ThreadId, mpsc::Sender<Job>)>;
+
 /// Why a call got no reply.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum GatewayError {
@@ -68,16 +72,26 @@ pub enum GatewayError {
 }
 
 /// Spreads calls over the workers. Cheap to clone.
+///
+/// Threads may have a worker of their own: what is called on such a thread is run there, so that neither the call nor its
+/// reply wakes another thread.
 #[derive(Clone, Debug)]
 pub struct Gateway {
+    /// Those that take calls of every other thread.
     workers: Arc<[mpsc::Sender<Job>]>,
+    own: Arc<OnceLock<Homes>>,
     next: Arc<AtomicUsize>,
 }
 
 impl Gateway {
     /// A gateway to these workers' queues.
     pub fn new(workers: Vec<mpsc::Sender<Job>>) -> Self {
-        Self { workers: workers.into(), next: Arc::default() }
+        Self { workers: workers.into(), own: Arc::default(), next: Arc::default() }
+    }
+
+    /// Says which threads have a worker of their own, and its queue; once.
+    pub fn at_home(&self, own: Vec<(ThreadId, mpsc::Sender<Job>)>) {
+        let _ = self.own.set(own);
     }
 
     /// Runs one command and returns its raw RESP2 reply. Every call ends within the command timeout of the upstream
@@ -146,8 +160,22 @@ impl Gateway {
     }
 
     fn hand_over(&self, job: Job) -> Result<(), GatewayError> {
+        let queue = self.queue_here().or_else(|| self.next_queue()).ok_or(GatewayError::Closed)?;
+        queue.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => GatewayError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => GatewayError::Closed,
+        })
+    }
+
+    fn queue_here(&self) -> Option<&mpsc::Sender<Job>> {
+        let own = self.own.get()?;
+        let here = std::thread::current().id();
+        own.iter().find(|(thread, _)| *thread == here).map(|(_, queue)| queue)
+    }
+
+    fn next_queue(&self) -> Option<&mpsc::Sender<Job>> {
         if self.workers.is_empty() {
-            return Err(GatewayError::Closed);
+            return None;
         }
         // A worker whose queue holds something has been woken and has not looked yet: what joins it costs no other wake-up,
         // and leaves for the nodes in the same write. The next one's turn comes when this one is busy enough.
@@ -159,9 +187,6 @@ impl Gateway {
         if !(1..TOGETHER).contains(&waiting(turn)) {
             turn = self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         }
-        self.workers[turn % self.workers.len()].try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => GatewayError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => GatewayError::Closed,
-        })
+        self.workers.get(turn % self.workers.len())
     }
 }

@@ -166,6 +166,8 @@ settings! {
         tls_key: Option<String> = None, Optional(PEM_FILE);
         /// Authorities of client certificates (PEM). Set: clients of the HTTP port must show one.
         tls_client_ca: Option<String> = None, Optional(PEM_FILE);
+        /// Threads that serve HTTP, each with a connection of its own to every node. 0 means one per core, at least 1, at most 4.
+        threads: usize = 0, Count(0..=256);
         /// Longest request body.
         max_body: usize = MB, Size(KB..=GB);
         /// How long a client may take to send a request's head or body, and a handler to answer it.
@@ -378,6 +380,18 @@ settings! {
         directory: String = ".dsproxy".to_owned(), DIRECTORY;
         /// Redis nodes of the embedded cluster.
         shards: usize = 3, Count(3..=16);
+    }
+}
+
+impl HttpConfig {
+    /// The number of threads that serve HTTP.
+    pub fn thread_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        match (self.enabled, self.threads) {
+            (false, _) => 0,
+            (true, 0) => cores().clamp(1, 4),
+            (true, threads) => threads,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -40,23 +41,37 @@ struct Stop {
     abort: CancellationToken,
 }
 
-/// Serves, over TLS where there are certificates, until `shutdown`, then stops accepting, lets requests at hand finish for at most `http.request_timeout`, and
+/// The connections of one thread.
+struct Desk {
+    runtime: Handle,
+    connections: TaskTracker,
+}
+
+/// Serves on `threads` (none: where this is called), over TLS where there are certificates, until `shutdown`, then stops accepting, lets requests at hand finish for at most `http.request_timeout`, and
 /// closes what is left. Returns when no connection is open. A dropped future closes nothing that is in progress: let it
 /// finish.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerTls>>,
     state: Arc<HttpState>,
+    mut threads: Vec<Handle>,
     shutdown: CancellationToken,
 ) {
-    let connections = TaskTracker::new();
+    if threads.is_empty() {
+        threads.push(Handle::current());
+    }
+    let desk = |runtime| Desk { runtime, connections: TaskTracker::new() };
+    let desks: Vec<Desk> = threads.into_iter().map(desk).collect();
     let permits = Arc::new(Semaphore::new(state.config.max_connections));
     let stop = Stop { drain: shutdown.clone(), abort: CancellationToken::new() };
     // Both arms can be dropped: a permit goes back, and a connection that is not accepted yet stays in the backlog.
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener, &permits)).await {
         match accepted {
             Ok((stream, permit)) => {
-                connections.spawn(connection(stream, tls.clone(), Arc::clone(&state), stop.clone(), permit));
+                let served = connection(stream, tls.clone(), Arc::clone(&state), stop.clone(), permit);
+                if let Some(desk) = desks.iter().min_by_key(|desk| desk.connections.len()) {
+                    desk.connections.spawn_on(served, &desk.runtime);
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "an HTTP connection could not be accepted");
@@ -65,20 +80,26 @@ pub async fn serve(
         }
     }
     drop(listener);
-    connections.close();
-    if timeout(state.config.request_timeout, connections.wait()).await.is_err() {
+    let ended = async || {
+        for desk in &desks {
+            desk.connections.close();
+            desk.connections.wait().await;
+        }
+    };
+    if timeout(state.config.request_timeout, ended()).await.is_err() {
         stop.abort.cancel();
-        connections.wait().await;
+        ended().await;
     }
 }
 
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> std::io::Result<(std::net::TcpStream, OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    // The thread that serves it watches it, not this one.
+    Ok((stream.into_std()?, permit))
 }
 
 /// Counts a connection while it lives, also when its task panics.
@@ -98,12 +119,16 @@ impl Drop for Open {
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     tls: Option<Arc<ServerTls>>,
     state: Arc<HttpState>,
     stop: Stop,
     _permit: OwnedSemaphorePermit,
 ) {
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "an accepted HTTP connection cannot be served"),
+    };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }

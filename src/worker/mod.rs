@@ -20,6 +20,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -83,11 +84,12 @@ pub struct WorkerParts {
     pub stop: CancellationToken,
 }
 
-/// Starts a worker on a thread of its own; the thread ends when `stop` is cancelled.
+/// Starts a worker on a thread of its own; the thread ends when `stop` is cancelled. The handle is that of the thread's
+/// runtime: what is spawned there shares the thread with the worker, and ends with it.
 ///
 /// # Errors
 /// When the thread or its runtime cannot be made.
-pub fn spawn(name: String, parts: WorkerParts) -> std::io::Result<std::thread::JoinHandle<()>> {
+pub fn spawn(name: String, parts: WorkerParts) -> std::io::Result<(std::thread::JoinHandle<()>, Handle)> {
     let runtime = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         let built = tokio::runtime::Builder::new_current_thread()
@@ -96,7 +98,7 @@ pub fn spawn(name: String, parts: WorkerParts) -> std::io::Result<std::thread::J
             .build_local(tokio::runtime::LocalOptions::default());
         match built {
             Ok(local) => {
-                let _ = runtime.0.send(Ok(()));
+                let _ = runtime.0.send(Ok(local.handle().clone()));
                 local.block_on(driver::run(parts));
             }
             Err(error) => {
@@ -104,6 +106,6 @@ pub fn spawn(name: String, parts: WorkerParts) -> std::io::Result<std::thread::J
             }
         }
     })?;
-    runtime.1.recv().map_err(|_| std::io::Error::other("the worker thread died at start"))??;
-    Ok(thread)
+    let handle = runtime.1.recv().map_err(|_| std::io::Error::other("the worker thread died at start"))??;
+    Ok((thread, handle))
 }
