@@ -25,12 +25,14 @@ use crate::writeback::WriteBehind;
 use bytes::Bytes;
 use prometheus::IntGauge;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Time between two counts of the dead letters.
+const LETTERS: Duration = Duration::from_secs(10);
 /// Share of the waiting rows at which write-behind is called unhealthy.
 const QUEUE_ALARM: f64 = 0.9;
 
@@ -46,6 +48,8 @@ pub(super) struct Data {
     /// Among the writers of the database.
     place: Option<Place>,
     prune_interval: Duration,
+    /// By mapping.
+    metrics: Vec<MappingMetrics>,
 }
 
 impl Data {
@@ -83,7 +87,7 @@ impl Data {
             reads.clone(),
             writes.clone(),
             gateway.clone(),
-            mappings,
+            mappings.clone(),
             ModifyOptions {
                 max_waiting: config.write_behind.modify_queue,
                 timeout: config.write_behind.modify_timeout,
@@ -109,6 +113,7 @@ impl Data {
             degrade_us: config.read_through.cache_timeout.as_micros() as u64,
             place,
             prune_interval: config.write_behind.prune_interval,
+            metrics: mappings,
         };
         metrics.registry().register(Box::new(QueueCollector::new(data.depths())?))?;
         if data.writes.journal().is_some() {
@@ -197,11 +202,16 @@ impl Data {
         if let Some(place) = self.place.clone() {
             tasks.spawn(place.keep(self.prune_interval, stop.clone()));
         }
+        let (metrics, mut counted) = (self.metrics.clone(), None::<Instant>);
         tasks.spawn(async move {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(interval) => {}
+                }
+                if counted.is_none_or(|at| at.elapsed() >= LETTERS) {
+                    count_letters(&source, &metrics).await;
+                    counted = Some(Instant::now());
                 }
                 let ping = source.ping().await;
                 if let Err(error) = &ping {
@@ -238,6 +248,20 @@ impl Data {
             place.leave(left).await;
         }
         left
+    }
+}
+
+/// Shows how many dead letters there are.
+async fn count_letters(source: &Source, metrics: &[MappingMetrics]) {
+    if source.mappings().iter().all(|mapping| mapping.write == WriteMode::None) {
+        return; // the tables may not be there
+    }
+    if let Err(error) = source.count_dead_letters().await {
+        return tracing::debug!(%error, "cannot count the dead letters");
+    }
+    for (mapping, metrics) in source.mappings().iter().zip(metrics) {
+        let count = source.known_dead_letters(mapping.id).unwrap_or_default();
+        metrics.dead_letters.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 

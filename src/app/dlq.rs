@@ -84,8 +84,9 @@ pub async fn dlq(config: &Config, step: DlqStep) -> Result<String, DlqFailure> {
     match step {
         DlqStep::List(which) => {
             each(&source, which.letters(), |letter| {
-                let DeadLetter { id, at, mapping, key, operation, error, .. } = letter;
-                let _ = writeln!(report, "{id:>8} {at} {mapping} {operation} {key}: {error}");
+                let DeadLetter { id, at, mapping, key, operation, error, later, .. } = letter;
+                let later = later.map_or("", |_| " (its key was written again)");
+                let _ = writeln!(report, "{id:>8} {at} {mapping} {operation} {key}: {error}{later}");
             })
             .await?;
         }

@@ -241,6 +241,20 @@ impl Observer for Told {
         }
     }
 
+    fn passed(&self, mapping: MappingId, keys: &[String]) {
+        let name = self.cache.mapping(mapping).map_or("?", |mapping| &mapping.name);
+        for key in keys {
+            tracing::warn!(
+                mapping = name,
+                key,
+                "a write was applied whose key has a dead letter: a replay of that would change nothing (`dsproxy dlq`)"
+            );
+        }
+        if let Some(metrics) = self.of(mapping) {
+            metrics.passed.inc_by(keys.len() as u64);
+        }
+    }
+
     fn committed(&self, mapping: MappingId, keys: Vec<Committed>) -> BoxFuture<Vec<Committed>> {
         Box::pin(self.cache.clone().committed(mapping, keys))
     }

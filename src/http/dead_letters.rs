@@ -102,7 +102,7 @@ fn shown(letter: &DeadLetter) -> Json {
     json!({
         "id": letter.id, "at": letter.at, "mapping": letter.mapping, "key": letter.key,
         "operation": letter.operation, "version": letter.version.to_string(), "columns": columns,
-        "code": letter.code, "error": letter.error,
+        "code": letter.code, "error": letter.error, "later": letter.later.map(|version| version.to_string()),
     })
 }
 

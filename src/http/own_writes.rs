@@ -119,6 +119,10 @@ fn letter() -> Json {
         ("columns", json!({"type": ["object", "null"]})),
         ("code", text()),
         ("error", text()),
+        (
+            "later",
+            json!({"type": ["string", "null"], "description": "version of a later write of its key, if any was applied"}),
+        ),
     ];
     object(&members)["application/json"]["schema"].clone()
 }
@@ -136,6 +140,7 @@ fn queues() -> Json {
         ("state", state()),
         ("reason", reason()),
         ("retrying", reason()),
+        ("dead_letters", json!({"type": ["integer", "null"], "description": "as counted last, every 10 s"})),
         ("lanes", json!({"type": "array", "items": schema(&depth())})),
     ]);
     let mut all = depth();

@@ -34,7 +34,8 @@ pub(super) fn admitted(call: &Call) -> Result<&Writeback, ApiError> {
 
 /// What waits, by mapping and lane, and how the journal stands.
 pub async fn show(call: Call) -> Answer {
-    let Writeback { source, writes } = admitted(&call)?;
+    let asked = admitted(&call)?;
+    let Writeback { source, writes } = asked;
     if call.head.uri.query().is_some_and(|query| !query.is_empty()) {
         return Err(ApiError::Malformed(format!("{PATH} takes no parameters")));
     }
@@ -43,7 +44,7 @@ pub async fn show(call: Call) -> Answer {
         let state = writes.condition(mapping.id);
         let mut shown = depth(writes.depth(mapping.id));
         sum = sum.and(writes.depth(mapping.id));
-        shown.extend(of_mapping(writes, mapping, &state));
+        shown.extend(of_mapping(asked, mapping, &state));
         mappings.insert(mapping.name.clone(), Json::Object(shown));
         if state.0 > worst.0 {
             worst = state;
@@ -69,10 +70,10 @@ pub async fn show(call: Call) -> Answer {
 }
 
 fn of_mapping(
-    writes: &WriteBehind,
+    Writeback { source, writes }: &Writeback,
     mapping: &Mapping,
     (condition, reason): &(Condition, Option<String>),
-) -> [(String, Json); 5] {
+) -> [(String, Json); 6] {
     let durability = match mapping.durability {
         Durability::Journal => "journal",
         Durability::Memory => "memory",
@@ -84,6 +85,7 @@ fn of_mapping(
         ("state", json!(condition.label())),
         ("reason", json!(reason)),
         ("retrying", json!(writes.retrying(mapping.id))),
+        ("dead_letters", json!(source.known_dead_letters(mapping.id))),
         ("lanes", lanes),
     ]
     .map(|(name, value)| (name.to_owned(), value))

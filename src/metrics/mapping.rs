@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{SECONDS, counters, histograms};
+use super::{SECONDS, counters, histograms, register};
 
 /// Buckets for rows or keys of a batch.
 const ROWS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
@@ -23,6 +23,8 @@ pub(super) struct DatabaseFamilies {
     retold: IntCounterVec,
     conflicts: IntCounterVec,
     rejected: IntCounterVec,
+    passed: IntCounterVec,
+    dead_letters: IntGaugeVec,
     sets: IntCounterVec,
     deletes: IntCounterVec,
 }
@@ -92,6 +94,18 @@ impl DatabaseFamilies {
                 "Written rows that the database will never take, by reason.",
                 &["mapping", "reason"],
             )?,
+            passed: count(
+                "dsproxy_dead_letters_passed_total",
+                "Dead letters whose key was written again, so that a replay of them changes nothing.",
+                &mapping,
+            )?,
+            dead_letters: {
+                let opts =
+                    Opts::new("dsproxy_dead_letters", "Writes that the database refused, and that are kept.");
+                let family = IntGaugeVec::new(opts, &mapping)?;
+                register(registry, family.clone())?;
+                family
+            },
             sets: count(
                 "dsproxy_cache_sets_total",
                 "Loaded values that were stored in the cache.",
@@ -127,6 +141,10 @@ pub struct MappingMetrics {
     /// Writes that were computed anew since another one of the key came first.
     pub conflicts: IntCounter,
     rejected: IntCounterVec,
+    /// Dead letters whose key was written again.
+    pub passed: IntCounter,
+    /// Dead letters.
+    pub dead_letters: IntGauge,
     /// Loaded values that were stored.
     pub sets: IntCounter,
     /// Entries that a statement of a route made untrue.
@@ -166,6 +184,8 @@ impl MappingMetrics {
             retold: database.retold.with_label_values(&[name]),
             conflicts: database.conflicts.with_label_values(&[name]),
             rejected: rejected_rows(&database.rejected, name),
+            passed: database.passed.with_label_values(&[name]),
+            dead_letters: database.dead_letters.with_label_values(&[name]),
             sets: database.sets.with_label_values(&[name]),
             deletes: database.deletes.with_label_values(&[name]),
         }

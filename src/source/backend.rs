@@ -134,11 +134,13 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
         lanes: i32,
     ) -> BoxFuture<'a, Result<Claim, SourceError>>;
 
-    /// Does all of `batch` in one transaction, or, where it was done before, nothing.
+    /// Does all of `batch` in one transaction, or, where it was done before, nothing. `mark`: there may be dead letters of
+    /// the mapping, which are to be marked where a later write of their key is in the batch.
     fn commit<'a>(
         &'a self,
         mapping: MappingId,
         batch: &'a Batch<'a>,
+        mark: bool,
     ) -> BoxFuture<'a, Result<Commit, SourceError>>;
 
     /// Forgets some versions of keys below `before`; how many.
@@ -157,6 +159,9 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
 
     /// The journal of an instance is lost.
     fn journal_lost<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), SourceError>>;
+
+    /// Dead letters of each mapping that has any, by its name.
+    fn count_letters(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, SourceError>>;
 
     /// Dead letters, oldest first, at most `most`.
     fn letters<'a>(

@@ -7,6 +7,7 @@
 //! twice, can write nothing any more.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -101,6 +102,8 @@ pub struct Commit {
     pub held: Vec<Committed>,
     /// What values of other mappings depend on.
     pub touched: Touched,
+    /// Keys of dead letters that a later write has passed, each said once.
+    pub passed: Vec<String>,
 }
 
 impl Commit {
@@ -108,7 +111,7 @@ impl Commit {
     pub(super) fn before(bound: &Bound, writes: usize) -> Self {
         let watched = bound.mapping.watched.is_some() && writes > 0;
         let touched = if watched { Touched::everything() } else { Touched::default() };
-        Self { held: vec![Committed::Unknown; writes], touched }
+        Self { held: vec![Committed::Unknown; writes], touched, passed: Vec::new() }
     }
 }
 
@@ -155,6 +158,8 @@ pub struct DeadLetter {
     pub code: String,
     /// What the database said.
     pub error: String,
+    /// Version of the first later write of its key that was applied; a replay changes nothing then, unless it appends.
+    pub later: Option<i64>,
 }
 
 /// Which dead letters are meant.
@@ -174,6 +179,17 @@ pub(super) fn guard_key(ids: &[Box<str>]) -> Cow<'_, str> {
         [id] => Cow::Borrowed(id),
         ids => Cow::Owned(serde_json::to_string(ids).unwrap_or_default()),
     }
+}
+
+/// The keys of `writes`, each with the newest version that they give it.
+pub(super) fn newest(bound: &Bound, writes: &[Versioned<'_>]) -> BTreeMap<String, i64> {
+    let mut newest = BTreeMap::new();
+    for write in writes {
+        let Some(key) = bound.mapping.template.build(write.change.ids()) else { continue };
+        let version = newest.entry(key).or_insert(0);
+        *version = (write.version as i64).max(*version);
+    }
+    newest
 }
 
 /// The columns of a put by name, as JSON.
@@ -203,6 +219,7 @@ pub(super) fn letter_of(bound: &Bound, refused: &Refused<'_>) -> DeadLetter {
         columns: columns_json(bound, refused.write.change),
         code: refused.error.code().unwrap_or("XX000").to_owned(),
         error: refused.error.to_string(),
+        later: None,
     }
 }
 
@@ -213,7 +230,7 @@ pub(super) fn change_of(bound: &Bound, letter: &DeadLetter) -> Result<Change, So
     let found = found.ok_or_else(|| misfit("its key no longer fits the mapping's template".into()))?;
     let ids: Box<[Box<str>]> = found.ids().iter().map(|id| Box::from(*id)).collect();
     let Some(columns) = &letter.columns else { return Ok(Change::Delete(ids)) };
-    let columns: std::collections::BTreeMap<String, Option<String>> =
+    let columns: BTreeMap<String, Option<String>> =
         serde_json::from_str(columns).map_err(|_| misfit("its columns cannot be read".into()))?;
     let mut row = Row { ids, columns: Vec::new(), keep: Vec::new() };
     for (name, text) in columns {

@@ -14,6 +14,7 @@ mod copy;
 mod database;
 mod error;
 mod ledger;
+mod letterbox;
 pub mod migrate;
 mod own_load;
 mod postgres;
@@ -31,6 +32,7 @@ use backend::Backend;
 use breaker::Breaker;
 
 use crate::mapping::{Bound, Mapping, MappingId, MappingSet, Match};
+use letterbox::Letterbox;
 
 pub use backend::{LoadFrom, LoadedKey, LoadedRow, PoolState, ReplicaCounts};
 pub use backoff::{Backoff, spread};
@@ -53,6 +55,8 @@ pub struct Source {
     set: MappingSet,
     breaker: Breaker,
     statements: StatementCounters,
+    /// By mapping.
+    letters: Vec<Letterbox>,
 }
 
 /// Statements that were run since the start.
@@ -93,7 +97,8 @@ impl Source {
     pub async fn open(database: impl Into<Database>, set: MappingSet) -> Result<Self, OpenError> {
         let backend = database.into().bind(&set).await?;
         let breaker = Breaker::new(BreakerOptions::default());
-        let source = Self { backend, set, breaker, statements: StatementCounters::default() };
+        let letters = set.iter().map(|_| Letterbox::default()).collect();
+        let source = Self { backend, set, breaker, statements: StatementCounters::default(), letters };
         match source.undependable() {
             none if none.is_empty() => Ok(source),
             misfits => Err(OpenError::Misfits(misfits)),
@@ -188,7 +193,13 @@ impl Source {
     /// [`SourceError`]; nothing was done then, but for a connection that was lost during the commit: the same call again
     /// finds out.
     pub async fn commit(&self, mapping: MappingId, batch: &Batch<'_>) -> Result<Commit, SourceError> {
-        self.breaker.observe(self.backend.commit(mapping, batch)).await
+        let letters = self.letters.get(usize::from(mapping));
+        let mark = letters.is_some_and(Letterbox::may_hold_any);
+        let commit = self.breaker.observe(self.backend.commit(mapping, batch, mark)).await?;
+        if let Some(letters) = letters.filter(|_| !batch.refused.is_empty()) {
+            letters.bury();
+        }
+        Ok(commit)
     }
 
     /// Gives this process the number that tells its versions from those of others.
@@ -236,6 +247,26 @@ impl Source {
     /// [`SourceError`].
     pub async fn dead_letters(&self, which: &Letters, most: u32) -> Result<Vec<DeadLetter>, SourceError> {
         self.backend.letters(which, i64::from(most)).await
+    }
+
+    /// Counts the dead letters of every mapping. Later writes of their keys are marked there from then on, whichever proxy
+    /// they come from; those of this process's own letters are at once.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn count_dead_letters(&self) -> Result<(), SourceError> {
+        let before: Vec<u64> = self.letters.iter().map(Letterbox::before_counting).collect();
+        let counts = self.backend.count_letters().await?;
+        for (mapping, (letters, before)) in self.set.iter().zip(self.letters.iter().zip(before)) {
+            let count = counts.iter().find(|(name, _)| *name == mapping.name).map_or(0, |(_, count)| *count);
+            letters.counted(count, before);
+        }
+        Ok(())
+    }
+
+    /// Dead letters of a mapping, as they were counted last.
+    pub fn known_dead_letters(&self, mapping: MappingId) -> Option<u64> {
+        self.letters.get(usize::from(mapping))?.count()
     }
 
     /// Applies a dead letter, unless a newer write of its key was; in either case it is gone then. The cache is to be told:

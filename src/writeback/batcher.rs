@@ -217,6 +217,9 @@ async fn apply(
         let started = Instant::now();
         let failure = match shared.source.commit(mapping, &batch).await {
             Ok(commit) => {
+                if !commit.passed.is_empty() {
+                    shared.observer.passed(mapping, &commit.passed);
+                }
                 shared.observer.flushed(mapping, piece.len(), started.elapsed());
                 if backoff.attempts() > 0 {
                     note(shared, mapping, None);

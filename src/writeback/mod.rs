@@ -234,6 +234,8 @@ pub trait Observer: Send + Sync {
     fn retold(&self, _mapping: MappingId, _keys: usize) {}
     /// The journal takes nothing any more.
     fn poisoned(&self, _reason: &str) {}
+    /// Later writes of these keys were applied, of which earlier ones are dead letters; each such letter is told of once.
+    fn passed(&self, _mapping: MappingId, _keys: &[String]) {}
     /// A row was refused by the database; it becomes a dead letter.
     fn rejected(&self, _mapping: MappingId, _key: &[u8], _error: &SourceError) {}
 }

@@ -14,6 +14,7 @@ mod lost_base;
 mod modify;
 mod order;
 mod outage;
+mod poison;
 mod proxies;
 mod proxy;
 mod races;

@@ -242,8 +242,23 @@ async fn a_letter_that_a_newer_write_has_outrun_changes_nothing() {
         };
         let refused = [Refused { key: b"u:1", write: Versioned { change: &bad, version: 5 }, error: &error }];
         source.commit(0, &Batch { writes: &[], refused: &refused, once: Once::Nothing }).await.unwrap();
-        commit(&source, &[put(&source, "u:1", r#"{"name":"newer"}"#)], &[6], Once::Nothing).await.unwrap();
+        let newer = put(&source, "u:1", r#"{"name":"newer"}"#).1;
+        let write = |version| Versioned { change: &newer, version };
+        let (older, newer) = ([write(4)], [write(6), write(7)]);
+        let of = |writes| Batch { writes, refused: &[], once: Once::Nothing };
+        assert!(source.commit(0, &of(&older)).await.unwrap().passed.is_empty(), "it was written before");
+        // The first later write says so, once; also where the table is one from before there were marks.
         let letters = source.dead_letters(&Letters::default(), 10).await.unwrap();
+        assert_eq!(letters[0].later, None);
+        place.execute("alter table dsproxy_dead_letters drop column later").await;
+        source.prepare_ledger().await.unwrap();
+        assert_eq!(source.commit(0, &of(&newer)).await.unwrap().passed, ["u:1"]);
+        assert!(source.commit(0, &of(&newer)).await.unwrap().passed.is_empty());
+        let letters = source.dead_letters(&Letters::default(), 10).await.unwrap();
+        assert_eq!(letters[0].later, Some(7));
+        assert_eq!(source.known_dead_letters(0), None);
+        source.count_dead_letters().await.unwrap();
+        assert_eq!(source.known_dead_letters(0), Some(1));
         assert_eq!(source.replay(&letters[0]).await.unwrap().held, [Committed::Unknown]);
         assert_eq!(place.one("select name from u").await, "newer");
         assert_eq!(place.one("select count(*) from dsproxy_dead_letters").await, "0");

@@ -11,14 +11,13 @@ use tokio_postgres::types::ToSql;
 use super::apply::{Prepared, has_room};
 use super::guard::Keys;
 use super::pool::Postgres;
-use super::{sql, touched, writers};
+use super::{letters, sql, touched, writers};
 use crate::failpoint::{self, Safeguard};
 use crate::mapping::{Bound, Table};
 use crate::source::change::{Action, Change, steps};
 use crate::source::error::SourceError;
 use crate::source::ledger::{
-    Applied, Batch, Claim, Commit, Committed, DeadLetter, Letters, Once, TABLES, Versioned, guard_key,
-    letter_of,
+    Applied, Batch, Claim, Commit, Committed, Once, TABLES, Versioned, guard_key, letter_of,
 };
 
 /// "dspx": the advisory lock under which the tables are made.
@@ -36,14 +35,16 @@ create table if not exists dsproxy_versions (
 create table if not exists dsproxy_dead_letters (
     id bigint generated always as identity primary key, at timestamptz not null default now(), mapping text not null,
     key text not null, operation text not null, version bigint not null, columns text, code text not null,
-    error text not null);";
+    error text not null, later bigint);
+alter table dsproxy_dead_letters add column if not exists later bigint;";
 
 /// Makes the tables where they are missing.
 pub(super) async fn prepare(postgres: &Postgres) -> Result<(), SourceError> {
     let client = postgres.writer().await?;
     let work = async |client: &mut Object| {
-        let there =
-            "select bool_and(to_regclass(name) is not null) from unnest(string_to_array($1, ', ')) name";
+        let there = "select bool_and(to_regclass(name) is not null) and exists (select from pg_attribute \
+             where attrelid = to_regclass('dsproxy_dead_letters') and attname = 'later') \
+             from unnest(string_to_array($1, ', ')) name";
         // Whoever may not create needs no right to, once somebody else has.
         if client.query_one(there, &[&TABLES]).await?.try_get::<_, bool>(0)? {
             return Ok(());
@@ -97,12 +98,18 @@ pub(super) async fn commit(
     postgres: &Postgres,
     bound: &Bound,
     batch: &Batch<'_>,
+    mark: bool,
 ) -> Result<Commit, SourceError> {
     let client = postgres.writer().await?;
-    postgres.bounded(client, async |client| run(client, bound, batch).await).await
+    postgres.bounded(client, async |client| run(client, bound, batch, mark).await).await
 }
 
-async fn run(client: &mut Object, bound: &Bound, batch: &Batch<'_>) -> Result<Commit, SourceError> {
+async fn run(
+    client: &mut Object,
+    bound: &Bound,
+    batch: &Batch<'_>,
+    mark: bool,
+) -> Result<Commit, SourceError> {
     let remember = has_room(client);
     let mut transaction = client.transaction().await?;
     if !once(&transaction, bound, batch.once).await? {
@@ -112,6 +119,11 @@ async fn run(client: &mut Object, bound: &Bound, batch: &Batch<'_>) -> Result<Co
         transaction.rollback().await?;
         transaction = client.transaction().await?;
     }
+    // Before the rows, as a replay does: two that meet wait for each other, and do not deadlock.
+    let passed = match mark && !batch.writes.is_empty() {
+        true => letters::mark(&transaction, bound, batch.writes).await?,
+        false => Vec::new(),
+    };
     let committed = match &bound.table {
         _ if batch.writes.is_empty() => Commit::default(),
         Some(table) => write(&transaction, bound, table, batch, remember).await?,
@@ -129,7 +141,7 @@ async fn run(client: &mut Object, bound: &Bound, batch: &Batch<'_>) -> Result<Co
         once(&transaction, bound, batch.once).await?;
         transaction.commit().await?;
     }
-    Ok(committed)
+    Ok(Commit { passed, ..committed })
 }
 
 /// Does what happens once; false when it has happened before.
@@ -198,7 +210,7 @@ async fn write(
             Change::Delete(_) => Committed::Unknown,
         };
         touched.merge(touched::after(transaction, bound, table, &changes).await?);
-        return Ok(Commit { held: writes.iter().map(what).collect(), touched });
+        return Ok(Commit { held: writes.iter().map(what).collect(), touched, ..Commit::default() });
     }
     let keys = Keys::of(writes);
     let passed = match failpoint::leaves_out(Safeguard::VersionGuard) {
@@ -246,7 +258,7 @@ async fn write(
         held.get(guard_key(write.change.ids()).as_ref()).cloned().unwrap_or(Committed::Unknown)
     };
     touched.merge(touched::after(transaction, bound, table, &changes).await?);
-    Ok(Commit { held: writes.iter().map(what).collect(), touched })
+    Ok(Commit { held: writes.iter().map(what).collect(), touched, ..Commit::default() })
 }
 
 async fn bury(transaction: &Transaction<'_>, bound: &Bound, batch: &Batch<'_>) -> Result<(), SourceError> {
@@ -267,47 +279,4 @@ async fn bury(transaction: &Transaction<'_>, bound: &Bound, batch: &Batch<'_>) -
         transaction.execute(&sql, &params).await?;
     }
     Ok(())
-}
-
-/// Dead letters, oldest first.
-pub(super) async fn letters(
-    postgres: &Postgres,
-    which: &Letters,
-    most: i64,
-) -> Result<Vec<DeadLetter>, SourceError> {
-    let client = postgres.for_statement().await?;
-    let sql = "select id, to_char(at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), mapping, key, operation, \
-               version, columns, code, error from dsproxy_dead_letters \
-               where ($1::text is null or mapping = $1) and (cardinality($2::bigint[]) = 0 or id = any($2)) \
-               and id > $3 order by id limit $4";
-    let work = async |client: &mut Object| {
-        let rows = client.query(sql, &[&which.mapping, &which.ids, &which.after, &most]).await?;
-        rows.iter().map(letter).collect::<Result<Vec<_>, _>>().map_err(SourceError::from)
-    };
-    postgres.bounded(client, work).await
-}
-
-fn letter(row: &tokio_postgres::Row) -> Result<DeadLetter, tokio_postgres::Error> {
-    Ok(DeadLetter {
-        id: row.try_get(0)?,
-        at: row.try_get(1)?,
-        mapping: row.try_get(2)?,
-        key: row.try_get(3)?,
-        operation: row.try_get(4)?,
-        version: row.try_get(5)?,
-        columns: row.try_get(6)?,
-        code: row.try_get(7)?,
-        error: row.try_get(8)?,
-    })
-}
-
-/// Removes dead letters; how many.
-pub(super) async fn drop_letters(postgres: &Postgres, which: &Letters) -> Result<u64, SourceError> {
-    let client = postgres.for_statement().await?;
-    let sql = "delete from dsproxy_dead_letters where ($1::text is null or mapping = $1) \
-               and (cardinality($2::bigint[]) = 0 or id = any($2)) and id > $3";
-    let work = async |client: &mut Object| {
-        Ok(client.execute(sql, &[&which.mapping, &which.ids, &which.after]).await?)
-    };
-    postgres.bounded(client, work).await
 }

@@ -6,6 +6,7 @@ mod apply;
 mod describe;
 mod guard;
 mod ledger;
+mod letters;
 mod load;
 mod params;
 mod pool;
@@ -152,15 +153,20 @@ impl Backend for PostgresBackend {
         &'a self,
         mapping: MappingId,
         batch: &'a Batch<'a>,
+        mark: bool,
     ) -> BoxFuture<'a, Result<Commit, SourceError>> {
         Box::pin(async move {
             let plan = self.plan(mapping)?;
-            let result = ledger::commit(&self.postgres, &plan.bound, batch).await;
+            let result = ledger::commit(&self.postgres, &plan.bound, batch, mark).await;
             match self.explained(plan, result).await {
                 Some(result) => result,
-                None => ledger::commit(&self.postgres, &plan.bound, batch).await,
+                None => ledger::commit(&self.postgres, &plan.bound, batch, mark).await,
             }
         })
+    }
+
+    fn count_letters(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, SourceError>> {
+        Box::pin(letters::count(&self.postgres))
     }
 
     fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>> {
@@ -189,11 +195,11 @@ impl Backend for PostgresBackend {
         which: &'a Letters,
         most: i64,
     ) -> BoxFuture<'a, Result<Vec<DeadLetter>, SourceError>> {
-        Box::pin(ledger::letters(&self.postgres, which, most))
+        Box::pin(letters::list(&self.postgres, which, most))
     }
 
     fn drop_letters<'a>(&'a self, which: &'a Letters) -> BoxFuture<'a, Result<u64, SourceError>> {
-        Box::pin(ledger::drop_letters(&self.postgres, which))
+        Box::pin(letters::discard(&self.postgres, which))
     }
 
     fn statement<'a>(

@@ -5,19 +5,19 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params_from_iter};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params, params_from_iter};
 
 use super::apply::Prepared;
 use super::guard::Guard;
 use super::load;
 use super::touched::Watch;
-use super::{Plan, Sqlite, writers};
+use super::{Plan, Sqlite, letters, writers};
 use crate::failpoint;
 use crate::mapping::{Bound, Table};
 use crate::source::change::{Action, Change, Step, steps};
 use crate::source::error::SourceError;
 use crate::source::ledger::{
-    Applied, Batch, Claim, Commit, Committed, DeadLetter, Letters, Once, Versioned, guard_key, letter_of,
+    Applied, Batch, Claim, Commit, Committed, DeadLetter, Once, Versioned, guard_key, letter_of, newest,
 };
 use crate::source::touched::Touched;
 
@@ -32,7 +32,7 @@ create table if not exists dsproxy_versions (
 create table if not exists dsproxy_dead_letters (
     id integer primary key autoincrement, at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     mapping text not null, key text not null, operation text not null, version integer not null, columns text,
-    code text not null, error text not null);";
+    code text not null, error text not null, later integer);";
 
 pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, SourceError> {
     Ok(Transaction::new(connection, TransactionBehavior::Immediate)?)
@@ -43,6 +43,7 @@ pub(super) async fn prepare(sqlite: &Sqlite) -> Result<(), SourceError> {
     let work = |connection: &mut Connection| {
         let transaction = begin(connection)?;
         transaction.execute_batch(CREATE)?;
+        letters::prepare(&transaction)?;
         transaction.execute_batch(writers::CREATE)?;
         Ok(transaction.commit()?)
     };
@@ -90,6 +91,8 @@ struct Job {
     watch: Watch,
     guard: Guard,
     letters: Vec<DeadLetter>,
+    /// Keys and versions by which older letters are marked.
+    marks: BTreeMap<String, i64>,
     once: Do,
 }
 
@@ -101,7 +104,7 @@ enum Do {
 
 /// What a try came to.
 enum Tried {
-    Done(Touched),
+    Done(Touched, Vec<String>),
     /// It was done before.
     Before,
     /// Some keys have newer versions: only these count.
@@ -109,13 +112,21 @@ enum Tried {
 }
 
 /// Does all of `batch` in one transaction, or, where it was done before, nothing.
-pub(super) async fn commit(sqlite: &Sqlite, plan: &Plan, batch: &Batch<'_>) -> Result<Commit, SourceError> {
+pub(super) async fn commit(
+    sqlite: &Sqlite,
+    plan: &Plan,
+    batch: &Batch<'_>,
+    mark: bool,
+) -> Result<Commit, SourceError> {
     let bound = &plan.bound;
     let mut writes: Vec<Versioned<'_>> = batch.writes.to_vec();
-    let touched = loop {
-        let job = job(plan, batch, &writes)?;
+    let (touched, passed) = loop {
+        let mut job = job(plan, batch, &writes)?;
+        if mark {
+            job.marks = newest(bound, batch.writes);
+        }
         match sqlite.writes.run(move |connection| run(connection, &job)).await? {
-            Tried::Done(touched) => break touched,
+            Tried::Done(touched, passed) => break (touched, passed),
             Tried::Before => return Ok(Commit::before(bound, batch.writes.len())),
             // Rolled back: another proxy was there before. Once more, without what is too old.
             Tried::Only(keys) => {
@@ -128,9 +139,9 @@ pub(super) async fn commit(sqlite: &Sqlite, plan: &Plan, batch: &Batch<'_>) -> R
             Change::Put(_) => Committed::Appended,
             Change::Delete(_) => Committed::Unknown,
         };
-        return Ok(Commit { held: batch.writes.iter().map(what).collect(), touched });
+        return Ok(Commit { held: batch.writes.iter().map(what).collect(), touched, passed });
     }
-    Ok(Commit { held: held(sqlite, plan, batch, &writes).await, touched })
+    Ok(Commit { held: held(sqlite, plan, batch, &writes).await, touched, passed })
 }
 
 /// What the keys of `batch` hold, those of `written` being read again: SQLite has one writer, so between the commit and this
@@ -170,7 +181,8 @@ fn job(plan: &Plan, batch: &Batch<'_>, writes: &[Versioned<'_>]) -> Result<Job, 
         Once::Advance(applied) => Do::Advance(applied.clone()),
         Once::Letter(id) => Do::Letter(id),
     };
-    Ok(Job { statements, watch: Watch::new(&bound, &changes)?, guard, letters, once, bound })
+    let watch = Watch::new(&bound, &changes)?;
+    Ok(Job { statements, watch, guard, letters, marks: BTreeMap::new(), once, bound })
 }
 
 /// The statement of `step`, which knows whose rows it writes where they hold their version.
@@ -205,6 +217,7 @@ fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
     if passed.len() < job.guard.len() {
         return Ok(Tried::Only(passed.into_keys().collect())); // dropping the transaction rolls it back
     }
+    let marked = letters::mark(&transaction, mapping, &job.marks)?;
     let mut touched = job.watch.read(&transaction)?;
     for statement in &job.statements {
         let mut prepared = transaction.prepare_cached(&statement.sql)?;
@@ -235,7 +248,7 @@ fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
     }
     failpoint::hit("flush.uncommitted");
     transaction.commit()?;
-    Ok(Tried::Done(touched))
+    Ok(Tried::Done(touched, marked))
 }
 
 fn advance(transaction: &Transaction<'_>, mapping: &str, applied: &Applied) -> Result<bool, SourceError> {
@@ -258,54 +271,4 @@ fn advance(transaction: &Transaction<'_>, mapping: &str, applied: &Applied) -> R
         // Lanes that were applied together stay together.
         _ => Err(SourceError::fenced(&applied.source, applied.epoch)),
     }
-}
-
-/// `ids` as one JSON array, since a statement has a fixed number of parameters.
-fn which(letters: &Letters) -> (Option<String>, String, i64) {
-    (letters.mapping.clone(), serde_json::to_string(&letters.ids).unwrap_or_default(), letters.after)
-}
-
-const MEANT: &str =
-    "(?1 is null or mapping = ?1) and (?2 = '[]' or id in (select value from json_each(?2))) and id > ?3";
-
-/// Dead letters, oldest first.
-pub(super) async fn letters(
-    sqlite: &Sqlite,
-    letters: &Letters,
-    most: i64,
-) -> Result<Vec<DeadLetter>, SourceError> {
-    let (mapping, ids, after) = which(letters);
-    let work = move |connection: &mut Connection| {
-        let sql = format!(
-            "select id, at, mapping, key, operation, version, columns, code, error from dsproxy_dead_letters \
-             where {MEANT} order by id limit ?4"
-        );
-        let mut statement = connection.prepare(&sql)?;
-        let rows = statement.query_map(params![mapping, ids, after, most], letter)?;
-        Ok(rows.collect::<Result<Vec<_>, _>>()?)
-    };
-    sqlite.loads.run(work).await
-}
-
-fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    Ok(DeadLetter {
-        id: row.get(0)?,
-        at: row.get(1)?,
-        mapping: row.get(2)?,
-        key: row.get(3)?,
-        operation: row.get(4)?,
-        version: row.get(5)?,
-        columns: row.get(6)?,
-        code: row.get(7)?,
-        error: row.get(8)?,
-    })
-}
-
-/// Removes dead letters; how many.
-pub(super) async fn drop_letters(sqlite: &Sqlite, letters: &Letters) -> Result<u64, SourceError> {
-    let (mapping, ids, after) = which(letters);
-    let sql = format!("delete from dsproxy_dead_letters where {MEANT}");
-    let work =
-        move |connection: &mut Connection| Ok(connection.execute(&sql, params![mapping, ids, after])? as u64);
-    sqlite.writes.run(work).await
 }

@@ -10,6 +10,7 @@ mod describe;
 mod error;
 mod guard;
 mod ledger;
+mod letters;
 mod load;
 mod statement;
 mod threads;
@@ -253,15 +254,20 @@ impl Backend for SqliteBackend {
         &'a self,
         mapping: MappingId,
         batch: &'a Batch<'a>,
+        mark: bool,
     ) -> BoxFuture<'a, Result<Commit, SourceError>> {
         Box::pin(async move {
             let plan = self.plan(mapping)?;
-            let result = ledger::commit(&self.sqlite, plan, batch).await;
+            let result = ledger::commit(&self.sqlite, plan, batch, mark).await;
             match self.explained(plan, result).await {
                 Some(result) => result,
-                None => ledger::commit(&self.sqlite, plan, batch).await,
+                None => ledger::commit(&self.sqlite, plan, batch, mark).await,
             }
         })
+    }
+
+    fn count_letters(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, SourceError>> {
+        Box::pin(letters::count(&self.sqlite))
     }
 
     fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>> {
@@ -290,11 +296,11 @@ impl Backend for SqliteBackend {
         which: &'a Letters,
         most: i64,
     ) -> BoxFuture<'a, Result<Vec<DeadLetter>, SourceError>> {
-        Box::pin(ledger::letters(&self.sqlite, which, most))
+        Box::pin(letters::list(&self.sqlite, which, most))
     }
 
     fn drop_letters<'a>(&'a self, which: &'a Letters) -> BoxFuture<'a, Result<u64, SourceError>> {
-        Box::pin(ledger::drop_letters(&self.sqlite, which))
+        Box::pin(letters::discard(&self.sqlite, which))
     }
 
     fn statement<'a>(
