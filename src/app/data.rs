@@ -16,7 +16,8 @@ use crate::health::{Condition, Dependency, Health};
 use crate::mapping::{MappingId, WriteMode};
 use crate::metrics::worker::MappingLabels;
 use crate::metrics::{
-    JournalCollector, JournalDepth, MappingMetrics, Metrics, QueryKind, QueueCollector, QueueDepth,
+    JournalCollector, JournalDepth, LeaseEvent, MappingMetrics, Metrics, QueryKind, QueueCollector,
+    QueueDepth,
 };
 use crate::modify::{Modifier, ModifyOptions};
 use crate::sidecar;
@@ -298,6 +299,12 @@ impl Observer {
 }
 
 impl ReadObserver for Observer {
+    fn lease(&self, mapping: MappingId, event: LeaseEvent) {
+        if let Some(metrics) = self.of(mapping) {
+            metrics.lease(event);
+        }
+    }
+
     fn filled(&self, mapping: MappingId, stored: usize, _: usize) {
         if let Some(metrics) = self.of(mapping) {
             metrics.sets.inc_by(stored as u64);

@@ -13,6 +13,7 @@ use super::loader::{Airborne, queue};
 use super::refresh::{hit, watches};
 use super::{Shared, generation, store};
 use crate::cluster::Served;
+use crate::metrics::LeaseEvent;
 use crate::sidecar::{self, Leased, Value, Wanted};
 
 /// First pause before another process's lease is looked at again.
@@ -61,8 +62,19 @@ async fn ask(shared: &Arc<Shared>, airborne: &mut Airborne) -> Batch {
     let mut waiting = Batch::new();
     for (mut leg, leased) in std::mem::take(&mut guard.batch).into_iter().zip(leases) {
         match verdict(leased, &leg, patience) {
-            Verdict::Wait => waiting.push(leg),
+            Verdict::Wait => {
+                if !std::mem::replace(&mut leg.waited, true) {
+                    shared.observer.lease(airborne.mapping, LeaseEvent::Waited);
+                }
+                waiting.push(leg);
+            }
             Verdict::Load(lease) => {
+                if lease == Lease::Held {
+                    shared.observer.lease(airborne.mapping, LeaseEvent::Granted);
+                    if leg.waited {
+                        shared.observer.lease(airborne.mapping, LeaseEvent::TakenOver);
+                    }
+                }
                 leg.lease = lease;
                 airborne.batch.push(leg);
             }

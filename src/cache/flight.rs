@@ -138,6 +138,8 @@ pub(super) struct Leg {
     pub(super) key: Bytes,
     pub(super) flight: Arc<Flight>,
     pub(super) lease: Lease,
+    /// It has waited for another process's lease.
+    pub(super) waited: bool,
     /// The generation under which it is loaded, where there are generations.
     pub(super) generation: Option<Bytes>,
 }
@@ -170,7 +172,7 @@ impl Inner {
         }
         let flight = Arc::new(Flight::new(waiter));
         self.by_key.insert(key.clone(), flight.clone());
-        new.push(Leg { key: key.clone(), flight, lease, generation: None });
+        new.push(Leg { key: key.clone(), flight, lease, waited: false, generation: None });
     }
 
     /// Queues flights. Answers whether a loader is to be started for them: at once when none runs, another one only when a

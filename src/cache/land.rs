@@ -38,7 +38,7 @@ pub(super) async fn land(airborne: Airborne, outcomes: Vec<Outcome>) {
                 fill.await
             }
         };
-        let stored = store::fills(&*shared.observer, replies.get(..count).unwrap_or_default());
+        let stored = store::fills(&*shared.observer, *mapping, replies.get(..count).unwrap_or_default());
         let kept = stored.iter().filter(|stored| **stored).count();
         shared.observer.filled(*mapping, kept, count - kept);
         let now = Instant::now();

@@ -34,6 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::Served;
 use crate::mapping::MappingId;
+use crate::metrics::LeaseEvent;
 use crate::sidecar::{Fault, Value, Version};
 use crate::source::{Source, SourceError};
 use crate::writeback::WriteBehind;
@@ -124,6 +125,8 @@ pub trait Observer: Send + Sync {
     fn queried(&self, _mapping: MappingId, _keys: usize, _took: Duration, _error: Option<&SourceError>) {}
     /// Of the loaded rows so many were stored, and so many not (a newer value was there, or a write came in between).
     fn filled(&self, _mapping: MappingId, _stored: usize, _refused: usize) {}
+    /// What became of the right to load a key.
+    fn lease(&self, _mapping: MappingId, _event: LeaseEvent) {}
     /// A reply of the cluster named this version of a write.
     fn version(&self, _version: Version) {}
     /// The cluster did not run a script.

@@ -12,6 +12,7 @@ use super::loader::found_in;
 use super::{ReadThrough, Shared, generation, store};
 use crate::cluster::Served;
 use crate::mapping::{Mapping, MappingId};
+use crate::metrics::LeaseEvent;
 use crate::resp::push_command;
 use crate::sidecar::{self, Fill, Leased, Token, Value, Wanted};
 use crate::source::{LoadFrom, spread};
@@ -102,6 +103,7 @@ async fn refresh(shared: &Arc<Shared>, mapping: MappingId, key: &Bytes, id: u64)
         // Somebody else is at it, or the entry is dirty.
         return failed();
     }
+    shared.observer.lease(mapping, LeaseEvent::Granted);
     let started = Instant::now();
     // Before the load: a change that comes in between outdates what is stored.
     let generation = match settings.invalidate_on.is_some() {
@@ -135,7 +137,7 @@ async fn refresh(shared: &Arc<Shared>, mapping: MappingId, key: &Bytes, id: u64)
         lags: false,
     };
     let replies = shared.store.run(vec![sidecar::fill(key, token, &fill)]).await;
-    let stored = store::fills(&*shared.observer, &replies) == [true];
+    let stored = store::fills(&*shared.observer, mapping, &replies) == [true];
     shared.observer.filled(mapping, usize::from(stored), usize::from(!stored));
     let current = fresh.is_current(key, id);
     match ttl {

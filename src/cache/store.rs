@@ -7,7 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{BoxFuture, Observer};
-use crate::sidecar::{self, Fault, Filled, Leased, Version, parse_filled, parse_invalidated, parse_leased};
+use crate::mapping::MappingId;
+use crate::metrics::LeaseEvent;
+use crate::sidecar::{
+    self, Fault, Filled, Leased, Refusal, Version, parse_filled, parse_invalidated, parse_leased,
+};
 
 /// The cluster, as read-through needs it.
 pub trait Store: Send + Sync {
@@ -54,8 +58,14 @@ pub(super) fn leases(observer: &dyn Observer, replies: &[Option<Bytes>]) -> Vec<
 }
 
 /// Which of the fills were stored.
-pub(super) fn fills(observer: &dyn Observer, replies: &[Option<Bytes>]) -> Vec<bool> {
-    let stored = |reply: &Option<Bytes>| read(observer, reply.as_ref(), parse_filled) == Some(Filled::Stored);
+pub(super) fn fills(observer: &dyn Observer, mapping: MappingId, replies: &[Option<Bytes>]) -> Vec<bool> {
+    let stored = |reply: &Option<Bytes>| {
+        let filled = read(observer, reply.as_ref(), parse_filled);
+        if filled == Some(Filled::Refused(Refusal::Lease)) {
+            observer.lease(mapping, LeaseEvent::Lost);
+        }
+        filled == Some(Filled::Stored)
+    };
     replies.iter().map(stored).collect()
 }
 

@@ -50,9 +50,37 @@ pub fn describe(own: Own, paths: &mut Map<String, Json>) {
         ),
     );
     if own.facade {
+        explain(own, &mut add);
         facade(own, &mut add);
         super::own_writes::describe(own, &mut add);
     }
+}
+
+/// What becomes of a command.
+fn explain(own: Own, add: &mut impl FnMut(&str, &str, Json)) {
+    let known = json!({"type": "object", "additionalProperties": {"type": ["string", "integer", "object"]},
+        "properties": {"slot": {"type": "integer", "minimum": 0, "maximum": 16383}}});
+    let known = json!({"application/json": {"schema": known}});
+    let mut explain = operation(
+        "explain",
+        "What becomes of a command: mapping, node, state of the entry, SQL of a miss",
+        &[(200, "what is known", known)],
+    );
+    explain["parameters"] = json!([{"name": "cmd", "in": "query", "required": true, "example": "GET user:1",
+        "description": "a command that names a key, as redis-cli takes it; of which the pattern shows the simplest", "schema": {"type": "string", "pattern": "^(GET|TTL|TYPE|EXISTS|STRLEN|HGETALL) [A-Za-z0-9:._-]+$"}}]);
+    for (status, what) in [
+        ("400", "no command that names a key"),
+        ("404", "no mapping is configured"),
+        ("503", "the cluster does not answer"),
+        ("504", "no answer in time"),
+    ] {
+        explain["responses"][status] = problem(what);
+    }
+    if own.bearer {
+        explain["responses"]["401"] = problem("no token that is accepted");
+        explain["security"] = json!([{"bearer": []}]);
+    }
+    add("/api/v1/explain", "get", explain);
 }
 
 /// The endpoints of any key.

@@ -27,6 +27,33 @@ pub(super) struct DatabaseFamilies {
     dead_letters: IntGaugeVec,
     sets: IntCounterVec,
     deletes: IntCounterVec,
+    leases: IntCounterVec,
+}
+
+/// What becomes of the right to load a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseEvent {
+    /// This proxy got it.
+    Granted,
+    /// Another one had it, and was waited for.
+    Waited,
+    /// It was granted after such a wait: the other one's ran out, or it has stored nothing.
+    TakenOver,
+    /// What was loaded may not be stored any more: it ran out, or the key was written or invalidated meanwhile.
+    Lost,
+}
+
+impl LeaseEvent {
+    const ALL: [Self; 4] = [Self::Granted, Self::Waited, Self::TakenOver, Self::Lost];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Waited => "waited",
+            Self::TakenOver => "taken_over",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// Why a query is run.
@@ -116,6 +143,12 @@ impl DatabaseFamilies {
                 "Entries dropped since a statement of a route made them untrue.",
                 &mapping,
             )?,
+            leases: count(
+                "dsproxy_leases_total",
+                "Rights to load a key, by mapping and event: granted; waited (another proxy had it); taken_over (granted after \
+                 such a wait); lost (written, invalidated or run out before the row could be stored).",
+                &["mapping", "event"],
+            )?,
         })
     }
 }
@@ -149,6 +182,7 @@ pub struct MappingMetrics {
     pub sets: IntCounter,
     /// Entries that a statement of a route made untrue.
     pub deletes: IntCounter,
+    leases: [IntCounter; 4],
 }
 
 #[derive(Clone)]
@@ -188,7 +222,13 @@ impl MappingMetrics {
             dead_letters: database.dead_letters.with_label_values(&[name]),
             sets: database.sets.with_label_values(&[name]),
             deletes: database.deletes.with_label_values(&[name]),
+            leases: LeaseEvent::ALL.map(|event| database.leases.with_label_values(&[name, event.label()])),
         }
+    }
+
+    /// Counts what became of a lease.
+    pub fn lease(&self, event: LeaseEvent) {
+        self.leases[event as usize].inc();
     }
 
     /// Counts a query that took `elapsed`.

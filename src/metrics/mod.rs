@@ -29,7 +29,7 @@ use prometheus::{
 pub use database::{DatabaseCollector, DatabaseGauges, PoolGauge};
 pub use http::{CacheOperations, HttpMetrics, RouteCounter};
 pub use journal::{JournalCollector, JournalDepth, JournalMetrics};
-pub use mapping::{MappingMetrics, QueryKind};
+pub use mapping::{LeaseEvent, MappingMetrics, QueryKind};
 pub use process::Usage;
 pub use queue::{QueueCollector, QueueDepth};
 pub use security::SecurityMetrics;

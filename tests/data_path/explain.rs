@@ -48,6 +48,13 @@ fn explain_by_http() {
         assert!(answer.body.contains(says), "{cmd}: {}", answer.body);
     }
     assert_eq!(bed.proxy.post("/api/v1/explain", "").status, 405);
+    let document: Json = serde_json::from_str(&bed.proxy.get("/openapi.json").body).unwrap();
+    let described = &document["paths"]["/api/v1/explain"]["get"];
+    assert_eq!(described["parameters"][0]["name"], json!("cmd"));
+    assert!(
+        described["responses"]["200"].is_object() && described["responses"]["400"].is_object(),
+        "{described}"
+    );
 }
 
 #[test]

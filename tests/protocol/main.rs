@@ -16,6 +16,7 @@ mod degrade;
 mod failover;
 mod history;
 mod invalidation;
+mod leases;
 mod lists;
 mod model;
 mod refresh;

@@ -243,10 +243,10 @@ impl Core {
     fn step_answered(&self, step: Step, element: Option<&[u8]>, sum: &mut Sum, again: &mut Vec<Step>) {
         match (step, element) {
             (Step::Plain(..), Some(element)) => sum.add(element),
-            (Step::Drop(_), Some(element)) => {
-                sum.found +=
-                    i64::from(sidecar::parse_invalidated(element).is_ok_and(|(found, _)| found.dropped));
-            }
+            (Step::Drop(_), Some(element)) => match sidecar::parse_invalidated(element) {
+                Ok((found, _)) => sum.found += i64::from(found.dropped),
+                Err(_) => sum.add(element),
+            },
             (Step::Write(write, version), Some(element)) => {
                 let Some(data) = &self.data else { return };
                 let applied = sidecar::parse_applied(element);

@@ -291,8 +291,21 @@ impl Core {
         let (write, version) = match step {
             Step::Write(write, version) => (write.clone(), *version),
             Step::Drop(_) => {
-                let dropped = sidecar::parse_invalidated(reply).is_ok_and(|(found, _)| found.dropped);
-                return self.end_step(key, at, dropped);
+                return match sidecar::parse_invalidated(reply) {
+                    Ok((found, _)) => self.end_step(key, at, found.dropped),
+                    // Nobody else will drop the entry: its client has to know.
+                    Err(fault) => {
+                        let mut said = Vec::new();
+                        push_error(
+                            &mut said,
+                            match fault {
+                                sidecar::Fault::Error(text) => text,
+                                fault @ sidecar::Fault::Strange => format!("ERR {fault}"),
+                            },
+                        );
+                        self.say_step(key, at, &said);
+                    }
+                };
             }
             Step::Plain(..) | Step::Over => return,
         };
@@ -322,8 +335,8 @@ impl Core {
 
     /// A step is over: its part of the reply is known. `found`: there was an entry.
     fn end_step(&mut self, key: WritingKey, at: usize, found: bool) {
-        let Some(writing) = self.writing.get_mut(&key) else { return };
-        let Some(step) = writing.steps.get_mut(at) else { return };
+        let step = self.writing.get(&key).and_then(|writing| writing.steps.get(at));
+        let Some(step) = step else { return };
         let counts = match step {
             Step::Drop(_) => true,
             Step::Write(write, _) => matches!(write.write, Write::Delete { .. }),
@@ -334,6 +347,13 @@ impl Core {
             (true, true) => b":1\r\n",
             (true, false) => b":0\r\n",
         };
+        self.say_step(key, at, reply);
+    }
+
+    /// A step is over, and this is its reply.
+    fn say_step(&mut self, key: WritingKey, at: usize, reply: &[u8]) {
+        let Some(writing) = self.writing.get_mut(&key) else { return };
+        let Some(step) = writing.steps.get_mut(at) else { return };
         *step = Step::Over;
         let (parts, said) = (writing.parts, writing.said.is_some());
         self.step_over(key);
