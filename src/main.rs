@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// A write is allocated on one thread and freed on another, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A transparent caching proxy: one Redis port in front of a Redis Cluster and a database.
 #[derive(Parser)]
 #[command(name = "dsproxy", version, args_conflicts_with_subcommands = true)]
