@@ -131,11 +131,11 @@ async fn settle(shared: &Shared, mapping: MappingId, queue: &Queue, piece: &[Arc
     }
     queue.keep_recent(&told, &shared.options);
     let (untold, ()) = tokio::join!(
-        shared.observer.committed(mapping, told),
+        shared.observer.committed(mapping, told.clone()),
         touch(shared, mapping, queue, touched, piece.iter().map(|entry| entry.sequence).min()),
     );
     failpoint::hit("flush.told");
-    queue.settle(piece, untold, shared.options.max_untold / LANES, &shared.budget);
+    queue.settle(piece, &told, untold, shared.options.max_untold / LANES, &shared.budget);
     failpoint::hit("flush.settled");
     shared.trim();
 }

@@ -281,15 +281,18 @@ impl Queue {
         self.rows.fetch_sub(entries.len(), Ordering::AcqRel);
     }
 
-    /// The oldest `entries` of their lanes are in the database, or were rejected; the cache does not know of `untold`.
+    /// The oldest `entries` of their lanes are in the database, or were rejected; the cache was told, but for `untold`.
     /// At most `most` of these are kept per lane.
     pub(super) fn settle(
         &self,
         entries: &[Arc<Entry>],
+        told: &[Committed],
         untold: Vec<Committed>,
         most: usize,
         budget: &Budget,
     ) {
+        // What is known of an older commit of the key does not count any more.
+        told.iter().for_each(|committed| self.lane(&committed.key).told(committed));
         untold.into_iter().for_each(|committed| self.lane(&committed.key).keep_untold(committed, most));
         for entry in entries {
             self.lane(&entry.key).settle(entry);

@@ -90,7 +90,7 @@ pub struct Found {
     pub doubled: Vec<String>,
     pub inversions: Vec<String>,
     /// Reads of an acknowledged write through the proxy that took it which showed something older.
-    pub stale_reads: u64,
+    pub stale_reads: Vec<String>,
     /// Keys of which the cache holds another value than the database.
     pub stale_entries: Vec<String>,
     /// Counters that were added to twice, or not at all.
@@ -105,7 +105,7 @@ impl Found {
         self.lost.is_empty()
             && self.doubled.is_empty()
             && self.inversions.is_empty()
-            && self.stale_reads == 0
+            && self.stale_reads.is_empty()
             && self.stale_entries.is_empty()
     }
 
@@ -113,11 +113,12 @@ impl Found {
     pub fn figures(&self) -> String {
         let Self { acknowledged, lost, doubled, inversions, stale_reads, stale_entries, .. } = self;
         format!(
-            "{acknowledged} writes acknowledged: {} lost, {} applied twice, {} out of order, {stale_reads} stale reads, {} \
+            "{acknowledged} writes acknowledged: {} lost, {} applied twice, {} out of order, {} stale reads, {} \
              stale entries, {} counts wrong",
             lost.len(),
             doubled.len(),
             inversions.len(),
+            stale_reads.len(),
             stale_entries.len(),
             self.miscounted.len() + self.miscounted_alone.len(),
         )
@@ -143,7 +144,7 @@ pub fn check(store: &Store, load: &mut Load, proxies: &[Victim; 2]) -> Found {
     let mut cache = proxies.each_ref().map(|proxy| Resp::connect(("127.0.0.1", proxy.port())));
     for writer in &mut load.writers {
         found.acknowledged += writer.acknowledged;
-        found.stale_reads += writer.stale_reads;
+        found.stale_reads.extend(writer.stale_reads.iter().cloned());
         for at in 0..KEYS {
             let row = rows.get(&(writer.number(at) as u64)).copied();
             check_key(&mut found, writer, at, row);

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dsproxy::resp::push_command;
 use rand::rngs::StdRng;
@@ -47,7 +47,7 @@ pub struct Writer {
     /// The proxy through which alone it counts; `None`: through both.
     pub counts_through: Option<usize>,
     /// Reads through the proxy of an acknowledged write that showed something older.
-    pub stale_reads: u64,
+    pub stale_reads: Vec<String>,
 }
 
 pub struct Load {
@@ -174,10 +174,16 @@ impl Writer {
 
     /// The other proxy may not know of a write yet; the one that has acknowledged it must.
     fn read_back(&mut self, at: usize, proxy: &mut Resp, written: Option<u64>) -> bool {
+        let asked = Instant::now();
         match try_cmd(proxy, &["GET".to_owned(), self.key(at)]) {
             None => return false,
             Some(Value::Error(_)) => {}
-            Some(seen) => self.stale_reads += u64::from(seq_of(&seen) != written),
+            Some(seen) if seq_of(&seen) == written => {}
+            Some(seen) => {
+                let took = asked.elapsed();
+                let what = format!("{}: {seen:?} and not {written:?}, after {took:?}", self.key(at));
+                self.stale_reads.push(what);
+            }
         }
         true
     }

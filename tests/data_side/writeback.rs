@@ -1,6 +1,6 @@
 //! Write-behind against a real database.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use dsproxy::mapping::{MappingId, MappingSpec, OrderKey, Row, StoreMode, WriteMode};
 use dsproxy::source::{Source, SourceError};
 use dsproxy::writeback::{
-    KeyWrite, MappingOptions, Observer, Pending, Race, Write, WriteBehind, WriteBehindOptions, WriteError,
-    record, record_of,
+    BoxFuture, Committed, KeyWrite, MappingOptions, Observer, Pending, Race, Write, WriteBehind,
+    WriteBehindOptions, WriteError, record, record_of,
 };
 use tokio::runtime::Handle;
 
@@ -37,6 +37,16 @@ impl Observer for Seen {
             String::from_utf8_lossy(key),
             error.code().unwrap_or("-")
         ));
+    }
+}
+
+/// A cache that cannot be told of anything, as long as it is deaf.
+struct Deaf(AtomicBool);
+
+impl Observer for Deaf {
+    fn committed(&self, _: MappingId, keys: Vec<Committed>) -> BoxFuture<Vec<Committed>> {
+        let untold = if self.0.load(Ordering::SeqCst) { keys } else { Vec::new() };
+        Box::pin(std::future::ready(untold))
     }
 }
 
@@ -365,4 +375,25 @@ async fn a_mapping_may_have_triggers_of_its_own() {
     set(&writes, &source, "u:2", "{}").unwrap();
     until("three rows are flushed", async || writes.depth(0).rows == 0).await;
     assert_eq!(seen.flushes.load(Ordering::Relaxed), 1, "lanes leave together while there is little");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_the_cache_knows_ends_what_it_could_not_be_told_before() {
+    let pg = Pg::start();
+    pg.execute(USERS).await;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
+    let minute = Duration::from_secs(60);
+    let options = WriteBehindOptions { retry_first: minute, retry_most: minute, ..never() };
+    let cache = Arc::new(Deaf(AtomicBool::new(true)));
+    let writes = WriteBehind::start(source.clone(), options, cache.clone(), &Handle::current());
+    let name = |name: &str| format!(r#"{{"name":"{name}"}}"#);
+    let shown = |text: &str| Some(Pending::Value(Bytes::copy_from_slice(name(text).as_bytes())));
+    set(&writes, &source, "u:1", &name("old")).unwrap();
+    writes.flush_now().await;
+    assert_eq!(writes.pending(0, b"u:1"), shown("old"), "the cache does not know");
+    set(&writes, &source, "u:1", &name("new")).unwrap();
+    assert_eq!(writes.pending(0, b"u:1"), shown("new"));
+    cache.0.store(false, Ordering::SeqCst);
+    writes.flush_now().await;
+    assert_eq!(writes.pending(0, b"u:1"), None, "not the older one, which is still to be told");
 }
