@@ -174,6 +174,7 @@ async fn ping_metrics_and_health() {
             "database": {"status": "down", "reason": "connection refused"},
             "write_behind": {"status": "off"},
         },
+        "warnings": [],
     });
     assert_eq!((ready.status, body), (503, expected));
     health.set(Dependency::Database, Condition::Up);
