@@ -3,7 +3,7 @@
 //! Must not know: how the rows were got.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::io::Write as _;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use sha1::{Digest, Sha1};
 
 use super::error::ApiError;
 use super::input::Input;
+use super::members::Members;
 use crate::cluster::Served;
 use crate::config::Compiled;
 use crate::route::{Placeholder, Values, push_json_text};
@@ -48,7 +49,7 @@ pub struct Facts<'a> {
 struct Sheet<'a> {
     facts: &'a Facts<'a>,
     row: Cow<'a, [u8]>,
-    members: HashMap<String, &'a RawValue>,
+    members: Members<'a>,
     rows: Vec<&'a RawValue>,
     has_more: bool,
     served: Option<Served>,
@@ -114,8 +115,13 @@ pub fn failure(route: &Compiled, error: &ApiError, facts: &Facts<'_>) -> Respons
 /// A weak validator of what was found: two answers that differ in times and places only are the same to a client.
 pub fn validator(json: &[u8]) -> String {
     let digest = Sha1::digest(json);
-    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("W/\"{hex}\"")
+    let hex = digest.iter().take(8).flat_map(|byte| [byte >> 4, byte & 15]);
+    let hex = hex.filter_map(|digit| char::from_digit(u32::from(digit), 16));
+    let mut validator = String::with_capacity(20);
+    validator.push_str("W/\"");
+    validator.extend(hex);
+    validator.push('"');
+    validator
 }
 
 /// Whether an `If-None-Match` names this validator.
@@ -171,7 +177,7 @@ impl<'a> Sheet<'a> {
         Self {
             facts,
             row: Cow::Borrowed(b"null"),
-            members: HashMap::new(),
+            members: Members::default(),
             rows: Vec::new(),
             has_more: false,
             served: None,
@@ -193,13 +199,16 @@ impl<'a> Sheet<'a> {
         self.facts.start.elapsed().as_millis()
     }
 
-    fn metadata(&self) -> serde_json::Value {
-        serde_json::json!({
-            "request_id": self.facts.request_id,
-            "duration_ms": self.facts.start.elapsed().as_micros() as f64 / 1000.0,
-            "source": self.source(),
-            "timestamp": timestamp(SystemTime::now()),
-        })
+    fn push_metadata(&self, out: &mut Vec<u8>) {
+        let micros = self.facts.start.elapsed().as_micros();
+        // Writing to memory does not fail.
+        let _ = write!(out, "{{\"duration_ms\":{}.{:03},\"request_id\":", micros / 1000, micros % 1000);
+        push_json_text(self.facts.request_id, out);
+        out.extend_from_slice(b",\"source\":");
+        push_json_text(self.source(), out);
+        out.extend_from_slice(b",\"timestamp\":");
+        push_json_text(&timestamp(SystemTime::now()), out);
+        out.push(b'}');
     }
 }
 
@@ -209,7 +218,7 @@ impl Values for Sheet<'_> {
             Placeholder::Row if self.row.is_empty() => out.extend_from_slice(b"null"),
             Placeholder::Row => out.extend_from_slice(&self.row),
             Placeholder::Field(name) => {
-                out.extend_from_slice(self.members.get(name).map_or("null", |value| value.get()).as_bytes());
+                out.extend_from_slice(self.members.get(name).unwrap_or("null").as_bytes());
             }
             Placeholder::Rows => {
                 out.push(b'[');
@@ -221,11 +230,11 @@ impl Values for Sheet<'_> {
                 }
                 out.push(b']');
             }
-            Placeholder::FromCache => out.extend_from_slice(self.is_from_cache().to_string().as_bytes()),
-            Placeholder::HasMore => out.extend_from_slice(self.has_more.to_string().as_bytes()),
+            Placeholder::FromCache => out.extend_from_slice(boolean(self.is_from_cache())),
+            Placeholder::HasMore => out.extend_from_slice(boolean(self.has_more)),
             Placeholder::DurationMs => out.extend_from_slice(self.milliseconds().to_string().as_bytes()),
             Placeholder::Status => out.extend_from_slice(self.status.to_string().as_bytes()),
-            Placeholder::Metadata => out.extend_from_slice(self.metadata().to_string().as_bytes()),
+            Placeholder::Metadata => self.push_metadata(out),
             Placeholder::Param(name) => match self.facts.input.get(name) {
                 Some(value) => value.push_json(out),
                 None => out.extend_from_slice(b"null"),
@@ -257,6 +266,10 @@ impl Values for Sheet<'_> {
             }
         }
     }
+}
+
+fn boolean(value: bool) -> &'static [u8] {
+    if value { b"true" } else { b"false" }
 }
 
 /// A JSON value as characters: a text without its quotes.

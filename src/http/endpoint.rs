@@ -24,7 +24,7 @@ use super::site::Endpoint;
 use crate::cluster::Served;
 use crate::config::{Action, Bind, Compiled, RouteMethod};
 use crate::route::{In, ParamValue, Placeholder, Values, push_json_text};
-use crate::source::Rows;
+use crate::source::{Rows, Statement};
 
 /// A request that has found its route.
 pub struct Visit<'a> {
@@ -173,30 +173,41 @@ async fn work(backend: &Backend, route: &Compiled, input: &Input, body: &[u8]) -
             })?;
             match route.method {
                 RouteMethod::Get => read(backend, route, &key).await,
-                RouteMethod::Delete => backend.delete(&key).await.map(|_| Found::default()),
+                RouteMethod::Delete => Box::pin(backend.delete(&key)).await.map(|_| Found::default()),
                 RouteMethod::Post | RouteMethod::Put | RouteMethod::Patch => {
                     let value = value(route, input, body)?;
-                    backend.set(&key, &value).await?;
+                    Box::pin(backend.set(&key, &value)).await?;
                     Ok(Found { json: as_json(value.into()), ..Found::default() })
                 }
             }
         }
+        // Boxed: what a statement keeps in the meantime would be moved with every hit, too.
         Action::Statement { statement, params } => {
-            let values = params.iter().filter_map(|bind| match bind {
-                Bind::Value(at) => input.at(*at).map(Cow::Borrowed),
-                Bind::Given(at) => input.at(*at).map(|is| Cow::Owned(ParamValue::Boolean(is.is_given()))),
-            });
-            let rows = backend.statement(statement, &values.collect::<Vec<_>>()).await?;
-            if let Some(mapping) = &route.writes {
-                for row in &rows.rows {
-                    backend.written(mapping, &serde_json::from_slice(row).unwrap_or_default()).await;
-                }
-            }
-            let found = rows_found(route, &rows)?;
-            invalidate(backend, route, input, &found).await;
-            Ok(found)
+            Box::pin(run_statement(backend, route, input, statement, params)).await
         }
     }
+}
+
+async fn run_statement(
+    backend: &Backend,
+    route: &Compiled,
+    input: &Input,
+    statement: &Statement,
+    params: &[Bind],
+) -> Result<Found, ApiError> {
+    let values = params.iter().filter_map(|bind| match bind {
+        Bind::Value(at) => input.at(*at).map(Cow::Borrowed),
+        Bind::Given(at) => input.at(*at).map(|is| Cow::Owned(ParamValue::Boolean(is.is_given()))),
+    });
+    let rows = backend.statement(statement, &values.collect::<Vec<_>>()).await?;
+    if let Some(mapping) = &route.writes {
+        for row in &rows.rows {
+            backend.written(mapping, &serde_json::from_slice(row).unwrap_or_default()).await;
+        }
+    }
+    let found = rows_found(route, &rows)?;
+    invalidate(backend, route, input, &found).await;
+    Ok(found)
 }
 
 /// What a statement returned, as the route shows it.

@@ -21,6 +21,7 @@ mod explain;
 mod facade;
 mod input;
 mod invalidate;
+mod members;
 mod openapi;
 mod own_paths;
 mod own_writes;

@@ -111,14 +111,16 @@ where
             let (head, body) = request.into_parts();
             let body = match head.method {
                 Method::GET | Method::HEAD => Ok(Bytes::new()),
-                _ => whole_body(state, body).await,
+                _ => Box::pin(whole_body(state, body)).await,
             };
             let visit = Visit { endpoint: &endpoint, path, head, id, start, deadline };
             let response = endpoint::run(state, visit, body).await;
             return (Label::Site(endpoint), response);
         }
         Found::Methods(label, methods) => match find(request.method(), request.uri().path()) {
-            Ok(route) => (Label::Own(route), run(Arc::clone(state), route, request, deadline).await),
+            Ok(route) => {
+                (Label::Own(route), Box::pin(run(Arc::clone(state), route, request, deadline)).await)
+            }
             Err((_, error)) => {
                 let mut allowed = methods.join(", ");
                 if let ApiError::MethodNotAllowed(more) = error {
@@ -128,7 +130,9 @@ where
             }
         },
         Found::Nothing => match find(request.method(), request.uri().path()) {
-            Ok(route) => (Label::Own(route), run(Arc::clone(state), route, request, deadline).await),
+            Ok(route) => {
+                (Label::Own(route), Box::pin(run(Arc::clone(state), route, request, deadline)).await)
+            }
             Err((label, error)) => (Label::Fixed(label), Err(error)),
         },
     };
