@@ -35,7 +35,7 @@ impl<'a> Client<'a> {
             who: Speaker::new(&run.prefix, id),
             run,
             rng,
-            model: Model::default(),
+            model: Model::new(run.lossy),
             buffer: Vec::new(),
             heard: HashMap::new(),
             asked: Vec::new(),

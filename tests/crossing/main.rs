@@ -3,7 +3,8 @@
 //!
 //! Every value names the client and the command that wrote it (`TOKEN`), and every client asks for keys of its own, so a
 //! reply that reaches another client, or the right one out of turn, cannot pass. Clients go at any moment: politely,
-//! half-closed, in the middle of a request, while they block. In the second test slots move and replicas take over.
+//! half-closed, in the middle of a request, while they block. In the second test slots move and replicas take over; in the third
+//! primaries are killed, so that writes are lost, and errors are allowed, but only as errors.
 //!
 //! `CROSSING_SEED`, `CROSSING_CLIENTS` and `CROSSING_SECONDS` repeat a run, or make it longer.
 
@@ -34,6 +35,8 @@ struct Run {
     prefix: String,
     /// The cluster changes, so that errors which say so are part of the game.
     troubled: bool,
+    /// And nodes die with what their replicas do not have yet.
+    lossy: bool,
     until: Instant,
     next_client: AtomicU64,
     tally: Tally,
@@ -56,7 +59,7 @@ fn setting(name: &str, default: u64) -> u64 {
 fn run(
     proxy: &Proxy,
     prefix: &str,
-    troubled: bool,
+    (troubled, lossy): (bool, bool),
     clients: u64,
     meanwhile: impl FnOnce(&AtomicBool) + Send + 'static,
 ) {
@@ -69,6 +72,7 @@ fn run(
         addr: proxy.addr(),
         prefix: prefix.to_owned(),
         troubled,
+        lossy,
         until,
         next_client: AtomicU64::new(0),
         tally: Tally::default(),
@@ -108,7 +112,7 @@ const LIMITS: &str = "[limits]\ndedicated_connections = 5000\n";
 fn no_reply_reaches_another_client_or_comes_out_of_turn() {
     let stack = SharedStack::get();
     let proxy = Proxy::for_nodes(stack.redis_nodes(), None, LIMITS);
-    run(&proxy, stack.key_prefix(), false, 2000, |_| {});
+    run(&proxy, stack.key_prefix(), (false, false), 2000, |_| {});
 }
 
 #[test]
@@ -116,5 +120,12 @@ fn nor_while_slots_move_and_replicas_take_over() {
     let stack = trouble::stack();
     let proxy = Proxy::for_nodes(&stack.redis_nodes(), None, LIMITS);
     let nodes = stack.redis_nodes();
-    run(&proxy, "x", true, 1000, move |over| trouble::make(&nodes, over));
+    run(&proxy, "x", (true, false), 1000, move |over| trouble::make(&nodes, over));
+}
+
+#[test]
+fn nor_while_primaries_are_killed() {
+    let stack = trouble::mortal();
+    let proxy = Proxy::for_nodes(&stack.redis_nodes(), None, LIMITS);
+    run(&proxy, "x", (true, true), 500, move |over| trouble::kill(&stack, over));
 }

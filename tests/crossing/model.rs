@@ -11,6 +11,8 @@ type Candidates = Vec<Option<String>>;
 #[derive(Default)]
 pub struct Model {
     keys: HashMap<String, Candidates>,
+    /// Nodes die with what their replicas do not have yet: a key may go back to any value that it had.
+    lossy: bool,
 }
 
 /// The one reply that can follow.
@@ -47,6 +49,23 @@ const EXCUSES: [&str; 8] =
     ["ERR dsproxy", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "MASTERDOWN", "EXECABORT", "NOSCRIPT", "UNBLOCKED"];
 
 impl Model {
+    /// What a client knows that has done nothing yet.
+    pub fn new(lossy: bool) -> Self {
+        Self { lossy, ..Self::default() }
+    }
+
+    /// From now on this is the value of a key.
+    fn settle(&mut self, key: &str, value: Option<String>) {
+        let lossy = self.lossy;
+        let candidates = self.candidates(key);
+        if !lossy {
+            candidates.clear();
+        }
+        if !candidates.contains(&value) {
+            candidates.push(value);
+        }
+    }
+
     fn candidates(&mut self, key: &str) -> &mut Candidates {
         self.keys.entry(key.to_owned()).or_insert_with(|| vec![None])
     }
@@ -66,7 +85,7 @@ impl Model {
             (Expect::Popped(wanted), reply) => wanted == reply,
             (Expect::Refused(part), Value::Error(text)) => text.contains(part.as_str()),
             (Expect::Wrote(pairs), Value::Simple(text)) => {
-                pairs.iter().for_each(|(key, value)| *self.candidates(key) = vec![value.clone()]);
+                pairs.iter().for_each(|(key, value)| self.settle(key, value.clone()));
                 text == "OK"
             }
             (Expect::Value(key), reply) => self.saw(key, reply),
@@ -76,7 +95,7 @@ impl Model {
             (Expect::Counted(keys), Value::Int(count)) => self.range(keys).contains(count),
             (Expect::Removed(keys), Value::Int(count)) => {
                 let range = self.range(keys);
-                keys.iter().for_each(|key| *self.candidates(key) = vec![None]);
+                keys.iter().for_each(|key| self.settle(key, None));
                 range.contains(count)
             }
             (Expect::All(_, true), Value::Nil) => troubled,
@@ -114,11 +133,10 @@ impl Model {
             Value::Bulk(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
             _ => return false,
         };
-        let candidates = self.candidates(key);
-        if !candidates.contains(&value) {
+        if !self.candidates(key).contains(&value) {
             return false;
         }
-        *candidates = vec![value];
+        self.settle(key, value);
         true
     }
 

@@ -125,3 +125,47 @@ fn fail_over(seed: &str, round: usize) -> bool {
     eventually(PATIENCE, "the replica takes over", || node.cmd(&["ROLE"]).items()[0].text() == "master");
     true
 }
+
+/// A cluster in which replicas take over by themselves, soon.
+pub fn mortal() -> PrivateStack {
+    let options = KeeperOptions {
+        replicas: 1,
+        with_postgres: false,
+        node_timeout_ms: 1000,
+        ..KeeperOptions::default()
+    };
+    PrivateStack::start(options)
+}
+
+/// Until `over`: kills a primary, waits for its replica to take over, brings it back as a replica, and so on.
+pub fn kill(stack: &PrivateStack, over: &AtomicBool) {
+    let nodes = stack.redis_nodes();
+    let mut killed = 0;
+    while !over.load(Ordering::Relaxed) {
+        eventually(PATIENCE, "each primary has a replica", || has_replicas(&nodes));
+        let views = cluster(&nodes[0]);
+        let primaries: Vec<&Node> = views.iter().filter(|node| !node.slots.is_empty()).collect();
+        let victim = primaries[killed % primaries.len()];
+        let number = nodes.iter().position(|addr| *addr == victim.addr).unwrap();
+        let witness = nodes.iter().find(|addr| **addr != victim.addr).unwrap();
+        stack.kill(&format!("redis-{number}"));
+        killed += 1;
+        eventually(PATIENCE, "a replica takes over", || {
+            cluster(witness).iter().any(|node| {
+                node.addr != victim.addr && node.slots.iter().any(|slots| victim.slots.contains(slots))
+            })
+        });
+        stack.start_server(&format!("redis-{number}"));
+    }
+    eprintln!("{killed} primaries killed");
+    assert!(killed > 0);
+}
+
+/// True when all nodes agree, and every primary's replica follows it.
+fn has_replicas(nodes: &[String]) -> bool {
+    agree(nodes)
+        && nodes.iter().all(|node| {
+            let info = Resp::connect(node.as_str()).cmd(&["INFO", "replication"]).text();
+            info.contains("master_link_status:up") || info.contains("connected_slaves:1")
+        })
+}
