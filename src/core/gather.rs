@@ -87,6 +87,9 @@ pub struct MappedKey {
     pub key: Bytes,
 }
 
+/// Mapping and key of each.
+type Pairs = Vec<(u16, Bytes)>;
+
 impl Gather {
     /// A gather without parts, for replies of at most so many bytes; reuse one with [`Self::reset`].
     pub fn new(most_bytes: usize) -> Self {
@@ -336,8 +339,8 @@ impl Gather {
         !meant.is_empty()
     }
 
-    /// Once all parts are here: the mappings of the mapped keys that have a value, and the keys of those that have none.
-    pub fn split_mapped(&mut self) -> (Vec<u16>, Vec<(u16, Bytes)>) {
+    /// Once all parts are here: the mapped keys that have a value, and those that have none.
+    pub fn split_mapped(&mut self) -> (Pairs, Pairs) {
         let (nils, hits): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.mapped).into_iter().partition(|mapped| match self.join {
                 Join::Keys(Merge::Sum) => self.uncounted.contains(&mapped.position),
@@ -345,7 +348,7 @@ impl Gather {
             });
         let missing = nils.iter().map(|mapped| (mapped.mapping, mapped.key.clone())).collect();
         self.mapped = nils;
-        (hits.into_iter().map(|mapped| mapped.mapping).collect(), missing)
+        (hits.into_iter().map(|mapped| (mapped.mapping, mapped.key)).collect(), missing)
     }
 
     /// Puts loaded elements in the place of the nils (or counts those that are not nil), in the order of [`Self::split_mapped`]. One that is an error

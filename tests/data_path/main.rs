@@ -9,6 +9,7 @@ mod explain;
 mod flush;
 mod formats;
 mod hashes;
+mod hidden;
 mod lives;
 mod lost_base;
 mod modify;

@@ -128,3 +128,44 @@ fn a_list_that_writes_outdate_is_refreshed_as_well() {
         }
     }
 }
+
+/// Hashes of the same rows.
+const CARD: &str = "[[mapping]]\nname = \"card\"\nkey = \"card:{id}\"\nid = \"bigint\"\nformat = \"hash\"\nttl = \"200ms\"\n\
+    ttl_jitter = 0.0\nstale_while_revalidate = \"30s\"\n\
+    load = \"select i.id, i.v from item i, gate() where i.id = any($1)\"\n";
+
+#[test]
+fn other_reads_than_get_are_served_stale_and_refresh_as_well() {
+    let bed = Bed::start(
+        1,
+        &format!("ttl = \"200ms\"\nttl_jitter = 0.0\nstale_while_revalidate = \"30s\"\n{CARD}"),
+        "",
+    );
+    let mut client = bed.proxies[0].connect();
+    let reads: [&[&str]; 6] = [
+        &["MGET", "item:1", "item:2", "item:19000"],
+        &["STRLEN", "item:3"],
+        &["HGET", "card:1", "v"],
+        &["HGETALL", "card:2"],
+        &["HMGET", "card:3", "id", "v"],
+        &["GETRANGE", "item:4", "0", "-1"],
+    ];
+    let old: Vec<Value> = reads.iter().map(|read| client.cmd(read)).collect();
+    for id in [1, 2, 3, 4, 19000] {
+        bed.write(id, "a-new-one");
+    }
+    bed.slow(0.4);
+    for (read, old) in reads.iter().zip(&old) {
+        let started = Instant::now();
+        // All that the reply shows is new in the end; nobody waits for it meanwhile.
+        while format!("{:?}", client.cmd(read)).contains(&format!("{:?}", Value::from("v19000")))
+            || client.cmd(read) == *old
+        {
+            assert!(started.elapsed() < PATIENCE, "{read:?}");
+            let asked = Instant::now();
+            client.cmd(read);
+            assert!(asked.elapsed() < Duration::from_millis(300), "a reader waited {:?}", asked.elapsed());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}

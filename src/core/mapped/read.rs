@@ -118,9 +118,12 @@ impl Core {
             return false;
         }
         let (hits, missing) = gather.split_mapped();
-        for mapping in hits {
+        for (mapping, hit) in hits {
             if let Some(cells) = self.stats.mappings.get(usize::from(mapping)) {
                 cells.hits.add(1);
+            }
+            if self.watches {
+                self.watch_for(key, mapping, hit);
             }
         }
         let Some(data) = self.data.as_ref().filter(|_| !missing.is_empty()) else { return false };

@@ -5,6 +5,7 @@
 use super::super::{ClientKey, Core};
 use super::DataSide;
 use crate::cluster::{Entry, Owner};
+use crate::mapping::MappingId;
 use crate::resp::{Args, RequestLimits, RequestScanner};
 use bytes::Bytes;
 
@@ -16,7 +17,7 @@ impl DataSide {
 }
 
 impl Core {
-    /// The key of the oldest request of a connection, if it is a GET of a mapping whose hits are looked at.
+    /// The key of the oldest request of a connection, if it reads one of a mapping whose hits are looked at.
     #[cold]
     pub(in crate::core) fn watched(&self, index: usize) -> Option<Bytes> {
         let upstream = self.upstreams.get(index)?;
@@ -27,18 +28,23 @@ impl Core {
         let (request, mut scanner) = (upstream.oldest_request(), RequestScanner::default());
         scanner.scan(request, &RequestLimits::default()).ok()?;
         let args = Args::new(request, scanner.spans());
-        let is_get = crate::command::lookup(args.name()).is_some_and(|command| command.name == "get");
-        args.get(1).filter(|_| is_get).map(Bytes::copy_from_slice)
+        let command = crate::command::resolve(&args).ok().filter(|command| command.is_readonly())?;
+        args.get(command.first_key(&args)?).map(Bytes::copy_from_slice)
     }
 
     /// It was hit.
     #[cold]
     pub(in crate::core) fn watch(&mut self, entry: &Entry, key: Bytes) {
-        let Some(data) = &self.data else { return };
-        let served = data.reads.hit(entry.mapping, key);
-        if let Owner::Client { index, serial, .. } = entry.owner
-            && let Some(client) = self.client_mut(ClientKey { index, serial })
-        {
+        if let Owner::Client { index, serial, .. } = entry.owner {
+            self.watch_for(ClientKey { index, serial }, entry.mapping, key);
+        }
+    }
+
+    /// The same for a key of several that a client has read at once.
+    pub(super) fn watch_for(&mut self, client: ClientKey, mapping: MappingId, key: Bytes) {
+        let Some(data) = self.data.as_ref().filter(|data| data.reads.watches(mapping)) else { return };
+        let served = data.reads.hit(mapping, key);
+        if let Some(client) = self.client_mut(client) {
             client.note_served(served);
         }
     }
