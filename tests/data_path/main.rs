@@ -8,6 +8,7 @@ mod eviction;
 mod explain;
 mod flush;
 mod formats;
+mod formats_sqlite;
 mod hashes;
 mod hidden;
 mod lives;
