@@ -5,23 +5,41 @@ use std::time::Duration;
 use fred::clients::SubscriberClient;
 use fred::prelude::*;
 use fred::types::RespVersion;
-use fred::types::config::Server;
+use fred::types::config::{Server, TlsConnector};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
-use super::Bed;
+use super::certificates::Certificates;
+use super::{Bed, USER};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn builder(bed: &Bed, version: RespVersion, cluster: bool) -> Builder {
     let (host, port) = bed.proxy.addr();
+    let port = bed.secured.as_ref().map_or(port, |secured| secured.port);
     let server = match cluster {
         true => ServerConfig::new_clustered(vec![(host, port)]),
         false => ServerConfig::Centralized { server: Server::new(host, port) },
     };
-    let mut builder = Builder::from_config(Config { server, version, ..Config::default() });
+    let mut config = Config { server, version, ..Config::default() };
+    if let Some(secured) = &bed.secured {
+        config.tls = Some(trusting(&secured.certificates).into());
+        (config.username, config.password) = (Some(USER.0.to_owned()), Some(USER.1.to_owned()));
+    }
+    let mut builder = Builder::from_config(config);
     // The default gives up at once.
     builder.set_policy(ReconnectPolicy::new_constant(0, 10));
     builder.with_connection_config(|connection| connection.internal_command_timeout = PATIENCE);
     builder
+}
+
+/// TLS with the authority of these certificates.
+fn trusting(certificates: &Certificates) -> TlsConnector {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(certificates.path("ca.pem")).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth().into()
 }
 
 async fn suite(bed: &Bed, version: RespVersion, cluster: bool) {
@@ -85,7 +103,7 @@ async fn suite(bed: &Bed, version: RespVersion, cluster: bool) {
     other.quit().await.unwrap();
 
     pubsub(&builder, &client, &name("channel"), &name("pat")).await;
-    if !cluster {
+    if !cluster && bed.secured.is_none() {
         scan_and_cut(bed, &client).await;
     }
     client.quit().await.unwrap();
@@ -156,4 +174,28 @@ async fn fred() {
         tokio::time::timeout(PATIENCE, suite(&bed, version.clone(), false)).await.unwrap();
         tokio::time::timeout(PATIENCE, suite(&bed, version, true)).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fred_over_tls_as_a_user() {
+    // The client takes the provider of the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let bed = Bed::start_secured();
+    for version in [RespVersion::RESP2, RespVersion::RESP3] {
+        tokio::time::timeout(PATIENCE, suite(&bed, version.clone(), false)).await.unwrap();
+        tokio::time::timeout(PATIENCE, suite(&bed, version, true)).await.unwrap();
+    }
+    // Nobody comes in by another authority, or with another password.
+    let refused = async |tls: TlsConnector, password: &str| {
+        let server = ServerConfig::Centralized {
+            server: Server::new("127.0.0.1", bed.secured.as_ref().unwrap().port),
+        };
+        let (username, password) = (Some(USER.0.to_owned()), Some(password.to_owned()));
+        let config = Config { server, username, password, tls: Some(tls.into()), ..Config::default() };
+        let client = Builder::from_config(config).build().unwrap();
+        tokio::time::timeout(PATIENCE, client.init()).await.unwrap().unwrap_err()
+    };
+    let known = || trusting(&bed.secured.as_ref().unwrap().certificates);
+    assert_eq!(*refused(known(), "wrong").await.kind(), ErrorKind::Auth);
+    let _ = refused(trusting(&Certificates::new()), USER.1).await;
 }
