@@ -242,12 +242,17 @@ impl Observer for Told {
     }
 
     fn passed(&self, mapping: MappingId, keys: &[String]) {
-        let name = self.cache.mapping(mapping).map_or("?", |mapping| &mapping.name);
+        let settings = self.cache.mapping(mapping);
+        let name = settings.map_or("?", |mapping| &mapping.name);
+        let replay = match settings.is_some_and(|mapping| mapping.mode == StoreMode::Append) {
+            true => "a replay of that would still add its row",
+            false => "a replay of that would change nothing",
+        };
         for key in keys {
             tracing::warn!(
                 mapping = name,
                 key,
-                "a write was applied whose key has a dead letter: a replay of that would change nothing (`dsproxy dlq`)"
+                "a write was applied whose key has a dead letter: {replay} (`dsproxy dlq`)"
             );
         }
         if let Some(metrics) = self.of(mapping) {
