@@ -68,12 +68,13 @@ impl Asked {
         Ok(asked)
     }
 
-    /// For what cannot be taken back it has to be said which.
+    /// For what cannot be taken back it has to be said which, without a doubt.
     fn chosen(self) -> Result<Self, ApiError> {
         let Letters { mapping, ids, .. } = &self.letters;
-        match self.all || mapping.is_some() || !ids.is_empty() {
-            true => Ok(self),
-            false => Err(ApiError::Malformed("say which: `id`, `mapping`, or `all=true`".into())),
+        let ways = [self.all, mapping.is_some(), !ids.is_empty()];
+        match ways.into_iter().filter(|way| *way).count() {
+            1 => Ok(self),
+            _ => Err(ApiError::Malformed("say which, in one way: `id`, `mapping`, or `all=true`".into())),
         }
     }
 

@@ -147,6 +147,8 @@ fn dead_letters_are_dropped_and_what_is_not_understood_is_refused() {
         "?mapping=%00",
         "?who=1",
         "?all=true&all=true",
+        "?all=true&id=1",
+        "?id=1&mapping=user",
     ] {
         assert_eq!(delete(wrong).status, 400, "{wrong}");
         assert_eq!(
