@@ -19,18 +19,20 @@ pub const REPLAY: &str = "/api/v1/dlq/replay";
 /// Dead letters that one request is about at most.
 pub const MOST: u32 = 1000;
 
+/// Of the number of a dead letter at most.
+pub const DIGITS: usize = 18;
+
 /// Which dead letters a request is about.
 struct Asked {
     letters: Letters,
     limit: u32,
-    /// Yes, all of them.
-    all: bool,
 }
 
 impl Asked {
-    /// `?mapping=NAME&id=1&id=2&after=7&limit=100&all=true`: those of `allowed`, none but `id` more than once.
+    /// `?mapping=NAME&id=1&id=2&after=7&limit=100`, or `?which=WHICH` for what cannot be taken back: those of `allowed`, none
+    /// but `id` more than once.
     fn of(call: &Call, allowed: &[&str]) -> Result<Self, ApiError> {
-        let mut asked = Self { letters: Letters::default(), limit: MOST, all: false };
+        let mut asked = Self { letters: Letters::default(), limit: MOST };
         let mut seen: Vec<String> = Vec::new();
         for (name, value) in pairs(call.head.uri.query())? {
             let wrong =
@@ -61,27 +63,49 @@ impl Asked {
                     let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
                     asked.limit = limit.ok_or_else(|| wrong(&format!("1 to {MOST}")))?;
                 }
-                _ => asked.all = (value == "true").then_some(true).ok_or_else(|| wrong("true"))?,
+                _ => {
+                    let after = asked.letters.after;
+                    asked.letters = which(&value)
+                        .ok_or_else(|| wrong("`all`, `mapping:NAME`, or numbers as in `7,9`"))?;
+                    asked.letters.after = after;
+                }
             }
             seen.push(name);
         }
         Ok(asked)
     }
 
-    /// For what cannot be taken back it has to be said which, without a doubt.
-    fn chosen(self) -> Result<Self, ApiError> {
-        let Letters { mapping, ids, .. } = &self.letters;
-        let ways = [self.all, mapping.is_some(), !ids.is_empty()];
-        match ways.into_iter().filter(|way| *way).count() {
-            1 => Ok(self),
-            _ => Err(ApiError::Malformed("say which, in one way: `id`, `mapping`, or `all=true`".into())),
+    /// As [`Asked::of`], with `which` and these.
+    fn chosen(call: &Call, more: &[&str]) -> Result<Self, ApiError> {
+        let named = pairs(call.head.uri.query())?.iter().any(|(name, _)| name == "which");
+        if !named {
+            let text = "the parameter `which` is missing: `all`, `mapping:NAME`, or numbers as in `7,9`";
+            return Err(ApiError::Malformed(text.into()));
         }
+        Self::of(call, &[&["which"], more].concat())
     }
 
     /// Where a next request goes on, if this one was not about all of them.
     fn next(&self, letters: &[DeadLetter]) -> Option<i64> {
         letters.last().filter(|_| letters.len() == self.limit as usize).map(|last| last.id)
     }
+}
+
+/// `all`, `mapping:NAME`, or the numbers of some.
+fn which(text: &str) -> Option<Letters> {
+    let mut letters = Letters::default();
+    match text.strip_prefix("mapping:") {
+        Some(name) if name.is_empty() || name.contains('\0') => return None,
+        Some(name) => letters.mapping = Some(name.to_owned()),
+        None if text == "all" => {}
+        None => {
+            let digits =
+                |id: &&str| (1..=DIGITS).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit());
+            let ids = text.split(',').map(|id| Some(id).filter(digits)?.parse().ok());
+            letters.ids = ids.collect::<Option<Vec<i64>>>().filter(|ids| ids.len() <= MOST as usize)?;
+        }
+    }
+    Some(letters)
 }
 
 fn failed(error: SourceError) -> ApiError {
@@ -110,7 +134,7 @@ fn shown(letter: &DeadLetter) -> Json {
 /// Applies them, unless newer writes of their keys were.
 pub async fn replay(call: Call) -> Answer {
     admitted(&call)?;
-    let asked = Asked::of(&call, &["mapping", "id", "after", "limit", "all"])?.chosen()?;
+    let asked = Asked::chosen(&call, &["after", "limit"])?;
     let Some(reads) = call.state.reads.clone() else {
         return Err(ApiError::NotFound("no mapping is configured".into()));
     };
@@ -138,7 +162,7 @@ pub async fn replay(call: Call) -> Answer {
 /// Removes them without applying them.
 pub async fn discard(call: Call) -> Answer {
     let source = &admitted(&call)?.source;
-    let asked = Asked::of(&call, &["mapping", "id", "all"])?.chosen()?;
+    let asked = Asked::chosen(&call, &[])?;
     let dropped = source.drop_dead_letters(&asked.letters).await.map_err(failed)?;
     Ok(json_answer(StatusCode::OK, &json!({"dropped": dropped})))
 }

@@ -4,7 +4,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::own_paths::{Own, closed, object, operation, problem, text};
+use super::own_paths::{Own, object, operation, problem, text};
 use super::{dead_letters, writeback};
 use crate::writeback::Condition;
 
@@ -55,7 +55,7 @@ pub fn describe(own: Own, add: &mut impl FnMut(&str, &str, Json)) {
         "Removes dead letters without applying them",
         &[(200, "removed", object(&[("dropped", count())]))],
     );
-    discard["parameters"] = json!([which(&[])]);
+    discard["parameters"] = json!([which()]);
     add(dead_letters::PATH, "delete", discard);
     let refused = json!({"type": "array", "items": {"type": "object"}, "description": "these are refused again, and stay"});
     let replayed = object(&[
@@ -70,19 +70,17 @@ pub fn describe(own: Own, add: &mut impl FnMut(&str, &str, Json)) {
         "Applies dead letters, unless newer writes of their keys were",
         &[(200, "what became of them", replayed)],
     );
-    replay["parameters"] = json!([which(&[("after", number()), ("limit", limit())])]);
+    replay["parameters"] = json!([which(), query("after", number()), query("limit", limit())]);
     add(dead_letters::REPLAY, "post", replay);
 }
 
-/// One of the ways to say which, which OpenAPI can only say of an object that is spread out.
-fn which(more: &[(&str, Json)]) -> Json {
-    let way = |member: &str, schema: Json| {
-        let mut properties = json!({member: schema});
-        more.iter().for_each(|(name, schema)| properties[*name] = schema.clone());
-        closed(properties, &[member])
-    };
-    json!({"name": "which", "in": "query", "required": true, "style": "form", "explode": true,
-        "schema": {"oneOf": [way("id", number()), way("mapping", name()), way("all", json!({"const": true}))]}})
+/// Which dead letters: all, those of a mapping, or these numbers.
+fn which() -> Json {
+    let number = format!("[0-9]{{1,{}}}", dead_letters::DIGITS);
+    let most = dead_letters::MOST - 1;
+    let pattern = format!("^(all|mapping:[^\\u0000]+|{number}(,{number}){{0,{most}}})$");
+    json!({"name": "which", "in": "query", "required": true, "schema": {"type": "string", "pattern": pattern},
+        "description": "`all`, `mapping:NAME`, or numbers as in `7,9`"})
 }
 
 fn query(name: &str, schema: Json) -> Json {

@@ -100,7 +100,7 @@ fn a_replay_outdates_the_entry_and_the_lists_that_depend_on_the_row() {
     assert_eq!(letters(&bed, &format!("?after={}", id(1))).len(), 1);
 
     let replay = |query: &str| json(&bed.proxy.post(&format!("/api/v1/dlq/replay?{query}"), ""));
-    let first = format!("id={}", id(0));
+    let first = format!("which={}", id(0));
     let again = replay(&first);
     assert_eq!((again["applied"].as_u64(), again["refused"][0]["id"].as_i64()), (Some(0), Some(id(0))));
     bed.db.execute("alter table users drop constraint young");
@@ -139,16 +139,17 @@ fn dead_letters_are_dropped_and_what_is_not_understood_is_refused() {
     let delete = |query: &str| bed.proxy.http("DELETE", &format!("/api/v1/dlq{query}"), "", "");
     for wrong in [
         "",
-        "?all=false",
+        "?which=",
+        "?which=some",
         "?limit=2",
-        "?id=x",
-        "?id=-1",
-        "?mapping=",
-        "?mapping=%00",
+        "?which=-1",
+        "?which=1,",
+        "?which=1234567890123456789",
+        "?which=mapping:",
+        "?which=mapping:%00",
         "?who=1",
-        "?all=true&all=true",
-        "?all=true&id=1",
-        "?id=1&mapping=user",
+        "?id=1",
+        "?which=all&which=all",
     ] {
         assert_eq!(delete(wrong).status, 400, "{wrong}");
         assert_eq!(
@@ -163,9 +164,9 @@ fn dead_letters_are_dropped_and_what_is_not_understood_is_refused() {
     }
     assert_eq!(letters(&bed, "").len(), 3, "nothing has happened");
     let id = letters(&bed, "")[0]["id"].as_i64().unwrap();
-    assert_eq!(json(&delete(&format!("?id={id}")))["dropped"], 1);
-    assert_eq!(json(&delete("?mapping=nobody"))["dropped"], 0);
-    assert_eq!(json(&delete("?all=true"))["dropped"], 2);
+    assert_eq!(json(&delete(&format!("?which={id}")))["dropped"], 1);
+    assert_eq!(json(&delete("?which=mapping:nobody"))["dropped"], 0);
+    assert_eq!(json(&delete("?which=all"))["dropped"], 2);
     assert_eq!(letters(&bed, "").len(), 0);
     let document = json(&bed.proxy.get("/openapi.json"));
     for path in ["/api/v1/writeback", "/api/v1/dlq", "/api/v1/dlq/replay"] {
@@ -179,6 +180,6 @@ fn who_may_not_use_the_facade_may_not_ask() {
     for path in ["/api/v1/writeback", "/api/v1/dlq"] {
         assert_eq!(bed.proxy.get(path).status, 404, "{path}");
     }
-    assert_eq!(bed.proxy.post("/api/v1/dlq/replay?all=true", "").status, 404);
-    assert_eq!(bed.proxy.http("DELETE", "/api/v1/dlq?all=true", "", "").status, 404);
+    assert_eq!(bed.proxy.post("/api/v1/dlq/replay?which=all", "").status, 404);
+    assert_eq!(bed.proxy.http("DELETE", "/api/v1/dlq?which=all", "", "").status, 404);
 }
