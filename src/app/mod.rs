@@ -24,6 +24,7 @@ mod threads;
 mod through;
 mod versions;
 mod warm;
+mod warm_link;
 mod warm_verb;
 mod writes;
 

@@ -7,19 +7,16 @@
 use super::StartErrors;
 use super::database;
 use super::ids::{IdPages, PAGE};
-use super::probe::reachable;
+use super::warm_link::{Link, LinkOptions, Place};
 use crate::config::Config;
 use crate::mapping::Mapping;
-use crate::resp::{ReplyScanner, Scan, push_command};
+use crate::resp::push_command;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Pages per second at least when there is a rate: a page is no longer than that.
@@ -46,12 +43,9 @@ pub struct WarmOptions {
     /// Begin at the first row, though a run was broken off
     #[arg(long)]
     pub restart: bool,
-    /// The proxy [default: server.listen of the configuration]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub address: Option<SocketAddr>,
-    /// User to log in as, with the password in REDISCLI_AUTH [default: the user default, with that or server.password]
-    #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
+    /// Where the proxy is.
+    #[command(flatten)]
+    pub link: LinkOptions,
 }
 
 /// Why not all was loaded.
@@ -64,8 +58,8 @@ pub enum WarmFailure {
     #[error("{0}")]
     Mapping(String),
     /// No proxy.
-    #[error("no proxy answers at {0}: {1}; start it, or name another by --address")]
-    Proxy(SocketAddr, io::Error),
+    #[error("no proxy answers at {0}: {1}; start it, or name another by --address or --socket")]
+    Proxy(Place, io::Error),
     /// The ids cannot be read, or a row cannot be loaded.
     #[error("{text}; {done} rows are loaded: the same command goes on from there")]
     BrokenOff {
@@ -121,9 +115,9 @@ pub async fn warm(config: &Config, options: &WarmOptions) -> Result<String, Warm
     }
     let filter = options.filter.as_deref();
     let ids = IdPages::new(&source, mapping.id, filter).map_err(WarmFailure::Mapping)?;
-    let address = options.address.unwrap_or_else(|| reachable(config.server.listen));
-    let reader = Reader::connect(address, config, options).await;
-    let mut reader = reader.map_err(|error| WarmFailure::Proxy(address, error))?;
+    let place = Place::of(config, &options.link);
+    let link = Link::connect(&place, config, &options.link).await;
+    let mut link = link.map_err(|error| WarmFailure::Proxy(place, error))?;
     let path = Path::new(&config.journal.data_dir).join(format!("warm-{}.json", mapping.name));
     let found = Checkpoint::read(&path, filter).filter(|_| !options.restart);
     let mut state =
@@ -140,8 +134,7 @@ pub async fn warm(config: &Config, options: &WarmOptions) -> Result<String, Warm
             room => ids.next(&state.after, room).await.map_err(broken)?,
         };
         let Some(last) = page.last().cloned() else { break };
-        let read = reader.read(mapping, &page);
-        timeout(PATIENCE, read)
+        timeout(PATIENCE, read(&mut link, mapping, &page))
             .await
             .unwrap_or_else(|_| Err("the proxy does not answer".to_owned()))
             .map_err(broken)?;
@@ -171,75 +164,15 @@ fn room(options: &WarmOptions, done: u64) -> u64 {
     PAGE.min(by_rate).min(options.limit.unwrap_or(u64::MAX).saturating_sub(done))
 }
 
-/// A connection to the proxy.
-struct Reader {
-    stream: TcpStream,
-    scanner: ReplyScanner,
-    received: Vec<u8>,
-}
-
-impl Reader {
-    async fn connect(address: SocketAddr, config: &Config, options: &WarmOptions) -> io::Result<Self> {
-        let stream = timeout(config.upstream.connect_timeout, TcpStream::connect(address))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        let mut reader = Self { stream, scanner: ReplyScanner::default(), received: Vec::new() };
-        let given = std::env::var("REDISCLI_AUTH").ok();
-        let own = config.server.password.as_ref().map(|password| password.expose().to_owned());
-        let mut request = Vec::new();
-        match (&options.user, given.or(own)) {
-            (Some(user), password) => {
-                push_command(
-                    &mut request,
-                    [&b"AUTH"[..], user.as_bytes(), password.unwrap_or_default().as_bytes()],
-                );
-            }
-            (None, Some(password)) => push_command(&mut request, [&b"AUTH"[..], password.as_bytes()]),
-            (None, None) => push_command(&mut request, [&b"PING"[..]]),
-        }
-        let greeted = timeout(config.upstream.connect_timeout, reader.ask(&request, 1)).await;
-        greeted.unwrap_or_else(|_| Err("it does not answer".to_owned())).map_err(io::Error::other)?;
-        Ok(reader)
+/// Reads the keys of a page, all sent at once: the proxy loads in one query what it does not have.
+async fn read(link: &mut Link, mapping: &Mapping, page: &[Vec<String>]) -> Result<(), String> {
+    let (mut request, mut count) = (Vec::new(), 0);
+    // An id that no key can have (a text with the literal that would end it) is nobody's key.
+    for key in page.iter().filter_map(|ids| mapping.template.build(ids)) {
+        push_command(&mut request, [&b"EXISTS"[..], key.as_bytes()]);
+        count += 1;
     }
-
-    /// Reads the keys of a page, all sent at once: the proxy loads in one query what it does not have.
-    async fn read(&mut self, mapping: &Mapping, page: &[Vec<String>]) -> Result<(), String> {
-        let (mut request, mut count) = (Vec::new(), 0);
-        // An id that no key can have (a text with the literal that would end it) is nobody's key.
-        for key in page.iter().filter_map(|ids| mapping.template.build(ids)) {
-            push_command(&mut request, [&b"EXISTS"[..], key.as_bytes()]);
-            count += 1;
-        }
-        self.ask(&request, count).await
-    }
-
-    /// Sends `request`, reads `count` replies; the first that is an error is one.
-    async fn ask(&mut self, request: &[u8], mut count: usize) -> Result<(), String> {
-        self.stream.write_all(request).await.map_err(|error| error.to_string())?;
-        let mut refused = None;
-        while count > 0 {
-            match self.scanner.scan(&self.received).map_err(|error| error.to_string())? {
-                Scan::Complete(length) => {
-                    let reply: Vec<u8> = self.received.drain(..length).collect();
-                    self.scanner = ReplyScanner::default();
-                    if reply.first() == Some(&b'-') {
-                        refused.get_or_insert(
-                            String::from_utf8_lossy(&reply).trim_matches(['-', '\r', '\n']).to_owned(),
-                        );
-                    }
-                    count -= 1;
-                }
-                Scan::Incomplete(_) => {
-                    let read =
-                        self.stream.read_buf(&mut self.received).await.map_err(|error| error.to_string())?;
-                    if read == 0 {
-                        return Err("the proxy has closed the connection".to_owned());
-                    }
-                }
-            }
-        }
-        refused.map_or(Ok(()), Err)
-    }
+    link.ask(&request, count).await
 }
 
 /// A bar on a terminal, lines elsewhere.

@@ -9,6 +9,7 @@ mod networks;
 #[path = "../support/mod.rs"]
 mod support;
 mod upstream;
+mod warm;
 
 use certificates::Certificates;
 use dsproxy::embedded::free_ports;
