@@ -123,7 +123,8 @@ fn a_slot_that_moves_under_a_lease_costs_a_query_at_most_and_no_stale_value() {
         });
         if !matches!(dropped, Value::Int(_)) {
             // Neither node has all of it at that moment: whoever asked is told so, and asks again.
-            assert!(dropped.error().starts_with("TRYAGAIN"), "{dropped:?}");
+            let said = dropped.error();
+            assert!(said.starts_with("TRYAGAIN") || said.contains("no node could serve this slot"), "{said}");
             assert!(matches!(bed.proxies[1].connect().cmd(&["DEL", &key]), Value::Int(_)));
         }
         let old = Value::from(format!("v{id}").as_str());
