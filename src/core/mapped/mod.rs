@@ -159,18 +159,22 @@ impl Core {
         self.clients.get(index).is_some_and(|client| client.kind == Kind::Internal)
     }
 
-    /// A reading command other than GET.
-    fn hook_read(&mut self, index: usize, command: &'static Command, args: &Args<'_>) -> Hook {
-        let Some(data) = &self.data else { return Hook::Plain(Entry::UNMAPPED) };
-        let mappings = data.source.mappings();
-        let mapped = match command.first_key(args) {
-            Some(first) => mappings.find_id(args.get(first).unwrap_or_default()),
+    /// The mapping of the first mapped key of a command.
+    fn mapped_key(&self, command: &Command, args: &Args<'_>) -> Option<crate::mapping::MappingId> {
+        let mappings = self.data.as_ref()?.source.mappings();
+        match command.first_key(args) {
+            Some(first) => mappings.find_id(args.get(first)?),
             None => {
                 let mut keys = Vec::new();
                 let _ = command.keys(args, &mut keys);
-                keys.iter().find_map(|at| mappings.find_id(args.get(*at as usize).unwrap_or_default()))
+                keys.iter().find_map(|at| mappings.find_id(args.get(*at as usize)?))
             }
-        };
+        }
+    }
+
+    /// A reading command other than GET.
+    fn hook_read(&mut self, index: usize, command: &'static Command, args: &Args<'_>) -> Hook {
+        let mapped = self.mapped_key(command, args);
         Hook::Plain(mapped.filter(|_| self.reads_through(index)).unwrap_or(Entry::UNMAPPED))
     }
 

@@ -82,12 +82,7 @@ impl Core {
         match client.map(|client| &client.transaction) {
             None => false,
             Some(Some(transaction)) => command.name == "exec" && transaction.writes_mapped(),
-            Some(None) => {
-                let mut keys = Vec::new();
-                let _ = command.keys(args, &mut keys);
-                command.is_write()
-                    && keys.iter().any(|at| self.is_mapped(args.get(*at as usize).unwrap_or_default()))
-            }
+            Some(None) => command.is_write() && self.mapped_key(command, args).is_some(),
         }
     }
 
