@@ -123,6 +123,7 @@ fn as_text(payload: &[u8]) -> String {
             Operation::Append(columns) => ("append", columns.as_slice()),
             Operation::Delete => ("delete", [].as_slice()),
             Operation::Withdraw(version) => return format!("withdraw {version}"),
+            Operation::Confirm(version) => return format!("confirm {version}"),
         };
         let names: Vec<&str> = columns.iter().map(|(name, _)| &**name).collect();
         let (mapping, key, length) = (&write.mapping, write.key.escape_ascii(), write.value.len());

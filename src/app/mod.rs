@@ -22,6 +22,7 @@ mod server;
 mod specs;
 mod threads;
 mod through;
+mod tried;
 mod versions;
 mod warm;
 mod warm_link;

@@ -2,6 +2,7 @@
 //!
 //! Must not know: clients, HTTP.
 
+use super::tried;
 use super::versions::Place;
 use super::{StartError, StartErrors, instance};
 use crate::cache::ReadThrough;
@@ -14,11 +15,11 @@ use crate::metrics::{MappingMetrics, Metrics, QueryKind};
 use crate::sidecar::{self, Applied, Change, Token, Value};
 use crate::source::{Claim, Committed as Held, Source, SourceError, Touched, Writer, spread};
 use crate::writeback::{
-    Begun, BoxFuture, Committed, MappingOptions, Observer, Race, Restored, ThroughEnd, WriteBehind,
-    WriteBehindOptions, withdrawn, written,
+    Begun, BoxFuture, Committed, MappingOptions, Observer, Race, Restored, ThroughEnd, Verdicts, WriteBehind,
+    WriteBehindOptions, written,
 };
 use bytes::Bytes;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -71,8 +72,9 @@ pub(super) async fn open(
         seat = Some(place(id.clone(), claim.epoch, true).await?);
         writes.claimed(id, claim.epoch);
         failpoint::hit("start.claimed");
-        let restored = restore(&writes, &opened, &claim)?;
-        let applied = applied(source, &opened, &claim)?;
+        let verdicts = tried::verdicts(&opened)?;
+        let restored = restore(&writes, &opened, &claim, &verdicts)?;
+        let applied = applied(source, &opened, &claim, &verdicts)?;
         failpoint::hit("start.restored");
         writes.keep_journal(!applied.is_empty());
         writes.attach(opened).map_err(StartError::from)?;
@@ -80,7 +82,7 @@ pub(super) async fn open(
         tokio::spawn(cache.clone().told_again(writes.clone(), applied));
         if !restored.is_empty() {
             tracing::info!(writes = restored.len(), "writes of an earlier process are back from the journal");
-            tokio::spawn(cache.apply_again(writes.clone(), restored));
+            tokio::spawn(cache.bring_back(writes.clone(), restored));
         }
     }
     let seat = match seat {
@@ -108,20 +110,18 @@ async fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened,
 }
 
 /// Queues what the journal holds, in its order.
-fn restore(writes: &WriteBehind, opened: &Opened, claim: &Claim) -> Result<Vec<Restored>, StartErrors> {
-    let mut gone = HashSet::new();
+fn restore(
+    writes: &WriteBehind,
+    opened: &Opened,
+    claim: &Claim,
+    verdicts: &Verdicts,
+) -> Result<Vec<Restored>, StartErrors> {
     let mut problem = None;
-    opened
-        .replay(|record| match withdrawn(&Bytes::copy_from_slice(record.payload)) {
-            Ok(versions) => gone.extend(versions),
-            Err(error) => problem = Some(error.into()),
-        })
-        .map_err(StartError::from)?;
     let mut restored = Vec::new();
     opened
         .replay(|record| {
             let payload = Bytes::copy_from_slice(record.payload);
-            match writes.restore(record.first, &payload, &gone, |mapping, lane, sequence| {
+            match writes.restore(record.first, &payload, verdicts, |mapping, lane, sequence| {
                 sequence > claim.offset(mapping, lane) && !failpoint::leaves_out(Safeguard::Replay)
             }) {
                 Ok(some) => restored.extend(some),
@@ -140,12 +140,14 @@ fn applied(
     source: &Source,
     opened: &Opened,
     claim: &Claim,
+    verdicts: &Verdicts,
 ) -> Result<HashMap<MappingId, Vec<Committed>>, StartErrors> {
     let mut newest: HashMap<(MappingId, Bytes), Committed> = HashMap::new();
     opened
         .replay(|record| {
             // What cannot be read has been found by `restore`.
-            let Ok(all) = written(record.first, &Bytes::copy_from_slice(record.payload)) else { return };
+            let payload = Bytes::copy_from_slice(record.payload);
+            let Ok(all) = written(record.first, &payload, verdicts) else { return };
             for write in all.filter(|write| write.sequence <= claim.offset(&write.mapping, write.lane)) {
                 let Some(mapping) = source.mappings().by_name(&write.mapping) else { continue };
                 let committed = Committed {
@@ -359,8 +361,15 @@ impl Cache {
         writes.keep_journal(false);
     }
 
-    /// Brings restored writes to the cache again: those whose process died before it could.
-    async fn apply_again(self, writes: WriteBehind, restored: Vec<Restored>) {
+    /// Goes on with restored writes: their process died before it could.
+    async fn bring_back(self, writes: WriteBehind, restored: Vec<Restored>) {
+        let (tried, restored): (Vec<_>, Vec<_>) =
+            restored.into_iter().partition(|write| write.tried.is_some());
+        tokio::join!(self.decide_again(&writes, tried), self.apply_again(&writes, restored));
+    }
+
+    /// Brings restored writes to the cache again.
+    async fn apply_again(&self, writes: &WriteBehind, restored: Vec<Restored>) {
         let mut newest: HashMap<Bytes, Restored> = HashMap::new();
         restored.into_iter().for_each(|write| drop(newest.insert(write.key.clone(), write)));
         let newest: Vec<Restored> = newest.into_values().collect();

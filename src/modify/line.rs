@@ -19,7 +19,7 @@ use crate::resp::push_error;
 /// Commands that make one write together, at most.
 const TOGETHER: usize = 1024;
 /// Longest pause before a command is computed anew.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// One command that waits for its reply; it gets one whatever happens.
 pub(super) struct Job {
@@ -139,11 +139,7 @@ async fn run(shared: &Shared, mapping: MappingId, key: &Bytes, mut jobs: Vec<Job
                     metrics.conflicts.inc();
                 }
                 if tokio::time::Instant::now() > deadline {
-                    let text = format!(
-                        "ERR others have written this key again and again for {:?} (write_behind.modify_timeout); nothing \
-                         has happened, try again",
-                        shared.options.timeout
-                    );
+                    let text = shared.outrun_too_often();
                     return jobs.into_iter().for_each(|job| job.fail(&text));
                 }
                 tokio::time::sleep(pause.mul_f64(rand::random_range(0.0..1.0))).await;

@@ -6,6 +6,7 @@
 //! computed from what the cache holds under a stamp (`base.rs`), journaled, and applied only while that stamp is there
 //! (`round.rs`). When somebody else was quicker, in this process or in another, it is taken back and computed anew: no
 //! update is lost. What the commands do stands in `compute.rs`, `hash.rs` and `float.rs`, what they come to for the row in `draft.rs`.
+//! What concerns several keys is tried as a whole (`several.rs`), and `verdict.rs` finds out what became of it where nobody knows.
 
 mod base;
 mod compute;
@@ -15,6 +16,8 @@ mod hash;
 mod line;
 pub mod options;
 mod round;
+mod several;
+mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +35,8 @@ use crate::source::Source;
 use crate::writeback::WriteBehind;
 pub use compute::Asked;
 use line::{Job, Lines};
+pub use several::Several;
+pub use verdict::find_out;
 
 /// Limits.
 #[derive(Clone, Debug)]
@@ -115,21 +120,53 @@ impl Modifier {
     /// Runs a command; its reply goes to `done`. Commands of one key run in the order in which they come. Never blocks.
     pub fn submit(&self, mapping: MappingId, key: Bytes, asked: Asked, done: Done) {
         let shared = &self.shared;
-        if self.waiting() >= shared.options.max_waiting {
-            let mut reply = Vec::new();
-            let text = format!(
-                "BUSY {} commands wait for others on their keys already (write_behind.modify_queue)",
-                shared.options.max_waiting
-            );
-            crate::resp::push_error(&mut reply, text);
-            return done(reply);
-        }
+        let Some(done) = self.let_in(done) else { return };
         let job = Job::new(asked, done, shared.options.waiting.clone());
         if shared.lines.join(mapping, &key, job) {
             let shared = shared.clone();
             let runtime = shared.runtime.clone();
             runtime.spawn(shared.tasks.track_future(line::serve(shared.clone(), mapping, key)));
         }
+    }
+
+    /// Why `command` cannot run on these keys, in the words of an error reply.
+    ///
+    /// # Errors
+    /// That reply.
+    pub fn check_several(&self, several: &Several, command: &str) -> Result<(), String> {
+        for (mapping, ..) in &several.mapped {
+            self.check(*mapping, command)?;
+            if self.shared.writes.is_through(*mapping) {
+                let name = self.shared.source.mappings().get(*mapping).map_or("?", |mapping| &mapping.name);
+                return Err(format!(
+                    "ERR '{command}' of several keys is not supported on keys of mapping '{name}': they are written through \
+                     (durability = \"database\")"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs an `MSETNX` of several keys in one slot; its reply goes to `done`. Never blocks.
+    pub fn submit_several(&self, several: Several, asked: Asked, done: Done) {
+        let shared = &self.shared;
+        let Some(done) = self.let_in(done) else { return };
+        let job = Job::new(asked, done, shared.options.waiting.clone());
+        shared.runtime.spawn(shared.tasks.track_future(several::serve(shared.clone(), several, job)));
+    }
+
+    /// Answers that too many wait, if so.
+    fn let_in(&self, done: Done) -> Option<Done> {
+        let most = self.shared.options.max_waiting;
+        if self.waiting() < most {
+            return Some(done);
+        }
+        let mut reply = Vec::new();
+        let text =
+            format!("BUSY {most} commands wait for others on their keys already (write_behind.modify_queue)");
+        crate::resp::push_error(&mut reply, text);
+        done(reply);
+        None
     }
 
     /// Commands that have no reply yet.
@@ -141,5 +178,15 @@ impl Modifier {
     pub async fn shutdown(&self, deadline: Duration) {
         self.shared.tasks.close();
         let _ = tokio::time::timeout(deadline, self.shared.tasks.wait()).await;
+    }
+}
+
+impl Shared {
+    fn outrun_too_often(&self) -> String {
+        format!(
+            "ERR others have written this key again and again for {:?} (write_behind.modify_timeout); nothing has happened, try \
+             again",
+            self.options.timeout
+        )
     }
 }

@@ -174,4 +174,4 @@ async fn apply(shared: &Shared, request: Vec<u8>, deadline: tokio::time::Instant
     }
 }
 
-const UNKNOWN: &str = "ERR the node did not answer in time; the outcome of the command is unknown";
+pub(super) const UNKNOWN: &str = "ERR the node did not answer in time; the outcome of the command is unknown";

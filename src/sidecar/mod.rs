@@ -21,6 +21,7 @@
 //! Times are milliseconds of the node's clock. A dirty sidecar does not expire; any other goes 60 s after the last thing in
 //! it that ends.
 
+mod claim;
 mod generation;
 mod reply;
 mod request;
@@ -28,6 +29,7 @@ mod script;
 mod stamp;
 mod tags;
 
+pub use claim::{Claim, Claimed, claim, fence, fence_key, parse_claimed, parse_probed, probe};
 pub use generation::{current_generation, generation_key, new_generation};
 pub use reply::{
     Applied, Ended, Fault, Filled, Flushed, Invalidated, Leased, Refusal, had_entry, is_contested,

@@ -157,6 +157,19 @@ impl Reply {
     }
 }
 
+/// The word of a reply, and the version beside it.
+pub(super) fn answered(reply: &[u8]) -> Result<(String, Version), Fault> {
+    read(reply).map(|reply| (reply.word, reply.version))
+}
+
+/// The version beside this word.
+pub(super) fn version_of(reply: &[u8], wanted: &str) -> Result<Version, Fault> {
+    match answered(reply)? {
+        (word, version) if word == wanted => Ok(version),
+        _ => Err(Fault::Strange),
+    }
+}
+
 /// Of `lease` and `look`, with the sidecar's version.
 ///
 /// # Errors

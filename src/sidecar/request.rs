@@ -69,8 +69,13 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn new(script: &Script, key: &[u8]) -> Self {
-        let call = Self { count: 0, args: Vec::with_capacity(2 * key.len() + 256) };
-        call.arg("EVALSHA").arg(&script.sha).arg("2").arg(key).arg(sidecar_key(key))
+        Self::with_keys(script, 2).arg(key).arg(sidecar_key(key))
+    }
+
+    /// Of a script with so many keys, which are the next arguments.
+    pub(super) fn with_keys(script: &Script, count: usize) -> Self {
+        let call = Self { count: 0, args: Vec::with_capacity(256) };
+        call.arg("EVALSHA").arg(&script.sha).arg(count.to_string())
     }
 
     pub(super) fn arg(mut self, arg: impl AsRef<[u8]>) -> Self {

@@ -37,6 +37,8 @@ scripts! {
     LOOK = "lua/look.lua",
     STAMP = "lua/stamp.lua",
     LIVE = "lua/live.lua",
+    PROBE = "lua/probe.lua",
+    CLAIM = "lua/claim.lua",
 }
 
 impl Script {

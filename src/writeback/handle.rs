@@ -16,6 +16,7 @@ use super::lane::{Arrival, Stamp};
 use super::log::{Done, Intake, Pace, Staged};
 use super::queue::{Budget, Queue};
 use super::through::Turns;
+use super::unit::Trial;
 use super::{
     Depth, InCache, KeyWrite, Observer, Pending, Race, Standing, Write, WriteBehindOptions, WriteError,
     batcher,
@@ -62,6 +63,8 @@ pub(super) struct Shared {
     pub(super) turns: Turns,
     /// Nothing is trimmed: the cache is still to be told of what an earlier process applied.
     kept: AtomicBool,
+    /// Units that were tried as a whole.
+    pub(super) trials: AtomicU64,
 }
 
 impl WriteBehind {
@@ -95,6 +98,7 @@ impl WriteBehind {
             throughs: TaskTracker::new(),
             turns: Turns::default(),
             kept: AtomicBool::new(false),
+            trials: AtomicU64::new(0),
         });
         let ids = || (0..shared.queues.len()).filter(|at| shared.queues[*at].is_some());
         let tasks = ids().map(|id| runtime.spawn(batcher::run(shared.clone(), id as MappingId))).collect();
@@ -160,6 +164,16 @@ impl WriteBehind {
     /// # Errors
     /// [`WriteError`]; nothing has happened then, and `done` is not called.
     pub fn submit(&self, unit: Vec<KeyWrite>, done: Done) -> Result<Option<Vec<u64>>, WriteError> {
+        self.take(unit, None, done)
+    }
+
+    /// The same; `trial`: of a unit that counts only once it is confirmed.
+    pub(super) fn take(
+        &self,
+        unit: Vec<KeyWrite>,
+        trial: Option<Trial>,
+        done: Done,
+    ) -> Result<Option<Vec<u64>>, WriteError> {
         let shared = &self.shared;
         if shared.closed.load(Ordering::Acquire) {
             return Err(WriteError::Closed);
@@ -175,12 +189,12 @@ impl WriteBehind {
         let Some(journal) = journal else {
             let arrival = |write: KeyWrite| {
                 let queue = shared.queue(write.mapping).ok_or(WriteError::ReadOnly)?;
-                Ok((queue, Arrival::new(write)))
+                Ok((queue, Arrival::new(write).of_unit(trial.map(|trial| trial.unit))))
             };
             let arrivals = unit.into_iter().map(arrival).collect::<Result<Vec<_>, WriteError>>()?;
             return shared.push(arrivals).map(Some);
         };
-        let staged = Staged::new(shared, unit, done)?;
+        let staged = Staged::new(shared, unit, trial, done)?;
         let (rows, bytes) = staged.size_of_rows();
         shared.budget.take(rows, bytes)?;
         failpoint::hit("write.before_journal");
@@ -327,12 +341,18 @@ impl Shared {
         let (mut rows, mut bytes) = (sizes().count(), sizes().sum());
         self.budget.take(rows, bytes)?;
         let mut versions = Vec::with_capacity(rows);
+        let mut taken = Vec::new();
         for (queue, arrival) in arrivals {
             let size = arrival.size;
+            let one = arrival.in_trial().then(|| arrival.key.clone());
             match queue.push(arrival, Stamp::Now(&self.clock)) {
-                Ok(version) => versions.push(version),
+                Ok(version) => {
+                    taken.extend(one.map(|key| (queue.bound.mapping.id, key, version)));
+                    versions.push(version);
+                }
                 Err(error) => {
                     self.budget.give_back(rows, bytes);
+                    self.take_back(&taken);
                     return Err(error);
                 }
             }
@@ -345,7 +365,7 @@ impl Shared {
         self.queues.get(usize::from(mapping))?.as_ref()
     }
 
-    fn is_journaled(&self, mapping: MappingId) -> bool {
+    pub(super) fn is_journaled(&self, mapping: MappingId) -> bool {
         self.queue(mapping).is_some_and(|queue| queue.bound.mapping.durability == Durability::Journal)
     }
 

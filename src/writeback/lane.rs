@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use super::overlay::{Overlay, Pending};
+use super::overlay::{Overlay, Pending, Shown};
 use super::recent::Recent;
 use super::{InCache, KeyWrite, Race, Standing, Write, WriteError};
 use crate::clock::Clock;
@@ -71,6 +71,8 @@ pub(super) struct Arrival {
     value: Option<Bytes>,
     /// The version it was computed from, when it counts only if that is the newest.
     base: Option<u64>,
+    /// The unit that is tried as a whole, if it belongs to one.
+    unit: Option<u64>,
     /// See [`KeyWrite::expires_at`].
     expires_at: Option<u64>,
     /// Somebody brings it to the cache.
@@ -87,7 +89,17 @@ impl Arrival {
             Write::Delete { ids } => (Change::Delete(ids), None),
         };
         let size = OVERHEAD + key.len() + change.size() + value.as_ref().map_or(0, Bytes::len);
-        Self { key, change, value, base, expires_at, applies, size }
+        Self { key, change, value, base, unit: None, expires_at, applies, size }
+    }
+
+    /// Whether it belongs to a unit that is tried as a whole.
+    pub(super) fn in_trial(&self) -> bool {
+        self.unit.is_some()
+    }
+
+    /// It belongs to this unit, which is tried as a whole.
+    pub(super) fn of_unit(self, unit: Option<u64>) -> Self {
+        Self { unit, ..self }
     }
 }
 
@@ -156,10 +168,11 @@ impl Lane {
         arrival: Arrival,
         stamp: Stamp<'_>,
     ) -> Result<u64, WriteError> {
-        let Arrival { key, change, value, base, expires_at, applies, size } = arrival;
-        let order = match &change {
-            Change::Put(row) if bound.is_append() => row.order_key(bound),
-            _ => None,
+        let Arrival { key, change, value, base, unit, expires_at, applies, size } = arrival;
+        let shown = match (&change, value.clone()) {
+            (Change::Put(row), Some(value)) if bound.is_append() => Shown::Row(row.order_key(bound), value),
+            (_, Some(value)) => Shown::Value(value),
+            (_, None) => Shown::Nothing,
         };
         // Under the lock: after the batcher has seen an empty closed queue, nothing may follow but what is journaled.
         let (version, sequence) = match stamp {
@@ -171,17 +184,13 @@ impl Lane {
         self.last_version = version;
         let overlay = self.overlays.entry(key.clone()).or_default();
         let state = match base {
-            Some(base) if !overlay.propose(version, base, value.clone()) => {
+            Some(base) if !overlay.propose(version, base, unit, shown.clone()) => {
                 self.forget_if_over(&key);
                 return Err(WriteError::Outrun);
             }
             Some(_) => UNDECIDED,
             None => {
-                match value.clone() {
-                    Some(value) if bound.is_append() => overlay.append(version, order, value),
-                    Some(value) => overlay.replace(version, value),
-                    None => overlay.delete(version),
-                }
+                overlay.show(version, shown);
                 READY
             }
         };
@@ -281,9 +290,9 @@ impl Lane {
         Some((self.pending(key, append)?, newest.unwrap_or_else(untold)))
     }
 
-    /// The version of a conditional write of `key` whose race is not decided.
-    pub(super) fn undecided(&self, key: &[u8]) -> Option<u64> {
-        self.overlays.get(key)?.undecided()
+    /// The versions of writes of `key` whose race is not decided, and whether they are of a unit.
+    pub(super) fn undecided(&self, key: &[u8]) -> (Vec<u64>, bool) {
+        self.overlays.get(key).map(Overlay::undecided).unwrap_or_default()
     }
 
     /// The newest write of `key` that this process has made, as long as it is known.

@@ -10,11 +10,11 @@ use std::time::Duration;
 use super::handle::Shared;
 use super::lane::{Arrival, Stamp};
 use super::record::{self, Operation, Record};
+use super::unit::Trial;
 use super::{WriteError, record_of};
 use crate::clock::{Clock, STEP};
 use crate::journal::{Durable, Item, JournalError, Sink};
 use crate::mapping::MappingId;
-use bytes::Bytes;
 
 /// Told once what became of a unit: the versions of its writes, or why there are none. May be called from any thread and must
 /// not block.
@@ -31,13 +31,22 @@ pub struct Staged {
 }
 
 impl Staged {
-    pub(super) fn new(shared: &Shared, writes: Vec<super::KeyWrite>, done: Done) -> Result<Self, WriteError> {
+    /// `trial`: of a unit that counts only once it is confirmed.
+    pub(super) fn new(
+        shared: &Shared,
+        writes: Vec<super::KeyWrite>,
+        trial: Option<Trial>,
+        done: Done,
+    ) -> Result<Self, WriteError> {
         let mut records = Vec::with_capacity(writes.len());
         for write in &writes {
             let queue = shared.queue(write.mapping).ok_or(WriteError::ReadOnly)?;
-            records.push(record_of(&queue.bound, write));
+            let fence = trial.map(|trial| trial.fence);
+            records.push(Record { fence, ..record_of(&queue.bound, write) });
         }
-        let arrivals: Vec<_> = writes.into_iter().map(|write| (write.mapping, Arrival::new(write))).collect();
+        let unit = trial.map(|trial| trial.unit);
+        let arrival = |write: super::KeyWrite| (write.mapping, Arrival::new(write).of_unit(unit));
+        let arrivals: Vec<_> = writes.into_iter().map(arrival).collect();
         let entries = arrivals.len() as u32;
         let (payload, clock) = (record::encode(&records), shared.clock.clone());
         Ok(Self { payload, arrivals, entries, version: 0, clock, done: Some(done) })
@@ -45,15 +54,14 @@ impl Staged {
 
     /// Says that the conditional write with this version never was; nobody waits for it.
     pub(super) fn withdraw(shared: &Shared, version: u64) -> Self {
-        let record = Record {
-            mapping: "".into(),
-            key: Bytes::new(),
-            operation: Operation::Withdraw(version),
-            value: Bytes::new(),
-            base: None,
-        };
-        let (payload, clock) = (record::encode(&[record]), shared.clock.clone());
-        Self { payload, arrivals: Vec::new(), entries: 1, version: 0, clock, done: None }
+        Self::verdicts(shared, vec![Operation::Withdraw(version)], None)
+    }
+
+    /// Says what counts of what was written before.
+    pub(super) fn verdicts(shared: &Shared, verdicts: Vec<Operation>, done: Option<Done>) -> Self {
+        let records: Vec<Record> = verdicts.into_iter().map(Record::verdict).collect();
+        let (payload, clock) = (record::encode(&records), shared.clock.clone());
+        Self { payload, arrivals: Vec::new(), entries: records.len() as u32, version: 0, clock, done }
     }
 
     /// Rows and bytes that it takes of the limits.
@@ -84,21 +92,7 @@ impl Sink<Staged> for Intake {
         for Durable { first, item } in items.drain(..) {
             let (count, version) = (u64::from(item.entries), item.version);
             let versions: Vec<u64> = (0..count).map(|at| version + at * STEP).collect();
-            let mut outcome = Ok(versions.clone());
-            for ((version, sequence), (mapping, arrival)) in
-                versions.into_iter().zip(first..).zip(item.arrivals)
-            {
-                let stamp = Stamp::Journaled { version, sequence };
-                let size = arrival.size;
-                let pushed =
-                    shared.queue(mapping).ok_or(WriteError::ReadOnly).and_then(|q| q.push(arrival, stamp));
-                if let Err(error) = pushed {
-                    // A conditional write that another has outrun: it is in the journal, so it is taken back there.
-                    shared.budget.give_back(1, size);
-                    shared.withdraw(version);
-                    outcome = Err(error);
-                }
-            }
+            let outcome = take_in(&shared, first, &versions, item.arrivals).map(|()| versions);
             shared.taken_in(first + count - 1, version + (count - 1) * STEP);
             shared.landed();
             if let Some(done) = item.done {
@@ -124,6 +118,37 @@ impl Sink<Staged> for Intake {
             shared.observer.poisoned(reason);
         }
     }
+}
+
+/// Queues what a unit has become in the journal.
+fn take_in(
+    shared: &Shared,
+    first: u64,
+    versions: &[u64],
+    arrivals: Vec<(MappingId, Arrival)>,
+) -> Result<(), WriteError> {
+    let (mut outcome, mut taken) = (Ok(()), Vec::new());
+    for ((version, sequence), (mapping, arrival)) in versions.iter().copied().zip(first..).zip(arrivals) {
+        let stamp = Stamp::Journaled { version, sequence };
+        let (size, one) = (arrival.size, arrival.in_trial().then(|| (mapping, arrival.key.clone(), version)));
+        let pushed = match (&outcome, &one) {
+            (Err(error), Some(_)) => Err(WriteError::clone(error)),
+            _ => shared.queue(mapping).ok_or(WriteError::ReadOnly).and_then(|q| q.push(arrival, stamp)),
+        };
+        match pushed {
+            Ok(_) => taken.extend(one),
+            Err(error) => {
+                // A conditional write that another has outrun: it is in the journal, so it is taken back there.
+                shared.budget.give_back(1, size);
+                shared.withdraw(version);
+                outcome = Err(error);
+            }
+        }
+    }
+    if outcome.is_err() {
+        shared.take_back(&taken);
+    }
+    outcome
 }
 
 /// What somebody is still to be told.

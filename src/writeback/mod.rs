@@ -19,6 +19,7 @@ pub mod record;
 mod replay;
 mod state;
 mod through;
+mod unit;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -35,9 +36,10 @@ pub use handle::WriteBehind;
 pub use lane::Committed;
 pub use log::{Done, Staged};
 pub use overlay::Pending;
-pub use replay::{RestoreError, Restored, Written, record_of, withdrawn, written};
+pub use replay::{RestoreError, Restored, Tried, Verdicts, Written, record_of, written};
 pub use state::Condition;
 pub use through::{Begun, ThroughEnd};
+pub use unit::Settled;
 
 /// Triggers and limits of write-behind.
 #[derive(Debug, Clone)]

@@ -28,14 +28,34 @@ pub(super) struct Overlay {
     deleted: Option<u64>,
     /// Waiting rows that are the newest now, or will be when those before them are committed: orders fall, versions rise.
     rows: VecDeque<(u64, OrderKey, Bytes)>,
-    /// A write that counts only if nothing came before it: its version, its value (`None` deletes). Not seen by readers.
-    conditional: Option<(u64, Option<Bytes>)>,
-    /// The newest version that was queued, the conditional one left out.
+    /// Writes that count only if nothing came before them, of one unit. Not seen by readers.
+    proposed: Vec<Proposed>,
+    /// The newest version that was queued, the proposed ones left out.
     newest: u64,
     /// Writes whose outcome in the cache is not known yet.
     applying: u32,
     /// The cache may hold something else than the newest write.
     doubtful: bool,
+}
+
+/// What a write does to what readers see.
+#[derive(Debug, Clone)]
+pub(super) enum Shown {
+    /// This is the value.
+    Value(Bytes),
+    /// One more row, with its order.
+    Row(Option<OrderKey>, Bytes),
+    /// There is none.
+    Nothing,
+}
+
+/// A write that counts only if nothing came before it.
+#[derive(Debug)]
+struct Proposed {
+    /// The unit that is tried as a whole, if it belongs to one.
+    unit: Option<u64>,
+    version: u64,
+    shown: Shown,
 }
 
 impl Overlay {
@@ -69,6 +89,15 @@ impl Overlay {
         self.applying = self.applying.saturating_sub(1);
     }
 
+    /// A write that counts.
+    pub(super) fn show(&mut self, version: u64, shown: Shown) {
+        match shown {
+            Shown::Value(value) => self.replace(version, value),
+            Shown::Row(order, value) => self.append(version, order, value),
+            Shown::Nothing => self.delete(version),
+        }
+    }
+
     /// The one row of an upsert mapping.
     pub(super) fn replace(&mut self, version: u64, value: Bytes) {
         self.newest = version;
@@ -95,29 +124,47 @@ impl Overlay {
         self.deleted = Some(version);
     }
 
-    /// A write computed from version `base`; false when that is not the newest any more (or another one is undecided).
-    pub(super) fn propose(&mut self, version: u64, base: u64, value: Option<Bytes>) -> bool {
-        let fits = self.newest <= base && self.conditional.is_none();
+    /// A write computed from version `base`; false when that is not the newest any more (or another one is undecided, of
+    /// another unit).
+    pub(super) fn propose(&mut self, version: u64, base: u64, unit: Option<u64>, shown: Shown) -> bool {
+        let ours = |other: &Proposed| unit.is_some() && other.unit == unit;
+        let fits = self.newest <= base && self.proposed.iter().all(ours);
         if fits {
-            self.conditional = Some((version, value));
+            self.proposed.push(Proposed { unit, version, shown });
         }
         fits
     }
 
-    /// The version of a conditional write whose race is not decided.
-    pub(super) fn undecided(&self) -> Option<u64> {
-        self.conditional.as_ref().map(|(version, _)| *version)
+    /// The versions of writes whose race is not decided, and whether they are of a unit that is tried as a whole.
+    pub(super) fn undecided(&self) -> (Vec<u64>, bool) {
+        let versions = self.proposed.iter().map(|proposed| proposed.version).collect();
+        (versions, self.proposed.iter().any(|proposed| proposed.unit.is_some()))
     }
 
-    /// The conditional write has won: readers see it from now on. Lost: it never was.
+    /// The proposed write has won: readers see it from now on. Lost: it never was.
     pub(super) fn decide(&mut self, version: u64, won: bool) {
-        let Some((_, value)) = self.conditional.take_if(|(own, _)| *own == version) else { return };
-        if won && version > self.newest {
-            match value {
-                Some(value) => self.replace(version, value),
-                None => self.delete(version),
-            }
+        let at = self.proposed.iter().position(|proposed| proposed.version == version);
+        let Some(Proposed { shown, .. }) = at.map(|at| self.proposed.remove(at)).filter(|_| won) else {
+            return;
+        };
+        match shown {
+            shown if version > self.newest => self.show(version, shown),
+            Shown::Row(order, value) => self.append_older(version, order, value),
+            Shown::Value(_) | Shown::Nothing => {}
         }
+    }
+
+    /// A row that newer ones have overtaken while it was undecided.
+    fn append_older(&mut self, version: u64, order: Option<OrderKey>, value: Bytes) {
+        let order = order.unwrap_or(OrderKey(i64::MAX));
+        let at = self.rows.partition_point(|(other, ..)| *other < version);
+        let hidden = self.rows.get(at).is_some_and(|(_, next, _)| *next >= order);
+        if hidden || self.deleted.is_some_and(|deleted| deleted > version) {
+            return;
+        }
+        let kept = self.rows.iter().take(at).take_while(|(_, before, _)| *before > order).count();
+        self.rows.drain(kept..at);
+        self.rows.insert(kept, (version, order, value));
     }
 
     /// Everything up to `version` is in the database (or was rejected).
@@ -135,7 +182,7 @@ impl Overlay {
 
     /// Whether nothing of the key is left to be decided.
     pub(super) fn is_over(&self) -> bool {
-        !self.waits() && self.applying == 0 && self.conditional.is_none()
+        !self.waits() && self.applying == 0 && self.proposed.is_empty()
     }
 
     /// What a reader must see; `None` when the database has it all.
@@ -206,15 +253,16 @@ mod tests {
     fn a_conditional_write_is_seen_when_it_has_won() {
         let mut overlay = Overlay::default();
         overlay.replace(5, value("five"));
-        assert!(!overlay.propose(6, 4, Some(value("lost"))), "something newer than its base waits");
-        assert!(overlay.propose(6, 5, Some(value("six"))));
-        assert!(!overlay.propose(7, 5, None), "one at a time");
+        let shown = |text| Shown::Value(value(text));
+        assert!(!overlay.propose(6, 4, None, shown("lost")), "something newer than its base waits");
+        assert!(overlay.propose(6, 5, None, shown("six")));
+        assert!(!overlay.propose(7, 5, None, Shown::Nothing), "one at a time");
         assert_eq!(overlay.pending(false), Some(Pending::Value(value("five"))));
         overlay.settle(5);
         assert!(!overlay.is_over());
         overlay.decide(6, true);
         assert_eq!(overlay.pending(false), Some(Pending::Value(value("six"))));
-        assert!(overlay.propose(8, 6, None));
+        assert!(overlay.propose(8, 6, None, Shown::Nothing));
         overlay.replace(9, value("nine"));
         overlay.decide(8, true);
         assert_eq!(
@@ -222,8 +270,44 @@ mod tests {
             Some(Pending::Value(value("nine"))),
             "a newer write came in between"
         );
-        assert!(overlay.propose(10, 9, None));
+        assert!(overlay.propose(10, 9, None, Shown::Nothing));
         overlay.decide(10, false);
         assert_eq!(overlay.pending(false), Some(Pending::Value(value("nine"))));
+    }
+
+    #[test]
+    fn several_writes_of_one_unit_are_decided_in_their_order() {
+        let mut overlay = Overlay::default();
+        assert!(overlay.propose(1, 0, Some(7), Shown::Value(value("one"))));
+        assert!(overlay.propose(2, 0, Some(7), Shown::Nothing));
+        assert!(overlay.propose(3, 0, Some(7), Shown::Value(value("three"))));
+        assert!(!overlay.propose(4, u64::MAX, Some(8), Shown::Nothing), "another unit");
+        assert!(!overlay.propose(4, u64::MAX, None, Shown::Nothing), "no unit");
+        assert_eq!((overlay.pending(false), overlay.undecided()), (None, (vec![1, 2, 3], true)));
+        (1..=3).for_each(|version| overlay.decide(version, true));
+        assert_eq!(overlay.pending(false), Some(Pending::Value(value("three"))));
+        overlay.settle(3);
+        assert!(overlay.is_over());
+    }
+
+    #[test]
+    fn a_row_that_was_undecided_takes_its_place_among_newer_ones() {
+        let row = |order| Shown::Row(Some(OrderKey(order)), value("row"));
+        for (order, newest) in [(9, "row"), (5, "later"), (3, "later")] {
+            let mut overlay = Overlay::default();
+            assert!(overlay.propose(1, 0, Some(1), row(order)));
+            overlay.append(2, Some(OrderKey(5)), value("later"));
+            overlay.decide(1, true);
+            assert_eq!(
+                overlay
+                    .pending(true)
+                    .map(|pending| matches!(pending, Pending::Newest(it, _) if it == value(newest))),
+                Some(true),
+                "order {order}"
+            );
+            overlay.settle(1);
+            overlay.settle(2);
+            assert!(overlay.is_over());
+        }
     }
 }

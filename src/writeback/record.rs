@@ -6,7 +6,8 @@
 //! ```text
 //! format u8 | first version u64 | count | write ...            numbers: LEB128 unless a width is given (little endian)
 //! write:  kind u8 | mapping | key | value | columns            texts: length, then bytes
-//! kind:   1 put, 2 append, 3 delete, 5 patch (columns, then columns for a new row), 4 withdrawn (its key is empty, its value the withdrawn version); + 16: base u64 follows
+//! kind:   1 put, 2 append, 3 delete, 5 patch (columns, then columns for a new row), 4 withdrawn (its key is empty, its value the withdrawn version),
+//!         6 confirmed (likewise); + 16: base u64 follows; + 32: fence u64 follows, after the base
 //! column: name | 0 (null), or length + 1 and text
 //! ```
 //!
@@ -16,14 +17,19 @@
 use crate::clock;
 use bytes::Bytes;
 
-/// The first byte of every payload.
+/// The first byte of a payload.
 const FORMAT: u8 = 2;
+/// The same where it holds a unit that counts only once it is confirmed, or what confirms one: versions of this program that
+/// know nothing of that must not read it.
+const WITH_UNITS: u8 = 3;
 /// The same, from before versions had the number of their writer.
 const WITHOUT_WRITERS: u8 = 1;
 /// Where the version stands: it is written last, when the writer thread takes the unit.
 const VERSION: std::ops::Range<usize> = 1..9;
 /// Set in the kind of a write that counts only when its base was still the newest.
 const CONDITIONAL: u8 = 16;
+/// Set in the kind of a write that counts only when its unit is confirmed.
+const TENTATIVE: u8 = 32;
 
 /// Flushers per mapping; a key always belongs to the same one.
 pub const LANES: usize = 4;
@@ -47,6 +53,8 @@ pub enum Operation {
     Delete,
     /// The write with this version, of a read-modify-write command that lost a race, never was.
     Withdraw(u64),
+    /// The write with this version, of a unit that was tried as a whole, counts.
+    Confirm(u64),
 }
 
 /// A column by name, with its text.
@@ -65,6 +73,27 @@ pub struct Record {
     pub value: Bytes,
     /// The version it was computed from: it counts only if nothing newer was there.
     pub base: Option<u64>,
+    /// It counts only if a later record confirms it, or the cache shows that its unit was applied. The number names the key that
+    /// keeps the unit from being applied later ([`crate::sidecar::fence_key`]), 0: there is none.
+    pub fence: Option<u64>,
+}
+
+impl Record {
+    /// Says this of the write with a version; it is about no key.
+    pub fn verdict(operation: Operation) -> Self {
+        Self {
+            mapping: "".into(),
+            key: Bytes::new(),
+            operation,
+            value: Bytes::new(),
+            base: None,
+            fence: None,
+        }
+    }
+
+    fn needs_units(&self) -> bool {
+        self.fence.is_some() || matches!(self.operation, Operation::Confirm(_))
+    }
 }
 
 /// Why a payload cannot be read.
@@ -82,7 +111,7 @@ pub enum RecordError {
 pub fn encode(records: &[Record]) -> Vec<u8> {
     let mut out =
         Vec::with_capacity(64 + records.iter().map(|r| r.key.len() + 2 * r.value.len()).sum::<usize>());
-    out.push(FORMAT);
+    out.push(if records.iter().any(Record::needs_units) { WITH_UNITS } else { FORMAT });
     out.extend_from_slice(&0_u64.to_le_bytes());
     number(&mut out, records.len() as u64);
     records.iter().for_each(|record| encode_one(&mut out, record));
@@ -103,7 +132,7 @@ pub fn set_version(payload: &mut [u8], version: u64) {
 pub fn decode(payload: &Bytes) -> Result<Vec<(u64, Record)>, RecordError> {
     let mut reader = Reader { bytes: payload.clone(), at: 0 };
     let step = match reader.byte()? {
-        FORMAT => clock::STEP,
+        FORMAT | WITH_UNITS => clock::STEP,
         WITHOUT_WRITERS => 1,
         other => return Err(RecordError::Format(other)),
     };
@@ -124,15 +153,17 @@ fn encode_one(out: &mut Vec<u8>, record: &Record) {
         Operation::Delete => 3,
         Operation::Withdraw(_) => 4,
         Operation::Patch(..) => 5,
+        Operation::Confirm(_) => 6,
     };
-    out.push(kind | if record.base.is_some() { CONDITIONAL } else { 0 });
-    if let Some(base) = record.base {
-        out.extend_from_slice(&base.to_le_bytes());
+    let flag = |set: bool, flag| if set { flag } else { 0 };
+    out.push(kind | flag(record.base.is_some(), CONDITIONAL) | flag(record.fence.is_some(), TENTATIVE));
+    for number in [record.base, record.fence].into_iter().flatten() {
+        out.extend_from_slice(&number.to_le_bytes());
     }
     text(out, record.mapping.as_bytes());
     text(out, &record.key);
     match &record.operation {
-        Operation::Withdraw(version) => text(out, &version.to_le_bytes()),
+        Operation::Withdraw(version) | Operation::Confirm(version) => text(out, &version.to_le_bytes()),
         _ => text(out, &record.value),
     }
     match &record.operation {
@@ -140,7 +171,7 @@ fn encode_one(out: &mut Vec<u8>, record: &Record) {
         Operation::Patch(set, keep) => {
             [set, keep].into_iter().for_each(|columns| encode_columns(out, columns))
         }
-        Operation::Delete | Operation::Withdraw(_) => {}
+        Operation::Delete | Operation::Withdraw(_) | Operation::Confirm(_) => {}
     }
 }
 
@@ -219,22 +250,25 @@ impl Reader {
     fn record(&mut self) -> Result<Record, RecordError> {
         let kind = self.byte()?;
         let base = if kind & CONDITIONAL == 0 { None } else { Some(self.u64()?) };
+        let fence = if kind & TENTATIVE == 0 { None } else { Some(self.u64()?) };
         let length = self.number()?;
         let mapping = self.string(length)?;
         let (key, value) = (self.text()?, self.text()?);
-        let operation = match kind & !CONDITIONAL {
+        let operation = match kind & !(CONDITIONAL | TENTATIVE) {
             1 => Operation::Put(self.columns()?),
             2 => Operation::Append(self.columns()?),
             3 => Operation::Delete,
             5 => Operation::Patch(self.columns()?, self.columns()?),
-            4 => {
+            verdict @ (4 | 6) => {
                 let version = value.as_ref().try_into().map_err(|_| RecordError::Damaged)?;
-                let operation = Operation::Withdraw(u64::from_le_bytes(version));
-                return Ok(Record { mapping, key, operation, value: Bytes::new(), base });
+                let version = u64::from_le_bytes(version);
+                let operation =
+                    if verdict == 4 { Operation::Withdraw(version) } else { Operation::Confirm(version) };
+                return Ok(Record { mapping, key, operation, value: Bytes::new(), base, fence });
             }
             _ => return Err(RecordError::Damaged),
         };
-        Ok(Record { mapping, key, operation, value, base })
+        Ok(Record { mapping, key, operation, value, base, fence })
     }
 
     fn columns(&mut self) -> Result<Vec<Named>, RecordError> {
@@ -268,12 +302,15 @@ mod tests {
             (columns(), columns()).prop_map(|(set, keep)| Operation::Patch(set, keep)),
             Just(Operation::Delete),
             any::<u64>().prop_map(Operation::Withdraw),
+            any::<u64>().prop_map(Operation::Confirm),
         ];
         let bytes = || vec(any::<u8>(), 0..300).prop_map(Bytes::from);
-        (name(), bytes(), operation, bytes(), proptest::option::of(any::<u64>())).prop_map(
-            |(mapping, key, operation, value, base)| {
-                let value = if matches!(operation, Operation::Withdraw(_)) { Bytes::new() } else { value };
-                Record { mapping, key, operation, value, base }
+        let number = || proptest::option::of(any::<u64>());
+        (name(), bytes(), operation, bytes(), number(), number()).prop_map(
+            |(mapping, key, operation, value, base, fence)| {
+                let is_verdict = matches!(operation, Operation::Withdraw(_) | Operation::Confirm(_));
+                let value = if is_verdict { Bytes::new() } else { value };
+                Record { mapping, key, operation, value, base, fence }
             },
         )
     }
@@ -306,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_format_from_the_future_is_named() {
-        assert_eq!(decode(&Bytes::from_static(&[3, 0])), Err(RecordError::Format(3)));
+        assert_eq!(decode(&Bytes::from_static(&[4, 0])), Err(RecordError::Format(4)));
         assert_eq!(decode(&Bytes::new()), Err(RecordError::Damaged));
     }
 

@@ -26,6 +26,51 @@ pub struct Restored {
     pub value: Option<Bytes>,
     /// It counts only if nothing newer than this version was there, which is to be decided with [`WriteBehind::decide`].
     pub base: Option<u64>,
+    /// It counts only if the cache shows that its unit was applied, which is to be said with [`WriteBehind::settle`].
+    pub tried: Option<Tried>,
+}
+
+/// The unit of a write that nobody has confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tried {
+    /// The version of its first write.
+    pub unit: u64,
+    /// See [`Record::fence`].
+    pub fence: u64,
+}
+
+/// What later records of a journal say of earlier ones.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    withdrawn: HashSet<u64>,
+    confirmed: HashSet<u64>,
+}
+
+impl Verdicts {
+    /// Takes in what a record says.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn note(&mut self, payload: &Bytes) -> Result<(), RecordError> {
+        for (_, record) in decode(payload)? {
+            let _ = match record.operation {
+                Operation::Withdraw(version) => self.withdrawn.insert(version),
+                Operation::Confirm(version) => self.confirmed.insert(version),
+                _ => false,
+            };
+        }
+        Ok(())
+    }
+
+    /// The write with this version never was.
+    pub fn is_withdrawn(&self, version: u64) -> bool {
+        self.withdrawn.contains(&version)
+    }
+
+    /// Whether a write that is in the database by its place in the journal is there indeed; `tried`: as part of a unit.
+    fn is_counted(&self, version: u64, tried: bool) -> bool {
+        !self.is_withdrawn(version) && (!tried || self.confirmed.contains(&version))
+    }
 }
 
 /// Why a journaled write cannot be queued.
@@ -51,8 +96,8 @@ pub enum RestoreError {
 
 impl WriteBehind {
     /// Queues the writes of a record that an earlier process journaled: those of them for which `is_wanted` (mapping, lane,
-    /// sequence) says so. Records come in their order, before anything else is written. `withdrawn` collects the versions
-    /// that later records take back: read the whole journal for them first, with [`withdrawn`].
+    /// sequence) says so. Records come in their order, before anything else is written. `verdicts` are those of the whole
+    /// journal, which is read for them first.
     ///
     /// # Errors
     /// [`RestoreError`]: the record is not what this configuration can apply.
@@ -60,16 +105,21 @@ impl WriteBehind {
         &self,
         first_sequence: u64,
         payload: &Bytes,
-        withdrawn: &HashSet<u64>,
+        verdicts: &Verdicts,
         is_wanted: impl Fn(&str, usize, u64) -> bool,
     ) -> Result<Vec<Restored>, RestoreError> {
         let mut restored = Vec::new();
-        for ((version, record), sequence) in decode(payload)?.into_iter().zip(first_sequence..) {
+        let records = decode(payload)?;
+        let unit = records.first().map_or(0, |(version, _)| *version);
+        for ((version, mut record), sequence) in records.into_iter().zip(first_sequence..) {
             self.clock().observe(version);
             let lane = super::record::lane_of(&record.key);
-            let counts = !matches!(record.operation, Operation::Withdraw(_)) && !withdrawn.contains(&version);
+            let counts = !is_verdict(&record) && !verdicts.is_withdrawn(version);
             if counts && is_wanted(&record.mapping, lane, sequence) {
-                restored.extend(self.restore_one(record, version, sequence)?);
+                if record.fence.is_some() && verdicts.confirmed.contains(&version) {
+                    (record.base, record.fence) = (None, None);
+                }
+                restored.extend(self.restore_one(record, version, sequence, unit)?);
             }
         }
         Ok(restored)
@@ -80,6 +130,7 @@ impl WriteBehind {
         record: Record,
         version: u64,
         sequence: u64,
+        unit: u64,
     ) -> Result<Option<Restored>, RestoreError> {
         let misfit = |what: &str| RestoreError::Misfit {
             mapping: record.mapping.clone(),
@@ -99,38 +150,39 @@ impl WriteBehind {
             Write::Delete { .. } => None,
         };
         let (key, base) = (record.key.clone(), record.base);
+        let tried = record.fence.map(|fence| Tried { unit, fence });
         let write = KeyWrite { mapping, key: key.clone(), write, base, expires_at: None, applies: false };
-        let arrival = Arrival::new(write);
+        let arrival = Arrival::new(write).of_unit(tried.map(|tried| tried.unit));
         let size = arrival.size;
-        decide_earlier(queue, &key, base);
+        decide_earlier(queue, &key, base, tried);
         if queue.push(arrival, Stamp::Journaled { version, sequence }).is_err() {
             return Ok(None); // a conditional write that a newer one has outrun
         }
         self.shared.budget.take_anyway(1, size);
-        Ok(Some(Restored { mapping, key, version, value, base }))
+        Ok(Some(Restored { mapping, key, version, value, base, tried }))
     }
 }
 
 /// A conditional write that is followed by another of its key was decided before: commands of a key come one after the other.
 /// One that was computed from it shows that it had won, one that was computed from something older that it had lost.
 /// Before a write that does not look it makes no difference.
-fn decide_earlier(queue: &Queue, key: &[u8], base: Option<u64>) {
-    let earlier = queue.lane(key).undecided(key);
-    if let Some(earlier) = earlier {
-        let lost = base.is_some_and(|base| base < earlier);
+///
+/// A unit that was tried as a whole, and had won, was confirmed before another conditional write of its key could follow.
+fn decide_earlier(queue: &Queue, key: &[u8], base: Option<u64>, tried: Option<Tried>) {
+    let (earlier, of_unit) = queue.lane(key).undecided(key);
+    let same = tried.is_some_and(|tried| earlier.iter().any(|version| *version >= tried.unit));
+    if same || of_unit && base.is_none() {
+        return;
+    }
+    for earlier in earlier {
+        let lost = of_unit || base.is_some_and(|base| base < earlier);
         queue.decide(key, earlier, if lost { Race::Lost } else { Race::Won });
     }
 }
 
-/// The versions that a record takes back.
-///
-/// # Errors
-/// [`RecordError`].
-pub fn withdrawn(payload: &Bytes) -> Result<impl Iterator<Item = u64> + use<>, RecordError> {
-    Ok(decode(payload)?.into_iter().filter_map(|(_, record)| match record.operation {
-        Operation::Withdraw(version) => Some(version),
-        _ => None,
-    }))
+/// Whether a record only says what counts of others.
+fn is_verdict(record: &Record) -> bool {
+    matches!(record.operation, Operation::Withdraw(_) | Operation::Confirm(_))
 }
 
 /// A write as the journal names it.
@@ -148,16 +200,19 @@ pub struct Written {
     pub sequence: u64,
 }
 
-/// The writes of a record, as far as they say which key they are about.
+/// The writes of a record that are in the database, if their places in the journal are passed, as far as they say which key they
+/// are about.
 ///
 /// # Errors
 /// [`RecordError`].
 pub fn written(
     first_sequence: u64,
     payload: &Bytes,
-) -> Result<impl Iterator<Item = Written> + use<>, RecordError> {
-    let counts =
-        |((_, record), _): &((u64, Record), u64)| !matches!(record.operation, Operation::Withdraw(_));
+    verdicts: &Verdicts,
+) -> Result<impl Iterator<Item = Written>, RecordError> {
+    let counts = |((version, record), _): &((u64, Record), u64)| {
+        !is_verdict(record) && verdicts.is_counted(*version, record.fence.is_some())
+    };
     let records = decode(payload)?.into_iter().zip(first_sequence..);
     Ok(records.filter(counts).map(|((version, record), sequence)| Written {
         lane: super::record::lane_of(&record.key),
@@ -174,7 +229,9 @@ fn write_of(bound: &Bound, found: &Match<'_>, record: &Record) -> Result<Write, 
     let (set, keep) = match &record.operation {
         Operation::Put(set) | Operation::Append(set) => (set, &none),
         Operation::Patch(set, keep) => (set, keep),
-        Operation::Delete | Operation::Withdraw(_) => return Ok(Write::Delete { ids }),
+        Operation::Delete | Operation::Withdraw(_) | Operation::Confirm(_) => {
+            return Ok(Write::Delete { ids });
+        }
     };
     let index = |(name, text): &Named| match bound.table.as_ref().and_then(|table| table.column(name)) {
         Some(index) => Ok((index, text.clone())),
@@ -219,5 +276,6 @@ pub fn record_of(bound: &Bound, write: &KeyWrite) -> Record {
         operation,
         value,
         base: write.base,
+        fence: None,
     }
 }

@@ -55,13 +55,14 @@ pub struct Load {
     ports: [u16; 2],
 }
 
-/// How often a writer appends, deletes, writes two keys at once, counts, and writes in a transaction, of twelve writes; the
-/// others are of one row.
+/// How often a writer appends, deletes, writes two keys at once, counts, writes in a transaction, and claims a key that it has
+/// deleted, of fourteen writes; the others are of one row.
 const APPENDS: u32 = 3;
 const DELETES: u32 = 1;
 const PAIRS: u32 = 1;
 const COUNTS: u32 = 2;
 const UNITS: u32 = 2;
+const CLAIMS: u32 = 2;
 
 impl Load {
     pub fn new(count: usize, prefix: &str, ports: [u16; 2]) -> Self {
@@ -122,7 +123,7 @@ impl Writer {
             return;
         };
         self.next += 1;
-        let alive = match random.random_range(0..12) {
+        let alive = match random.random_range(0..14) {
             ..APPENDS => self.append(proxy),
             n if n < APPENDS + DELETES => self.write(&[random.random_range(0..KEYS)], proxy, false, false),
             n if n < APPENDS + DELETES + PAIRS => self.write(&[0, 1], proxy, true, false),
@@ -135,6 +136,10 @@ impl Writer {
             n if n < APPENDS + DELETES + PAIRS + COUNTS + UNITS => {
                 let put = random.random_bool(0.8);
                 self.write(&[random.random_range(0..KEYS)], proxy, put, true)
+            }
+            n if n < APPENDS + DELETES + PAIRS + COUNTS + UNITS + CLAIMS => {
+                let at = random.random_range(0..KEYS);
+                self.write(&[at], proxy, false, false) && self.claim(at, proxy)
             }
             _ => self.write(&[random.random_range(0..KEYS)], proxy, true, false),
         };
@@ -170,6 +175,28 @@ impl Writer {
             self.keys[*at] = Key { possible: vec![(seq, put)], acknowledged: true };
         }
         which.iter().all(|at| self.read_back(*at, proxy, put.then_some(seq)))
+    }
+
+    /// Sets its key number `at` together with a plain one, if neither is there.
+    fn claim(&mut self, at: usize, proxy: &mut Resp) -> bool {
+        self.next += 1;
+        let (seq, key) = (self.next, self.key(at));
+        let value = format!("{{\"writer\":{},\"seq\":{seq}}}", self.id);
+        let plain = format!("{{{key}}}claimed:{seq}");
+        self.keys[at].possible.push((seq, true));
+        let command = ["MSETNX", &*plain, "x", &*key, &*value].map(str::to_owned);
+        match try_cmd(proxy, &command) {
+            Some(Value::Int(1)) => {
+                self.acknowledged += 1;
+                self.keys[at] = Key { possible: vec![(seq, true)], acknowledged: true };
+                self.read_back(at, proxy, Some(seq)) && try_cmd(proxy, &["DEL".to_owned(), plain]).is_some()
+            }
+            Some(Value::Int(_)) => {
+                self.keys[at].possible.pop();
+                true
+            }
+            reply => reply.is_some(),
+        }
     }
 
     /// The other proxy may not know of a write yet; the one that has acknowledged it must.

@@ -45,6 +45,7 @@ fn write(mapping: &str, key: String, operation: Operation) -> Record {
         operation,
         value: Bytes::from_static(b"v"),
         base: None,
+        fence: None,
     }
 }
 

@@ -138,6 +138,15 @@ impl Bed {
         self.restart();
     }
 
+    /// `kill -9` of the proxy; the next one dies when it comes by this fail point.
+    #[track_caller]
+    pub fn crash_to_die_at(&mut self, point: &str) {
+        self.proxy.signal(rustix::process::Signal::KILL);
+        self.proxy.wait_exit();
+        self.proxy = Proxy::spawn_with(&self.config, &[("DSPROXY_FAILPOINT", point)]);
+        self.proxy.wait_ready();
+    }
+
     /// Starts the proxy again, which is about to end or has ended.
     #[track_caller]
     pub fn restart(&mut self) {

@@ -25,6 +25,7 @@ mod reads;
 mod refusals;
 mod rest;
 mod scrape;
+mod several;
 #[path = "../support/mod.rs"]
 mod support;
 mod through;

@@ -300,7 +300,9 @@ async fn what_was_journaled_comes_back_in_order_and_what_was_withdrawn_does_not(
     let third = unit(300, &[write(3, Some(r#"{"age":3}"#), Some(250))]);
     let lost = unit(400, &[write(2, Some(r#"{"age":22}"#), Some(101))]);
     let (writes, _) = start(&source, never());
-    let gone = std::collections::HashSet::from([400]);
+    let mut gone = dsproxy::writeback::Verdicts::default();
+    let verdict = |operation| Bytes::from(record::encode(&[record::Record::verdict(operation)]));
+    gone.note(&verdict(record::Operation::Withdraw(400))).unwrap();
     let all = |sequence, payload: &Bytes| writes.restore(sequence, payload, &gone, |_, _, _| true).unwrap();
     assert_eq!(all(1, &first).len(), 2);
     // The lane of this key has it already.

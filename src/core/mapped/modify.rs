@@ -14,7 +14,7 @@ use super::super::{ClientKey, Core, Kind, Route};
 use super::Told;
 use crate::command::{Class, Command};
 use crate::mapping::MappingId;
-use crate::modify::Asked;
+use crate::modify::{Asked, Several};
 use crate::resp::Args;
 use bytes::Bytes;
 
@@ -35,10 +35,11 @@ pub(super) fn looks_first(name: &str, args: &Args<'_>) -> bool {
             };
             args.len() > 3 && args.iter().skip(3).any(looks)
         }
-        "msetnx" => args.len() == 3,
         "getex" => args.len() > 2,
-        "setnx" | "getset" | "getdel" | "append" | "setrange" | "incr" | "decr" | "incrby" | "decrby"
-        | "incrbyfloat" | "hset" | "hmset" | "hsetnx" | "hdel" | "hincrby" | "hincrbyfloat" => true,
+        "setnx" | "msetnx" | "getset" | "getdel" | "append" | "setrange" | "incr" | "decr" | "incrby"
+        | "decrby" | "incrbyfloat" | "hset" | "hmset" | "hsetnx" | "hdel" | "hincrby" | "hincrbyfloat" => {
+            true
+        }
         _ => false,
     }
 }
@@ -65,7 +66,7 @@ impl Core {
     fn is_apart(&self, index: usize, command: &'static Command, args: &Args<'_>) -> bool {
         let Some(client) = self.clients.get(index) else { return false };
         let under_way = self.modifying.get(&(index as u32, client.serial)).copied().unwrap_or_default();
-        match looks_first(command.name, args) && self.is_mapped(args.get(1).unwrap_or_default()) {
+        match looks_first(command.name, args) && self.mapped_key(command, args).is_some() {
             true => client.inflight() > under_way,
             false => {
                 under_way > 0
@@ -96,6 +97,11 @@ impl Core {
     ) -> Result<(), String> {
         let Some(data) = &self.data else { return Ok(()) };
         data.modify.check(mapping, command.name)?;
+        let several = (command.name == "msetnx" && args.len() > 3).then(|| self.several(args)).transpose()?;
+        let Some(data) = &self.data else { return Ok(()) };
+        if let Some(several) = &several {
+            data.modify.check_several(several, command.name)?;
+        }
         let (told, modify) = (data.told.clone(), data.modify.clone());
         let Some(client) = self.clients.get_mut(index) else { return Ok(()) };
         let protocol = client.session.protocol;
@@ -108,8 +114,32 @@ impl Core {
             Asked { name: command.name, args: args.iter().map(Bytes::copy_from_slice).collect(), protocol };
         // The receiver is gone only when the worker has stopped: then nobody waits.
         let done = Box::new(move |reply| drop(told.send(Told::Modified(Modified { client, seq, reply }))));
-        modify.submit(mapping, key, asked, done);
+        match several {
+            Some(several) => modify.submit_several(several, asked, done),
+            None => modify.submit(mapping, key, asked, done),
+        }
         Ok(())
+    }
+
+    /// What `MSETNX` of several keys is to set.
+    fn several(&self, args: &Args<'_>) -> Result<Several, String> {
+        if args.len().is_multiple_of(2) {
+            return Err("ERR wrong number of arguments for 'msetnx' command".to_owned());
+        }
+        let mappings = self.data.as_ref().map(|data| data.source.mappings());
+        let mut several = Several::default();
+        for at in (1..args.len()).step_by(2) {
+            let [key, value] =
+                [at, at + 1].map(|at| Bytes::copy_from_slice(args.get(at).unwrap_or_default()));
+            match mappings.and_then(|mappings| mappings.find_id(&key)) {
+                None => several.plain.push((key, value)),
+                Some(mapping) => match several.mapped.iter_mut().find(|(_, known, _)| *known == key) {
+                    Some((.., values)) => values.push(value),
+                    None => several.mapped.push((mapping, key, vec![value])),
+                },
+            }
+        }
+        Ok(several)
     }
 
     /// It is computed.
