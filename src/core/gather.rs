@@ -150,6 +150,14 @@ impl Gather {
         (self.parts.len() - 1) as u32
     }
 
+    /// The mapped keys of a part.
+    pub fn mapped_of(&self, part: u32) -> impl Iterator<Item = &MappedKey> {
+        let Part { first, count } =
+            self.parts.get(part as usize).copied().unwrap_or(Part { first: 0, count: 0 });
+        let positions = self.order.get(first as usize..(first + count) as usize).unwrap_or_default();
+        self.mapped.iter().filter(|mapped| positions.contains(&mapped.position))
+    }
+
     /// Takes the reply to a part. True when it was the last one.
     pub fn take(&mut self, part: u32, reply: &[u8]) -> bool {
         self.parts_left = self.parts_left.saturating_sub(1);

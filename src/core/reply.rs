@@ -241,6 +241,12 @@ impl Core {
             return;
         };
         if let Some(Slot::Gathering(_, gather)) = client.slot_mut(seq) {
+            if entry.attempts > 0
+                && let Some(data) = &self.data
+            {
+                // As `verify_hit` does for one key.
+                gather.mapped_of(part).for_each(|mapped| data.writes.doubt_key(mapped.mapping, &mapped.key));
+            }
             if gather.take(part, reply) {
                 self.finish_gather(ClientKey { index, serial }, seq);
             }
