@@ -10,6 +10,8 @@ use support::{Proxy, SharedStack, eventually};
 
 const WINDOW: Duration = Duration::from_millis(100);
 
+const TRIES: usize = 5;
+
 /// CPU time of all threads of a process so far.
 fn cpu(pid: u32) -> Duration {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -42,8 +44,11 @@ fn a_worker_polls_for_the_window_and_then_sleeps() {
             format!("[server]\nlisten = \"127.0.0.1:$PORT\"\nworkers = 1\nbusy_poll = \"{busy_poll}\"\n");
         Proxy::for_nodes(stack.redis_nodes(), None, &server)
     };
-    let polling = cost_of_a_request(&proxy("100ms"));
-    assert!(polling > WINDOW / 2, "it slept: {polling:?}");
-    let sleeping = cost_of_a_request(&proxy("0"));
-    assert!(sleeping < WINDOW / 4, "it did not sleep: {sleeping:?}");
+    // Other work on the machine takes CPU time away from the one, and adds to the other: the best of some tries counts.
+    let polling = proxy("100ms");
+    let costs: Vec<Duration> = (0..TRIES).map(|_| cost_of_a_request(&polling)).collect();
+    assert!(costs.iter().max().unwrap() > &(WINDOW / 2), "it slept: {costs:?}");
+    let sleeping = proxy("0");
+    let costs: Vec<Duration> = (0..TRIES).map(|_| cost_of_a_request(&sleeping)).collect();
+    assert!(costs.iter().min().unwrap() < &(WINDOW / 4), "it did not sleep: {costs:?}");
 }

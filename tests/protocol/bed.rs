@@ -9,13 +9,17 @@ use crate::support::{Database, PrivateStack, Proxy, Resp, Value};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Environment of proxies that do not give up a query while the test holds it.
+pub const PATIENT: &[(&str, &str)] = &[("DSPROXY_DATABASE_STATEMENT_TIMEOUT", "20s")];
+
 /// `gate` runs once per query, after its snapshot was taken.
 const TABLES: &str = "create table item (id bigint primary key, v text not null); create sequence loads; \
-    create table knobs (sleep float8, fail boolean); insert into knobs values (0, false); \
+    create table knobs (sleep float8, fail boolean, hold boolean); insert into knobs values (0, false, false); \
     create function gate() returns int volatile language plpgsql as $$ declare k knobs; begin \
       perform nextval('loads'); select * into k from knobs; \
       if k.fail then raise exception 'broken' using errcode = '57P01'; end if; \
-      perform pg_sleep(k.sleep); return 1; end $$; \
+      perform pg_sleep(k.sleep); \
+      while k.hold loop perform pg_sleep(0.01); select * into k from knobs; end loop; return 1; end $$; \
     create table kept (id bigint primary key, v text); insert into item select i, 'v' || i from generate_series(1, 20000) i; analyze item";
 
 pub struct Bed {
@@ -81,6 +85,12 @@ impl Bed {
     /// How long each query takes from now on, in seconds.
     pub fn slow(&self, seconds: f64) {
         self.db.execute(&format!("update knobs set sleep = {seconds}"));
+    }
+
+    /// Queries end when this is over, and not before: what the test waits for meanwhile may take its time. The proxies need
+    /// [`PATIENT`] for it.
+    pub fn hold(&self, hold: bool) {
+        self.db.execute(&format!("update knobs set hold = {hold}"));
     }
 
     pub fn fail(&self, fail: bool) {

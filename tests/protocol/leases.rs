@@ -2,7 +2,7 @@
 
 use dsproxy::embedded::keeper::KeeperOptions;
 
-use crate::bed::{Bed, PATIENCE};
+use crate::bed::{Bed, PATIENCE, PATIENT};
 use crate::support::{PrivateStack, Resp, Value, eventually};
 
 const EVENTS: [&str; 4] = ["granted", "waited", "taken_over", "lost"];
@@ -25,27 +25,31 @@ fn loading(bed: &Bed, proxy: usize, key: &str) -> Resp {
 
 #[test]
 fn what_becomes_of_leases_is_counted() {
-    let bed = Bed::start(2, "lease = \"600ms\"", "");
+    let bed = Bed::with(Bed::servers(), 2, "lease = \"3s\"", "", PATIENT);
     assert_eq!((counted(&bed, 0), counted(&bed, 1)), ([0.0; 4], [0.0; 4]), "shown from the start");
     // One loads, the other one waits and finds the value.
-    bed.slow(0.3);
+    bed.hold(true);
     let mut first = loading(&bed, 0, "item:1");
-    assert_eq!(bed.proxies[1].connect().cmd(&["GET", "item:1"]), "v1".into());
-    assert_eq!(first.recv(), "v1".into());
+    let mut second = bed.proxies[1].connect();
+    second.send(&["GET", "item:1"]);
+    eventually(PATIENCE, "it waits", || counted(&bed, 1)[1] == 1.0);
+    bed.hold(false);
+    assert_eq!((first.recv(), second.recv()), ("v1".into(), "v1".into()));
     assert_eq!((counted(&bed, 0), counted(&bed, 1)), ([1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]));
     // What is invalidated while it is loaded is answered, and not stored.
+    bed.hold(true);
     let mut first = loading(&bed, 0, "item:2");
     bed.proxies[1].connect().cmd(&["DEL", "item:2"]);
+    bed.hold(false);
     assert_eq!(first.recv(), "v2".into());
     assert_eq!(bed.direct(&["EXISTS", "item:2"]).int(), 0);
     assert_eq!(counted(&bed, 0), [2.0, 0.0, 0.0, 1.0]);
     // A lease that runs out is taken over, and whoever had it stores nothing.
-    bed.slow(1.2);
+    bed.hold(true);
     let mut first = loading(&bed, 0, "item:3");
-    let mut second = bed.proxies[1].connect();
     second.send(&["GET", "item:3"]);
     eventually(PATIENCE, "it takes over", || counted(&bed, 1)[2] == 1.0);
-    bed.slow(0.0);
+    bed.hold(false);
     assert_eq!((first.recv(), second.recv()), ("v3".into(), "v3".into()));
     assert_eq!(
         (counted(&bed, 0), counted(&bed, 1)[..3].to_vec()),
@@ -142,19 +146,18 @@ fn a_slot_that_moves_under_a_lease_costs_a_query_at_most_and_no_stale_value() {
 #[test]
 fn a_primary_that_fails_over_under_a_lease_costs_a_query_at_most_and_no_stale_value() {
     let options = KeeperOptions { replicas: 1, node_timeout_ms: 1000, ..KeeperOptions::default() };
-    let bed = Bed::on(PrivateStack::start(options), 2, "lease = \"20s\"\ntimeout = \"15s\"", "");
+    let bed = Bed::with(PrivateStack::start(options), 2, "lease = \"20s\"\ntimeout = \"15s\"", "", PATIENT);
     let nodes = bed.stack.redis_nodes();
     let here = |key: &String| !matches!(Resp::connect(&*nodes[0]).cmd(&["GET", key]), Value::Error(_));
     let keys: Vec<String> = (1..).map(|id| format!("item:{id}")).filter(here).take(2).collect();
     let value = |key: &str| key.replace("item:", "v");
-    bed.slow(1.9);
-    let mut first: Vec<Resp> = keys.iter().map(|key| loading(&bed, 0, key)).collect();
+    assert_eq!(bed.proxies[0].connect().cmd(&["GET", &keys[0]]), value(&keys[0]).as_str().into());
+    bed.hold(true);
+    let mut first = loading(&bed, 0, &keys[1]);
     bed.stack.kill("redis-0");
-    for (reader, key) in first.iter_mut().zip(&keys) {
-        assert_eq!(reader.recv(), value(key).as_str().into());
-    }
-    bed.slow(0.0);
-    // One of the rows changes while nobody owns the slots: nobody can be told.
+    bed.hold(false);
+    assert_eq!(first.recv(), value(&keys[1]).as_str().into());
+    // Its row changes while nobody owns the slots: nobody can be told.
     bed.db.execute(&format!("update item set v = 'new' where id = {}", keys[1].replace("item:", "")));
     let mut promoted = Resp::connect(&*nodes[3]);
     eventually(PATIENCE, "the replica takes over", || {
@@ -169,7 +172,8 @@ fn a_primary_that_fails_over_under_a_lease_costs_a_query_at_most_and_no_stale_va
     let mut client = bed.proxies[1].connect();
     client.set_patience(PATIENCE);
     assert_eq!(client.cmd(&["GET", &keys[0]]), value(&keys[0]).as_str().into());
-    assert_eq!(client.cmd(&["DEL", &keys[1]]), Value::Int(0));
+    // The row may have been stored after all: by the replica, when it took over in time.
+    assert!(matches!(client.cmd(&["DEL", &keys[1]]), Value::Int(0 | 1)));
     assert_eq!(client.cmd(&["GET", &keys[1]]), "new".into());
     assert!(bed.loads() - before <= 2, "one for each key: {}", bed.loads() - before);
     settles_on(&bed, &keys[0], &value(&keys[0]));
