@@ -127,7 +127,8 @@ fn as_text(payload: &[u8]) -> String {
         };
         let names: Vec<&str> = columns.iter().map(|(name, _)| &**name).collect();
         let (mapping, key, length) = (&write.mapping, write.key.escape_ascii(), write.value.len());
-        format!("v{version} {mapping} {operation} {key} ({}) {length} bytes", names.join(", "))
+        let tried = if write.fence.is_some() { ", if confirmed" } else { "" };
+        format!("v{version} {mapping} {operation} {key} ({}) {length} bytes{tried}", names.join(", "))
     };
     writes.into_iter().map(write).collect::<Vec<_>>().join("; ")
 }

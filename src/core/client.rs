@@ -132,7 +132,7 @@ pub struct Client {
     /// Commands queued since `MULTI`.
     pub transaction: Option<Box<Transaction>>,
     /// The connection that watches keys for it.
-    pub watch: Option<Watch>,
+    pub watch: Option<Box<Watch>>,
     /// When it last asked for replicas (`WAIT`), in microseconds of the core's clock.
     pub waited_at: u64,
     /// Of a call: where the mapped keys that it reads were found.

@@ -252,8 +252,9 @@ impl Core {
         if self.client(key).is_none() {
             return;
         }
-        let client = self.clients.remove(key.index as usize);
-        self.release_dedicated(key, client.watch);
+        let mut client = self.clients.remove(key.index as usize);
+        self.drop_trials(key);
+        self.release_dedicated(key, client.watch.take());
         self.flushes.remove(&key);
         self.stats.inflight.sub(client.inflight() as u64);
         if client.kind == Kind::Socket {

@@ -8,7 +8,7 @@
 //! way it is one request with several replies ([`Entry::more`]): a transaction that a node refuses (its slot has moved, or
 //! is moving) has not run and is sent again like any other request, whole.
 //!
-//! `WATCH` is about a connection, so it takes one for itself (`dedicated.rs`) until `EXEC`, `DISCARD` or `UNWATCH`.
+//! `WATCH` is about a connection, so it takes one for itself (`dedicated/`) until `EXEC`, `DISCARD` or `UNWATCH`.
 
 use super::client::{Begun, Slot};
 use super::mapped::{CacheOnly, Queued, Whole, Writes};
@@ -200,23 +200,29 @@ impl Core {
             );
             return self.answer_error(index, Some(command), text.as_bytes());
         }
-        let Some(client) = self.clients.get_mut(index) else { return };
-        let watch = client.watch.take();
-        if watch.as_ref().is_some_and(|watch| watch.lost) {
-            // The node that watched is gone: what happened to the keys meanwhile is not known.
+        let Some(client) = self.clients.get(index) else { return };
+        // The node that watched is gone: what happened to the keys meanwhile is not known. Or this process has written one of
+        // them, which the node may not know yet.
+        if client.watch.as_ref().is_some_and(|watch| watch.lost || self.is_overwritten(watch)) {
             let nil = if client.session.protocol >= 3 { &b"_\r\n"[..] } else { b"*-1\r\n" };
+            self.unwatch(index);
             return self.answer_now(index, Some(command), nil);
         }
-        if queued.count == 0 && watch.is_none() {
+        let watches = client.watch.is_some();
+        if queued.count == 0 && !watches {
             return self.answer_now(index, Some(command), b"*0\r\n");
         }
         self.count_cache_only(&queued.reads);
         if !queued.mapped.is_empty() {
             let slot = queued.slot.unwrap_or_default();
             let whole = Whole { requests: queued.requests, count: queued.count, slot };
-            return self.exec_mapped(index, command, whole, queued.mapped);
+            return match watches {
+                true => self.exec_tried(index, command, whole, queued.mapped),
+                false => self.exec_mapped(index, command, whole, queued.mapped),
+            };
         }
         let Some(client) = self.clients.get_mut(index) else { return };
+        let watch = client.watch.take();
         let at = self.now;
         let mut request = self.spare.pop().unwrap_or_default();
         request.extend_from_slice(MULTI);

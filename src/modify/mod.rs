@@ -6,7 +6,8 @@
 //! computed from what the cache holds under a stamp (`base.rs`), journaled, and applied only while that stamp is there
 //! (`round.rs`). When somebody else was quicker, in this process or in another, it is taken back and computed anew: no
 //! update is lost. What the commands do stands in `compute.rs`, `hash.rs` and `float.rs`, what they come to for the row in `draft.rs`.
-//! What concerns several keys is tried as a whole (`several.rs`), and `verdict.rs` finds out what became of it where nobody knows.
+//! What depends on several keys is tried as a whole (`several.rs`, `trial.rs`), and `verdict.rs` finds out what became of it where
+//! nobody knows.
 
 mod base;
 mod compute;
@@ -17,6 +18,7 @@ mod line;
 pub mod options;
 mod round;
 mod several;
+mod trial;
 mod verdict;
 
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use crate::writeback::WriteBehind;
 pub use compute::Asked;
 use line::{Job, Lines};
 pub use several::Several;
+pub use trial::{Stage, Tell, Trial};
 pub use verdict::find_out;
 
 /// Limits.

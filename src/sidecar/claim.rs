@@ -3,13 +3,14 @@
 //!
 //! Must not know: commands, who asks.
 
-use super::reply::{answered, version_of};
+use super::reply::{answered, text, version_of};
 use super::request::Call;
 use super::script::{CLAIM, PROBE};
 use super::{Fault, Token, Version, reserved, sidecar_key};
-use crate::resp::{push_array_header, push_bulk};
+use crate::resp::{decode_reply, push_array_header, push_bulk};
 use crate::slot;
 use bytes::Bytes;
+use redis_protocol::resp3::types::BytesFrame;
 
 /// How long a fence stands, in milliseconds: longer than any request may wait in a node that hangs.
 const FENCE_MS: u64 = 600_000;
@@ -75,6 +76,33 @@ pub fn probe(key: &[u8]) -> Vec<u8> {
 /// [`Fault`] when the script did not run.
 pub fn parse_probed(reply: &[u8]) -> Result<Version, Fault> {
     version_of(reply, "probed")
+}
+
+/// Asks for the newest version of `key`, and whether its value waits for the database; changes nothing.
+pub fn standing(key: &[u8]) -> Vec<u8> {
+    let mut request = Vec::with_capacity(key.len() + 64);
+    push_array_header(&mut request, 4);
+    for arg in [&b"HMGET"[..], &sidecar_key(key), b"v", b"d"] {
+        push_bulk(&mut request, arg);
+    }
+    request
+}
+
+/// Of [`standing`]: the version, 0 where there is none, and whether there is a value that waits.
+///
+/// # Errors
+/// [`Fault`] when it did not run.
+pub fn parse_standing(reply: &[u8]) -> Result<(Version, bool), Fault> {
+    let items = match decode_reply(reply).map_err(|_| Fault::Strange)? {
+        BytesFrame::Array { data, .. } => data,
+        BytesFrame::SimpleError { data, .. } => return Err(Fault::Error(data.to_string())),
+        _ => return Err(Fault::Strange),
+    };
+    let version = match items.first().and_then(text) {
+        None => 0,
+        Some(version) => version.parse().map_err(|_| Fault::Strange)?,
+    };
+    Ok((version, items.get(1).and_then(text).as_deref() == Some("p")))
 }
 
 /// The key that a transaction watches beside those of its client, in the slot of `key`.

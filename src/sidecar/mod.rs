@@ -18,6 +18,8 @@
 //! | `f` | when the entry was filled |
 //! | `g` | generation of a list when it was filled |
 //!
+//! `dsproxy:{tag}:u:NUMBER` is the fence of a transaction that watches keys: it is written only to keep that from being executed later.
+//!
 //! Times are milliseconds of the node's clock. A dirty sidecar does not expire; any other goes 60 s after the last thing in
 //! it that ends.
 
@@ -29,7 +31,9 @@ mod script;
 mod stamp;
 mod tags;
 
-pub use claim::{Claim, Claimed, claim, fence, fence_key, parse_claimed, parse_probed, probe};
+pub use claim::{
+    Claim, Claimed, claim, fence, fence_key, parse_claimed, parse_probed, parse_standing, probe, standing,
+};
 pub use generation::{current_generation, generation_key, new_generation};
 pub use reply::{
     Applied, Ended, Fault, Filled, Flushed, Invalidated, Leased, Refusal, had_entry, is_contested,

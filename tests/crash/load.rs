@@ -55,14 +55,15 @@ pub struct Load {
     ports: [u16; 2],
 }
 
-/// How often a writer appends, deletes, writes two keys at once, counts, writes in a transaction, and claims a key that it has
-/// deleted, of fourteen writes; the others are of one row.
+/// How often a writer appends, deletes, writes two keys at once, counts, writes in a transaction, claims a key that it has
+/// deleted, and writes what it watches, of sixteen writes; the others are of one row.
 const APPENDS: u32 = 3;
 const DELETES: u32 = 1;
 const PAIRS: u32 = 1;
 const COUNTS: u32 = 2;
 const UNITS: u32 = 2;
 const CLAIMS: u32 = 2;
+const WATCHES: u32 = 2;
 
 impl Load {
     pub fn new(count: usize, prefix: &str, ports: [u16; 2]) -> Self {
@@ -123,7 +124,7 @@ impl Writer {
             return;
         };
         self.next += 1;
-        let alive = match random.random_range(0..14) {
+        let alive = match random.random_range(0..16) {
             ..APPENDS => self.append(proxy),
             n if n < APPENDS + DELETES => self.write(&[random.random_range(0..KEYS)], proxy, false, false),
             n if n < APPENDS + DELETES + PAIRS => self.write(&[0, 1], proxy, true, false),
@@ -140,6 +141,9 @@ impl Writer {
             n if n < APPENDS + DELETES + PAIRS + COUNTS + UNITS + CLAIMS => {
                 let at = random.random_range(0..KEYS);
                 self.write(&[at], proxy, false, false) && self.claim(at, proxy)
+            }
+            n if n < APPENDS + DELETES + PAIRS + COUNTS + UNITS + CLAIMS + WATCHES => {
+                self.watch(random.random_range(0..KEYS), proxy)
             }
             _ => self.write(&[random.random_range(0..KEYS)], proxy, true, false),
         };
@@ -192,6 +196,32 @@ impl Writer {
                 self.read_back(at, proxy, Some(seq)) && try_cmd(proxy, &["DEL".to_owned(), plain]).is_some()
             }
             Some(Value::Int(_)) => {
+                self.keys[at].possible.pop();
+                true
+            }
+            reply => reply.is_some(),
+        }
+    }
+
+    /// Writes its key number `at` if nobody has touched it since it was read: the flush may have, and then nothing happens.
+    fn watch(&mut self, at: usize, proxy: &mut Resp) -> bool {
+        let (seq, key) = (self.next, self.key(at));
+        let value = format!("{{\"writer\":{},\"seq\":{seq}}}", self.id);
+        for command in [&["WATCH", &*key][..], &["GET", &key]] {
+            let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+            match try_cmd(proxy, &command) {
+                None | Some(Value::Error(_)) => return false,
+                Some(_) => {}
+            }
+        }
+        self.keys[at].possible.push((seq, true));
+        match transaction(proxy, &["SET".to_owned(), key, value]) {
+            Some(Value::Simple(_)) => {
+                self.acknowledged += 1;
+                self.keys[at] = Key { possible: vec![(seq, true)], acknowledged: true };
+                self.read_back(at, proxy, Some(seq))
+            }
+            Some(Value::Nil) => {
                 self.keys[at].possible.pop();
                 true
             }

@@ -177,8 +177,15 @@ impl Bed {
     /// On servers that the test may stop and kill; durable ones.
     #[track_caller]
     pub fn private(more: &str) -> Self {
+        Self::private_with(more, "")
+    }
+
+    /// The same with more tables.
+    #[track_caller]
+    pub fn private_with(more: &str, tables: &str) -> Self {
         let stack = PrivateStack::start(KeeperOptions { durable: true, ..KeeperOptions::default() });
         let (db, nodes) = (stack.fresh_database(), stack.redis_nodes());
+        db.execute(tables);
         Self::make(db, nodes, String::new(), Stack::Private(stack), more)
     }
 

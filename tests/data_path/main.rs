@@ -32,5 +32,6 @@ mod through;
 mod transactions;
 mod versions;
 mod warm;
+mod watches;
 mod writeback;
 mod writes;

@@ -85,11 +85,6 @@ fn what_cannot_be_mapped_ends_the_transaction_before_anything_happens() {
         assert!(client.cmd(&["EXEC"]).error().starts_with("EXECABORT"));
     }
     let mut client = bed.proxy.connect();
-    client.cmd(&bed.args(&["WATCH", "@user:1"]));
-    client.cmd(&["MULTI"]);
-    let reply = client.cmd(&bed.args(&["SET", "@user:1", ADA]));
-    assert!(reply.error().contains("watches keys"), "{reply:?}");
-    assert!(client.cmd(&["EXEC"]).error().starts_with("EXECABORT"));
     client.cmd(&["MULTI"]);
     assert_eq!(client.cmd(&bed.args(&["SET", "@user:1", ADA])).text(), "QUEUED");
     assert_eq!(client.cmd(&["DISCARD"]).text(), "OK");

@@ -50,5 +50,5 @@ pub(super) const COMMANDS: &[Command] = &[
     )
     .keys_at(&[span(RO, 1, -1, 1)])
     .docs("2.2.0", "Watch the given keys to determine execution of the MULTI/EXEC block")
-    .note("Ties the client to a connection of its own to the slot's owner."),
+    .note("Ties the client to a connection of its own to the slot's owner; mapped keys are loaded first."),
 ];

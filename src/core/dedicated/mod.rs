@@ -22,17 +22,9 @@ const HELLO_3: &[u8] = b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n";
 
 mod moves;
 mod unblock;
+mod watch;
 
-/// The connection that watches keys for a client.
-#[derive(Clone, Copy, Debug)]
-pub struct Watch {
-    /// The connection.
-    pub upstream: usize,
-    /// The slot of the keys.
-    pub slot: u16,
-    /// The connection is gone: whether the keys have changed is not known.
-    pub lost: bool,
-}
+pub use watch::{Loaded as WatchLoaded, Watch};
 
 /// The dedicated connections of a core.
 #[derive(Debug, Default)]
@@ -119,34 +111,6 @@ impl Dedicated {
 }
 
 impl Core {
-    /// `WATCH key...`, outside a transaction and when the client has nothing in flight.
-    pub(super) fn run_watch(&mut self, index: usize, command: &'static Command, args: &Args<'_>) {
-        let slot = match self.one_slot(command, args) {
-            Ok(slot) => slot,
-            Err(text) => return self.answer_error(index, Some(command), text),
-        };
-        let watch = self.clients.get(index).and_then(|client| client.watch);
-        let upstream = match watch {
-            Some(watch) if watch.slot != slot => {
-                let text = b"CROSSSLOT Keys in request don't hash to the same slot";
-                return self.answer_error(index, Some(command), text);
-            }
-            Some(watch) if watch.lost => return self.answer_now(index, Some(command), b"+OK\r\n"),
-            Some(watch) => {
-                if let Some(holder) = self.dedicated.held.get_mut(&watch.upstream) {
-                    holder.watches = true;
-                }
-                Some(watch.upstream)
-            }
-            None => self.take_dedicated(index, slot, Purpose::Watch, u64::MAX),
-        };
-        let Some(upstream) = upstream else { return self.refuse_dedicated(index, command) };
-        if let Some(client) = self.clients.get_mut(index) {
-            client.watch = Some(Watch { upstream, slot, lost: false });
-        }
-        self.send_dedicated(index, upstream, command, args.frame());
-    }
-
     /// A command that may wait on the server, when the client has nothing in flight.
     pub(super) fn run_blocking(&mut self, index: usize, command: &'static Command, args: &Args<'_>) {
         let slot = match self.one_slot(command, args) {
@@ -167,7 +131,18 @@ impl Core {
         let Some(upstream) = self.take_dedicated(index, slot, Purpose::Block, until) else {
             return self.refuse_dedicated(index, command);
         };
-        self.send_dedicated(index, upstream, command, args.frame());
+        let seq = self.open_alone(index, command);
+        self.send_dedicated(index, seq, upstream, command, args.frame());
+    }
+
+    /// The place of a command that goes over a connection of its own.
+    pub(super) fn open_alone(&mut self, index: usize, command: &'static Command) -> u32 {
+        let at = self.now;
+        let Some(client) = self.clients.get_mut(index) else { return 0 };
+        let seq = client.open(Slot::Waiting(Begun { at, command: command.id }));
+        self.stats.inflight.add(1);
+        self.wait_alone(index);
+        seq
     }
 
     fn one_slot(&mut self, command: &'static Command, args: &Args<'_>) -> Result<u16, &'static [u8]> {
@@ -183,11 +158,15 @@ impl Core {
     }
 
     fn refuse_dedicated(&mut self, index: usize, command: &'static Command) {
-        let text = format!(
+        let text = self.no_more_dedicated();
+        self.answer_error(index, Some(command), text.as_bytes());
+    }
+
+    fn no_more_dedicated(&self) -> String {
+        format!(
             "ERR dsproxy: {} connections are blocked or watching already (limits.dedicated_connections); try again later",
             self.dedicated.held.len()
-        );
-        self.answer_error(index, Some(command), text.as_bytes());
+        )
     }
 
     /// A connection of its own for the client, to the owner of `slot`; `None` at the limit.
@@ -223,24 +202,25 @@ impl Core {
         upstream
     }
 
-    fn send_dedicated(&mut self, index: usize, upstream: usize, command: &'static Command, request: &[u8]) {
-        let at = self.now;
-        let Some(client) = self.clients.get_mut(index) else { return };
-        let seq = client.open(Slot::Waiting(Begun { at, command: command.id }));
-        let owner = Owner::Client { index: index as u32, serial: client.serial, seq, part: 0 };
-        self.stats.inflight.add(1);
-        let readonly = command.flags.contains(Flags::READONLY);
+    fn send_dedicated(
+        &mut self,
+        index: usize,
+        seq: u32,
+        upstream: usize,
+        command: &'static Command,
+        request: &[u8],
+    ) {
+        let Some(client) = self.clients.get(index) else { return };
         let entry = Entry {
-            owner,
+            owner: Owner::Client { index: index as u32, serial: client.serial, seq, part: 0 },
             len: 0,
-            at,
+            at: self.now,
             command: command.id,
             mapping: Entry::UNMAPPED,
-            readonly,
+            readonly: command.flags.contains(Flags::READONLY),
             attempts: 0,
             more: 0,
         };
-        self.wait_alone(index);
         self.send_to(upstream, entry, request);
     }
 
@@ -293,7 +273,7 @@ impl Core {
     }
 
     /// The client has changed its dialect: so does the connection that watches for it.
-    pub(super) fn watch_in_dialect(&mut self, watch: Watch, protocol: u8) {
+    pub(super) fn watch_in_dialect(&mut self, watch: &Watch, protocol: u8) {
         if let Some(upstream) = self.upstreams.get_mut(watch.upstream).filter(|_| !watch.lost) {
             upstream.protocol = protocol;
             let hello = if protocol >= 3 { HELLO_3 } else { HELLO_2 };
@@ -332,7 +312,7 @@ impl Core {
     }
 
     /// The client is gone: ends what it watches, and what it waits for.
-    pub(super) fn release_dedicated(&mut self, key: ClientKey, watch: Option<Watch>) {
+    pub(super) fn release_dedicated(&mut self, key: ClientKey, watch: Option<Box<Watch>>) {
         if let Some(watch) = watch.filter(|watch| !watch.lost) {
             self.dedicated.later.retain(|later| later.upstream != watch.upstream);
             self.end_watch(watch.upstream);

@@ -95,14 +95,14 @@ impl Core {
         }
         let Some(client) = self.clients.get_mut(index) else { return Ok(()) };
         let before = std::mem::replace(&mut client.session.protocol, protocol);
-        let watch = client.watch.filter(|_| before != protocol);
+        let watch = client.watch.clone().filter(|_| before != protocol);
         if let Some(name) = name {
             client.session.names_mut().name = name;
         }
         let id = client.session.id;
         self.greet(protocol, id, reply);
         if let Some(watch) = watch {
-            self.watch_in_dialect(watch, protocol);
+            self.watch_in_dialect(&watch, protocol);
         }
         Ok(())
     }

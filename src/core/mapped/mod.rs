@@ -12,12 +12,15 @@ mod list;
 mod modify;
 mod read;
 mod reserved;
+mod trial;
 mod unit;
+mod unit_reply;
 mod verify;
 mod watch;
 mod write;
 mod writing;
 
+use super::dedicated::WatchLoaded;
 use super::gather::MappedKey;
 use super::run::Hook;
 use super::{ClientKey, Core, Kind};
@@ -72,6 +75,10 @@ pub enum Told {
     Modified(Modified),
     /// What was written before is in the database, or the time is over.
     Flushed(flush::Flushed),
+    /// The keys of a `WATCH` are loaded.
+    Watchable(WatchLoaded),
+    /// How far a transaction is that watches keys.
+    Tried(trial::Tried),
 }
 
 /// The result of one [`Miss`], on its way back to the client that waits.
@@ -117,6 +124,8 @@ impl Core {
             Told::Written(written) => self.written(written),
             Told::Modified(modified) => self.modified(modified),
             Told::Flushed(flushed) => self.flushed(flushed),
+            Told::Watchable(loaded) => self.watch_loaded(loaded),
+            Told::Tried(tried) => self.tried(tried),
         }
     }
 

@@ -4,18 +4,21 @@
 //!
 //! At `EXEC` the writes of all commands go to [`crate::writeback`] together: all of them are durable, or none is. Then the
 //! transaction is sent, with the `apply` scripts in the places of the commands that write; so whatever reads inside of it
-//! sees them. In the node's reply what the scripts say becomes what Redis says.
+//! sees them. In the node's reply what the scripts say becomes what Redis says (`unit_reply.rs`). Where keys are watched it goes
+//! another way (`trial.rs`).
 
 use super::super::client::{Begun, Slot};
 use super::super::{ClientKey, Core, Kind, Route};
 use super::modify::looks_first;
+use super::trial::Trial;
+use super::unit_reply::elements;
 use super::writing::{Step, Writing, WritingKey};
 use crate::cluster::{Entry, Owner};
 use crate::command::{Command, Merge};
 use crate::failpoint;
 use crate::mapping::WriteMode;
-use crate::resp::{Args, ReplyScanner, Scan, push_array_header, push_error, push_integer};
-use crate::sidecar::{self, Applied};
+use crate::resp::{Args, push_error};
+use crate::sidecar;
 use crate::writeback::{InCache, KeyWrite, WriteError};
 use std::ops::Range;
 
@@ -34,8 +37,8 @@ pub(in crate::core) struct Queued {
 #[derive(Debug)]
 pub(in crate::core) struct Writes {
     /// How the replies of its steps become one, where there may be several.
-    merge: Option<Merge>,
-    steps: Vec<Step>,
+    pub(super) merge: Option<Merge>,
+    pub(super) steps: Vec<Step>,
 }
 
 /// A transaction whose writes are under way.
@@ -44,8 +47,10 @@ pub(in crate::core) struct Unit {
     command: u16,
     slot: u16,
     requests: Vec<u8>,
-    count: u32,
-    queued: Vec<Queued>,
+    pub(super) count: u32,
+    pub(super) queued: Vec<Queued>,
+    /// It depends on watched keys.
+    pub(super) trial: Option<Trial>,
 }
 
 /// What a transaction is, apart from its writes.
@@ -80,12 +85,6 @@ impl Core {
             return Ok(None);
         }
         let name = self.mapping_name(mapping);
-        if client.watch.is_some() {
-            return Err(format!(
-                "ERR keys of mapping '{name}' cannot be written by a transaction that watches keys: it is journaled before \
-                 its node knows whether they have changed"
-            ));
-        }
         if keys.iter().filter_map(|key| data.source.mappings().find_id(key)).any(|id| self.is_through(id)) {
             return Err(format!(
                 "ERR keys of mapping '{name}' are written through (durability = \"database\"), which a transaction cannot do"
@@ -116,14 +115,13 @@ impl Core {
         queued: Vec<Queued>,
     ) {
         let (Some(data), Some(client)) = (&self.data, self.clients.get_mut(index)) else { return };
-        let Whole { requests, count, slot } = whole;
         let seq = client.open(Slot::Waiting(Begun { at: self.now, command: command.id }));
         let key = (index as u32, client.serial, seq);
         self.stats.inflight.add(1);
-        self.parking.hold_client(key, slot);
-        let writes: Vec<KeyWrite> =
-            queued.iter().flat_map(|queued| &queued.writes.steps).filter_map(write_of).collect();
-        self.units.insert(key, Unit { command: command.id, slot, requests, count, queued });
+        self.parking.hold_client(key, whole.slot);
+        let unit = Unit::new(command, whole, queued);
+        let writes = unit.writes();
+        self.units.insert(key, unit);
         let done = super::writing::teller(data.told.clone(), key, Vec::new());
         let outcome = match writes.is_empty() {
             true => Ok(Some(Vec::new())),
@@ -141,25 +139,20 @@ impl Core {
         let Some(mut unit) = self.units.remove(&key) else { return };
         let slot = unit.slot;
         match outcome {
-            Err(error) => {
-                let mut reply = Vec::new();
-                push_error(&mut reply, format!("EXECABORT Transaction discarded because of: {error}"));
-                self.answer_unit(key, &reply);
-            }
+            Err(error) => self.answer_unit(key, &aborted(&error)),
             Ok(versions) => {
                 failpoint::hit("unit.durable");
-                let steps = unit.queued.iter_mut().flat_map(|queued| &mut queued.writes.steps);
-                let versions = &mut versions.into_iter();
-                for version in steps.filter_map(version_of) {
-                    *version = versions.next().unwrap_or_default();
-                }
-                self.send_unit(key, unit);
+                unit.give(versions);
+                let (entry, request) = self.spell_unit(key, &mut unit);
+                self.units.insert(key, unit);
+                self.send_write(slot, entry, &request);
             }
         }
         self.let_go(key, slot);
     }
 
-    fn send_unit(&mut self, key: WritingKey, mut unit: Unit) {
+    /// The transaction as it is sent.
+    pub(super) fn spell_unit(&self, key: WritingKey, unit: &mut Unit) -> (Entry, Vec<u8>) {
         let mut request = Vec::with_capacity(unit.requests.len() + 4096);
         request.extend_from_slice(super::super::transaction::MULTI);
         let (mut at, mut replies) = (0, unit.count as usize);
@@ -188,9 +181,7 @@ impl Core {
             // `OK` for MULTI, `QUEUED` for each command.
             more: 1 + replies as u32,
         };
-        let slot = unit.slot;
-        self.units.insert(key, unit);
-        self.send_write(slot, entry, &request);
+        (entry, request)
     }
 
     /// What is sent for a step. Scripts with their text: nothing can heal `NOSCRIPT` inside of `MULTI`.
@@ -206,63 +197,29 @@ impl Core {
 
     /// The node has answered a transaction with writes, or will not. False when the reply is none of those.
     pub(super) fn unit_answered(&mut self, key: WritingKey, reply: &[u8]) -> bool {
+        if self.trial_answered(key, reply) {
+            return true;
+        }
         let Some(unit) = self.units.remove(&key) else { return false };
         failpoint::hit("unit.applied");
         let Some(elements) = elements(reply) else {
             self.unit_refused(key, &unit, reply);
             return true;
         };
-        let (mut said, mut again) = (Vec::with_capacity(reply.len()), Vec::new());
-        push_array_header(&mut said, unit.count as usize);
-        let (mut elements, mut queued) = (elements.into_iter(), unit.queued.into_iter().peekable());
-        for position in 0..unit.count {
-            match queued.next_if(|queued| queued.position == position) {
-                None => said.extend_from_slice(elements.next().unwrap_or_default()),
-                Some(queued) => {
-                    let merge = queued.writes.merge;
-                    let mut sum = Sum::default();
-                    for step in queued.writes.steps {
-                        let element = if matches!(step, Step::Over) { None } else { elements.next() };
-                        self.step_answered(step, element, &mut sum, &mut again);
-                    }
-                    sum.say(merge, &mut said);
-                }
-            }
-        }
-        if again.is_empty() {
-            self.answer_unit(key, &said);
-        } else {
-            // Somebody's clock is ahead: written once more, with higher versions, before the client is answered.
-            let steps = (0..again.len()).collect();
-            self.writing.insert(key, Writing::after_all(unit.command, again, said));
-            self.make_durable(key, steps);
-        }
+        let command = unit.command;
+        let (said, again) = self.read_unit(unit, elements);
+        self.end_unit(key, command, again, said);
         true
     }
 
-    fn step_answered(&self, step: Step, element: Option<&[u8]>, sum: &mut Sum, again: &mut Vec<Step>) {
-        match (step, element) {
-            (Step::Plain(..), Some(element)) => sum.add(element),
-            (Step::Drop(_), Some(element)) => match sidecar::parse_invalidated(element) {
-                Ok((found, _)) => sum.found += i64::from(found.dropped),
-                Err(_) => sum.add(element),
-            },
-            (Step::Write(write, version), Some(element)) => {
-                let Some(data) = &self.data else { return };
-                let applied = sidecar::parse_applied(element);
-                let known = if applied.is_ok() { InCache::Stored } else { InCache::Unknown };
-                sum.found += i64::from(sidecar::had_entry(element));
-                if let Ok(Applied::Behind(newer)) = applied {
-                    data.writes.clock().observe(newer);
-                    if !data.writes.is_superseded(write.mapping, &write.key, version) {
-                        data.writes.resolve(write.mapping, &write.key, known);
-                        return again.push(Step::Write(write, 0));
-                    }
-                }
-                data.writes.resolve(write.mapping, &write.key, known);
-            }
-            (Step::Over, _) | (_, None) => {}
+    pub(super) fn end_unit(&mut self, key: WritingKey, command: u16, again: Vec<Step>, said: Vec<u8>) {
+        if again.is_empty() {
+            return self.answer_unit(key, &said);
         }
+        // Somebody's clock is ahead: written once more, with higher versions, before the client is answered.
+        let steps = (0..again.len()).collect();
+        self.writing.insert(key, Writing::after_all(command, again, said));
+        self.make_durable(key, steps);
     }
 
     /// The node has refused the transaction, or nobody knows; its writes are durable all the same.
@@ -284,11 +241,59 @@ impl Core {
         self.answer_unit(key, &said);
     }
 
-    fn answer_unit(&mut self, (index, serial, seq): WritingKey, reply: &[u8]) {
+    pub(super) fn answer_unit(&mut self, (index, serial, seq): WritingKey, reply: &[u8]) {
         if self.client(ClientKey { index, serial }).is_some() {
             self.complete(index as usize, seq, reply, Route::Single);
         }
     }
+}
+
+impl Unit {
+    pub(super) fn new(command: &'static Command, whole: Whole, queued: Vec<Queued>) -> Self {
+        let Whole { requests, count, slot } = whole;
+        Self { command: command.id, slot, requests, count, queued, trial: None }
+    }
+
+    /// It depends on watched keys.
+    pub(super) fn on_trial(self, trial: Trial) -> Self {
+        Self { trial: Some(trial), ..self }
+    }
+
+    /// The same when everything in it is over.
+    pub(super) fn over(&self) -> Self {
+        Self {
+            command: self.command,
+            slot: self.slot,
+            requests: Vec::new(),
+            count: self.count,
+            queued: Vec::new(),
+            trial: None,
+        }
+    }
+
+    pub(super) fn command(&self) -> u16 {
+        self.command
+    }
+
+    pub(super) fn writes(&self) -> Vec<KeyWrite> {
+        self.queued.iter().flat_map(|queued| &queued.writes.steps).filter_map(write_of).collect()
+    }
+
+    /// Gives the writes their versions.
+    pub(super) fn give(&mut self, versions: Vec<u64>) {
+        let steps = self.queued.iter_mut().flat_map(|queued| &mut queued.writes.steps);
+        let versions = &mut versions.into_iter();
+        for version in steps.filter_map(version_of) {
+            *version = versions.next().unwrap_or_default();
+        }
+    }
+}
+
+/// Nothing of a transaction has happened.
+pub(super) fn aborted(error: &WriteError) -> Vec<u8> {
+    let mut reply = Vec::new();
+    push_error(&mut reply, format!("EXECABORT Transaction discarded because of: {error}"));
+    reply
 }
 
 impl Writes {
@@ -310,46 +315,4 @@ fn version_of(step: &mut Step) -> Option<&mut u64> {
         Step::Write(_, version) => Some(version),
         _ => None,
     }
-}
-
-/// The replies of the steps of a command.
-#[derive(Default)]
-struct Sum {
-    found: i64,
-    error: Option<Vec<u8>>,
-}
-
-impl Sum {
-    fn add(&mut self, element: &[u8]) {
-        let number =
-            element.strip_prefix(b":").and_then(|rest| std::str::from_utf8(rest.trim_ascii_end()).ok());
-        self.found += number.and_then(|number| number.parse::<i64>().ok()).unwrap_or_default();
-        if element.first() == Some(&b'-') {
-            self.error = Some(element.to_vec());
-        }
-    }
-
-    fn say(self, merge: Option<Merge>, out: &mut Vec<u8>) {
-        match (self.error, merge) {
-            (Some(error), _) => out.extend_from_slice(&error),
-            (None, Some(Merge::Sum)) => push_integer(out, self.found),
-            (None, _) => out.extend_from_slice(b"+OK\r\n"),
-        }
-    }
-}
-
-/// The elements of an array; `None` when it is none.
-fn elements(reply: &[u8]) -> Option<Vec<&[u8]>> {
-    let end = memchr::memchr(b'\n', reply)? + 1;
-    let count = std::str::from_utf8(reply.get(1..end)?).ok()?.trim_end().parse::<usize>().ok()?;
-    if reply.first() != Some(&b'*') {
-        return None;
-    }
-    let (mut rest, mut elements) = (reply.get(end..)?, Vec::new());
-    for _ in 0..count {
-        let Ok(Scan::Complete(length)) = ReplyScanner::default().scan(rest) else { return None };
-        elements.push(rest.get(..length)?);
-        rest = rest.get(length..)?;
-    }
-    Some(elements)
 }
