@@ -336,7 +336,7 @@ impl Store for GatewayStore {
     fn run(&self, requests: Vec<Vec<u8>>) -> BoxFuture<Vec<Option<Bytes>>> {
         let gateway = self.0.clone();
         Box::pin(async move {
-            let replies = gateway.call_many(Origin::Internal, requests).await;
+            let replies = gateway.run_scripts(requests).await;
             replies.into_iter().map(Result::ok).collect()
         })
     }

@@ -164,6 +164,7 @@ impl Server {
         let own = self.http.threads.iter().zip(&for_http);
         gateway.at_home(own.map(|(thread, end)| (thread.thread().id(), end.calls.clone())).collect());
         let (health, topology) = (self.health.clone(), discovery.watch());
+        gateway.follow(topology.clone());
         let writes = self.data.as_ref().map(Data::writes);
         let moving = move |slots: &[u16]| {
             if let Some(writes) = &writes {

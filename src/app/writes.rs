@@ -6,7 +6,7 @@ use super::tried;
 use super::versions::Place;
 use super::{StartError, StartErrors, instance};
 use crate::cache::ReadThrough;
-use crate::cluster::{Gateway, Origin};
+use crate::cluster::Gateway;
 use crate::config::Config;
 use crate::failpoint::{self, Safeguard};
 use crate::journal::{Journal, JournalOptions, Opened};
@@ -330,7 +330,7 @@ impl Cache {
             sidecar::flushed(&committed.key, committed.version, row, ttl)
         };
         let requests = keys.iter().map(request).collect();
-        let replies = self.gateway.call_many(Origin::Internal, requests).await;
+        let replies = self.gateway.run_scripts(requests).await;
         let told = |reply: &Result<Bytes, _>| {
             reply.as_ref().is_ok_and(|reply| sidecar::parse_flushed(reply).is_ok())
         };
@@ -375,7 +375,7 @@ impl Cache {
         let newest: Vec<Restored> = newest.into_values().collect();
         for some in newest.chunks(AT_ONCE) {
             let requests = some.iter().map(|write| self.apply(write)).collect();
-            let replies = self.gateway.call_many(Origin::Internal, requests).await;
+            let replies = self.gateway.run_scripts(requests).await;
             for (write, reply) in some.iter().zip(replies) {
                 let applied = reply.map(|reply| sidecar::parse_applied(&reply));
                 if let Ok(Ok(Applied::Behind(newer))) = applied {

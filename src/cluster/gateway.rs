@@ -4,6 +4,7 @@
 
 pub use crate::metrics::Served;
 
+use super::batched::Joining;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -81,12 +82,13 @@ pub struct Gateway {
     workers: Arc<[mpsc::Sender<Job>]>,
     own: Arc<OnceLock<Homes>>,
     next: Arc<AtomicUsize>,
+    pub(super) joining: Arc<Joining>,
 }
 
 impl Gateway {
     /// A gateway to these workers' queues.
     pub fn new(workers: Vec<mpsc::Sender<Job>>) -> Self {
-        Self { workers: workers.into(), own: Arc::default(), next: Arc::default() }
+        Self { workers: workers.into(), own: Arc::default(), next: Arc::default(), joining: Arc::default() }
     }
 
     /// Says which threads have a worker of their own, and its queue; once.

@@ -2,6 +2,7 @@
 //!
 //! Must not know: clients, mappings, sockets.
 
+mod batched;
 mod discovery;
 mod eviction;
 mod gateway;

@@ -21,7 +21,9 @@
 //! `dsproxy:{tag}:u:NUMBER` is the fence of a transaction that watches keys: it is written only to keep that from being executed later.
 //!
 //! Times are milliseconds of the node's clock. A dirty sidecar does not expire; any other goes 60 s after the last thing in
-//! it that ends.
+//! it that ends (a lease that was given back may count until its end).
+//!
+//! A script that many keys need at the same time has a second form, which does the same for each of them (`together.rs`).
 
 mod claim;
 mod generation;
@@ -30,6 +32,7 @@ mod request;
 mod script;
 mod stamp;
 mod tags;
+mod together;
 
 pub use claim::{
     Claim, Claimed, claim, fence, fence_key, parse_claimed, parse_probed, parse_standing, probe, standing,
@@ -46,6 +49,7 @@ pub use request::{
 pub use script::{Script, scripts};
 pub use stamp::{Seen, Stamped, live, parse_stamped, stamp};
 pub use tags::tag;
+pub use together::{Together, together};
 
 use crate::mapping::RESERVED_PREFIX;
 use crate::slot::slot;

@@ -14,10 +14,22 @@ pub struct Script {
     pub sha: String,
 }
 
+/// What is done for a key is the function `run`; a script calls it for the one that it is given, or for each of many.
+macro_rules! text {
+    ($body:literal, $how:literal) => {
+        concat!(
+            include_str!("lua/prelude.lua"),
+            "local function run()\n",
+            include_str!($body),
+            "end\n",
+            include_str!($how)
+        )
+    };
+}
+
 macro_rules! scripts {
-    ($($name:ident = $file:literal),+ $(,)?) => {
-        $(pub(super) static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(concat!(include_str!("lua/prelude.lua"), include_str!($file))));)+
+    ($($name:ident = $text:expr;)+) => {
+        $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new($text));)+
 
         /// All of them.
         pub fn scripts() -> Vec<&'static Script> {
@@ -27,18 +39,27 @@ macro_rules! scripts {
 }
 
 scripts! {
-    LEASE = "lua/lease.lua",
-    FILL = "lua/fill.lua",
-    APPLY = "lua/apply.lua",
-    FLUSHED = "lua/flushed.lua",
-    BEGIN_THROUGH = "lua/begin_through.lua",
-    END_THROUGH = "lua/end_through.lua",
-    INVALIDATE = "lua/invalidate.lua",
-    LOOK = "lua/look.lua",
-    STAMP = "lua/stamp.lua",
-    LIVE = "lua/live.lua",
-    PROBE = "lua/probe.lua",
-    CLAIM = "lua/claim.lua",
+    LEASE = text!("lua/lease.lua", "lua/one.lua");
+    FILL = text!("lua/fill.lua", "lua/one.lua");
+    APPLY = concat!(include_str!("lua/apply_text.lua"), text!("lua/apply.lua", "lua/one.lua"));
+    FLUSHED = text!("lua/flushed.lua", "lua/one.lua");
+    BEGIN_THROUGH = text!("lua/begin_through.lua", "lua/one.lua");
+    END_THROUGH = text!("lua/end_through.lua", "lua/one.lua");
+    INVALIDATE = text!("lua/invalidate.lua", "lua/one.lua");
+    LOOK = text!("lua/look.lua", "lua/one.lua");
+    STAMP = text!("lua/stamp.lua", "lua/one.lua");
+    LIVE = text!("lua/live.lua", "lua/one.lua");
+    PROBE = text!("lua/probe.lua", "lua/one.lua");
+    CLAIM = text!("lua/claim.lua", "lua/one.lua");
+    LEASE_MANY = text!("lua/lease.lua", "lua/many.lua");
+    FILL_MANY = text!("lua/fill.lua", "lua/many.lua");
+    FLUSHED_MANY = text!("lua/flushed.lua", "lua/many.lua");
+    INVALIDATE_MANY = text!("lua/invalidate.lua", "lua/many.lua");
+}
+
+/// The scripts that have a form for many keys, with it.
+pub(super) fn pairs() -> [(&'static Script, &'static Script); 4] {
+    [(&LEASE, &LEASE_MANY), (&FILL, &FILL_MANY), (&FLUSHED, &FLUSHED_MANY), (&INVALIDATE, &INVALIDATE_MANY)]
 }
 
 impl Script {

@@ -10,4 +10,5 @@ mod node;
 mod reads;
 mod stamp;
 mod through;
+mod together;
 mod writes;

@@ -1,5 +1,5 @@
 -- ARGV: token, longest time that the statement may take (ms)
-local token, ends = ARGV[1], now() + ARGV[2]
+local token, ends = ARGV[before + 1], now() + ARGV[before + 2]
 if d then return {'dirty', version} end
 -- The tokens of all that are under way. Of several at once nobody knows whose row is the last: '*' before them says that none
 -- of them may store its own.

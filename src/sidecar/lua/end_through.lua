@@ -1,6 +1,6 @@
 -- ARGV: token, what is committed ('s' text, 'h' hash, 'x' no row, 'n' nothing: it was rolled back, '?' unknown), life of the
 -- entry (ms, 0 = for ever), version, value or fields
-local token, kind, ttl, mine = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local token, kind, ttl, mine = ARGV[before + 1], ARGV[before + 2], ARGV[before + 3], ARGV[before + 4]
 -- A full node never refuses this, and then nothing of what follows.
 call('HDEL', side, 'l', 'le', 'n', 'c')
 l, le, n, c = false, false, false, false

@@ -1,13 +1,17 @@
 -- ARGV: token, kind ('s' text, 'h' hash, 'a' no row, 'n' nothing was loaded), life of the entry (ms, 0 = for ever), life of
 -- a negative marker (ms), generation ('' = none), '1' to replace an entry, '1' if the source may lag, value or fields
-local token, kind, ttl, negative = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local generation, replace, lags = ARGV[5], ARGV[6] == '1', ARGV[7] == '1'
+local token, kind, ttl, negative = ARGV[before + 1], ARGV[before + 2], ARGV[before + 3], tonumber(ARGV[before + 4])
+local generation, replace, lags = ARGV[before + 5], ARGV[before + 6] == '1', ARGV[before + 7] == '1'
 local why
-if l == '!' .. token then why = 'through'
-elseif l ~= token then return {'refused', version, 'lease'}
+if l ~= token then
+  if l ~= '!' .. token then return {'refused', version, 'lease'} end
+  why = 'through'
 elseif kind == 'n' then why = 'released'
 elseif d then why = 'dirty'
 elseif lags and ahead(t) > 0 then why = 'tombstone'
+elseif kind == 's' and not replace then
+  -- The text is stored before anything else, in one step with the look whether an entry is there.
+  if not store(kind, 8, ttl, true) then why = 'present' end
 elseif not replace and call('EXISTS', entry) == 1 then why = 'present' end
 if why then
   call('HDEL', side, 'l', 'le')
@@ -34,10 +38,12 @@ if kind == 'a' then
   end
   call('HDEL', side, 'l', 'le')
 else
-  store(kind, 8, ttl)
+  if kind ~= 's' or replace then store(kind, 8, ttl) end
   call('HDEL', side, 'l', 'le', 'n')
   n = false
 end
+-- A lease that has not run out leaves a sidecar that lives for long enough.
+local lives = kind ~= 'a' and not g and ahead(le) > 0
 l, le = false, false
-keep()
+if not lives then keep() end
 return {'stored', version}

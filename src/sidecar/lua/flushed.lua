@@ -1,18 +1,22 @@
 -- ARGV: version, what is committed ('=' what was applied, 's' text, 'h' hash, 'x' no row), life of the entry (ms, 0 = for
 -- ever), value or fields
-local mine, kind, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local mine, kind, ttl = ARGV[before + 1], ARGV[before + 2], ARGV[before + 3]
 if newer(version, mine) then return {'newer', version} end
 local equal = version == mine
 -- Leases granted before the commit go as well: what they load may be older than it.
-if d or l or n then call('HDEL', side, 'd', 'l', 'le', 'n') end
+if l or n then
+  call('HDEL', side, 'd', 'l', 'le', 'n')
+elseif d then
+  call('HDEL', side, 'd')
+end
 d, l, le, n = false, false, false, false
 if equal and kind == '=' then
-  if ttl > 0 then call('PEXPIRE', entry, int(ttl)) else call('PERSIST', entry) end
+  if ttl ~= '0' then call('PEXPIRE', entry, ttl) else call('PERSIST', entry) end
 else
   drop_stamp()
   -- Nothing is known of the key: it may hold something newer, or older. The next reader finds out.
   if not v or kind == '=' or kind == 'x' then call('DEL', entry) else store_or_drop(kind, 4, ttl) end
-  pcall(call, 'HSET', side, 'v', mine)
+  if not equal then pcall(call, 'HSET', side, 'v', mine) end
 end
 -- Somebody has asked for another life meanwhile.
 if e then

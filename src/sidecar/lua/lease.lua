@@ -1,7 +1,7 @@
 -- ARGV: token, life of the lease (ms), '1' to refresh an entry that is there, the generation that an entry must be of
 -- ('' = any)
-local token, refresh = ARGV[1], ARGV[3] == '1'
-if ARGV[4] ~= '' and not d then refresh = refresh or g ~= ARGV[4] end
+local token, refresh = ARGV[before + 1], ARGV[before + 3] == '1'
+if ARGV[before + 4] ~= '' and not d then refresh = refresh or g ~= ARGV[before + 4] end
 if d == 'x' then return {'deleted', version} end
 if not refresh then
   local kind = call('TYPE', entry).ok
@@ -13,8 +13,8 @@ if d == 'p' then return {'lost', version} end
 if not refresh and ahead(n) > 0 then return {'negative', version} end
 if l and l ~= token and l ~= '!' .. token and ahead(le) > 0 then return {'wait', version, int(ahead(le))} end
 -- What is loaded while a write-through is under way may be older than its row: this lease lets others wait, not store.
-l = (ahead(we) > 0 or l == '!' .. token) and '!' .. token or token
-le = int(now() + ARGV[2])
+l = (ahead(we) > 0 or (l and l ~= token and l == '!' .. token)) and '!' .. token or token
+le = int(now() + ARGV[before + 2])
 call('HSET', side, 'l', l, 'le', le)
 keep()
-return {'granted', version, int(ahead(t))}
+return {'granted', version, t and int(ahead(t)) or '0'}

@@ -2,7 +2,7 @@
 -- Answers what the key is, and the stamp of that: whatever changes the value removes it, so what is computed from the value
 -- counts as long as the stamp is there (`apply`). A sidecar that is lost has no stamp.
 if not c then
-  c = ARGV[1]
+  c = ARGV[before + 1]
   call('HSET', side, 'c', c)
 end
 keep()
