@@ -93,8 +93,13 @@ impl Core {
         let Some(upstream) = self.upstreams.get_mut(index) else { return false };
         // A value, which most replies are, is what it says.
         let certain = kind == b'$' && !matches!(reply.get(1), Some(b'-' | b'0'));
-        let special =
-            !certain && (kind == b'-' || is_nil(reply) || may_mean_absent(upstream.oldest(), reply));
+        let oldest = upstream.oldest();
+        // Nor has a nil another meaning where a client asked for a key without a mapping.
+        let plain =
+            |entry: &Entry| entry.mapping == Entry::UNMAPPED && matches!(entry.owner, Owner::Client { .. });
+        let special = !certain
+            && (kind == b'-'
+                || !oldest.is_some_and(plain) && (is_nil(reply) || may_mean_absent(oldest, reply)));
         let waits = |entry: &Entry| {
             let unflushed = || self.data.as_ref().is_some_and(|data| data.writes.has_unflushed());
             entry.reads_mapped() && (entry.attempts > 0 || unflushed())

@@ -14,7 +14,8 @@ pub use args::{Args, Span};
 pub use reply::{MalformedReply, ReplyScanner, bulk_string, decode_reply, is_nil};
 pub use request::{Inline, ProtocolError, RequestLimits, RequestScanner};
 pub use write::{
-    push_array_header, push_bulk, push_command, push_error, push_integer, push_nil, push_simple,
+    push_array_header, push_bulk, push_bulk_number, push_command, push_error, push_integer, push_nil,
+    push_simple,
 };
 
 /// What a scanner found at the start of a buffer.

@@ -20,7 +20,17 @@ fn push_number(out: &mut Vec<u8>, number: i64) {
     out.extend_from_slice(&digits[at..]);
 }
 
+#[inline]
 fn push_header(out: &mut Vec<u8>, kind: u8, number: i64) {
+    // Most numbers are short.
+    match number {
+        0..10 => return out.extend_from_slice(&[kind, b'0' + number as u8, b'\r', b'\n']),
+        10..100 => {
+            let (tens, ones) = (b'0' + (number / 10) as u8, b'0' + (number % 10) as u8);
+            return out.extend_from_slice(&[kind, tens, ones, b'\r', b'\n']);
+        }
+        _ => {}
+    }
     out.push(kind);
     push_number(out, number);
     out.extend_from_slice(b"\r\n");
@@ -33,8 +43,23 @@ pub fn push_array_header(out: &mut Vec<u8>, count: usize) {
 
 /// A bulk string.
 pub fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.reserve(bytes.len() + 24);
     push_header(out, b'$', bytes.len() as i64);
     out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A bulk string that is a number.
+pub fn push_bulk_number(out: &mut Vec<u8>, number: u64) {
+    let digits = number.checked_ilog10().map_or(1, |log| log as usize + 1);
+    push_header(out, b'$', digits as i64);
+    let end = out.len() + digits;
+    out.resize(end, b'0');
+    let mut rest = number;
+    for digit in out.iter_mut().rev().take(digits) {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
     out.extend_from_slice(b"\r\n");
 }
 

@@ -58,9 +58,9 @@ pub fn claim(claims: &[Claim], plain: &[(Bytes, Bytes)]) -> Vec<u8> {
 /// [`Fault`] when the script did not run.
 pub fn parse_claimed(reply: &[u8]) -> Result<Claimed, Fault> {
     match answered(reply)? {
-        (word, _) if word == "applied" => Ok(Claimed::Applied),
-        (word, version) if word == "behind" => Ok(Claimed::Behind(version)),
-        (word, _) if word == "present" => Ok(Claimed::Present),
+        (word, _) if word == b"applied" => Ok(Claimed::Applied),
+        (word, version) if word == b"behind" => Ok(Claimed::Behind(version)),
+        (word, _) if word == b"present" => Ok(Claimed::Present),
         _ => Err(Fault::Strange),
     }
 }

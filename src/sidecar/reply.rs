@@ -103,22 +103,42 @@ pub struct Invalidated {
     pub dirty: bool,
 }
 
-/// A script's reply: its word, the sidecar's version, and more.
-struct Reply {
-    word: String,
+/// A script's reply: its word, the sidecar's version, and what follows, as it came.
+struct Reply<'r> {
+    word: &'r [u8],
     version: Version,
-    more: Option<BytesFrame>,
+    more: &'r [u8],
 }
 
-fn read(reply: &[u8]) -> Result<Reply, Fault> {
-    let mut items = match decode_reply(reply).map_err(|_| Fault::Strange)? {
-        BytesFrame::Array { data, .. } => data.into_iter(),
-        BytesFrame::SimpleError { data, .. } => return Err(Fault::Error(data.to_string())),
-        _ => return Err(Fault::Strange),
+fn read(reply: &[u8]) -> Result<Reply<'_>, Fault> {
+    if let Some(error) = reply.strip_prefix(b"-") {
+        let text = error.strip_suffix(b"\r\n").ok_or(Fault::Strange)?;
+        return Err(Fault::Error(String::from_utf8_lossy(text).into_owned()));
+    }
+    let items = || {
+        let (_, rest) = line(reply.strip_prefix(b"*")?)?;
+        let (word, rest) = bulk(rest)?;
+        let (version, more) = bulk(rest)?;
+        Some(Reply { word, version: number(version)?, more })
     };
-    let mut text = || items.next().as_ref().and_then(text).ok_or(Fault::Strange);
-    let (word, version) = (text()?, text()?.parse().map_err(|_| Fault::Strange)?);
-    Ok(Reply { word, version, more: items.next() })
+    items().ok_or(Fault::Strange)
+}
+
+/// A line at the start, and what follows it.
+pub(super) fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'\r')?;
+    Some((bytes.get(..end)?, bytes.get(end..)?.strip_prefix(b"\r\n")?))
+}
+
+/// A bulk string at the start, and what follows it.
+pub(super) fn bulk(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = line(bytes.strip_prefix(b"$")?)?;
+    let (body, rest) = rest.split_at_checked(usize::try_from(number(length)?).ok()?)?;
+    Some((body, rest.strip_prefix(b"\r\n")?))
+}
+
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 pub(super) fn bytes(frame: BytesFrame) -> Option<Bytes> {
@@ -143,29 +163,29 @@ pub(super) fn fields(frame: BytesFrame) -> Option<Vec<(Bytes, Bytes)>> {
     Some(fields)
 }
 
-impl Reply {
-    fn text(&self) -> Result<String, Fault> {
-        self.more.as_ref().and_then(text).ok_or(Fault::Strange)
+impl Reply<'_> {
+    fn text(&self) -> Result<&[u8], Fault> {
+        bulk(self.more).map(|(text, _)| text).ok_or(Fault::Strange)
     }
 
     fn millis(&self) -> Result<Duration, Fault> {
-        self.text()?.parse().map(Duration::from_millis).map_err(|_| Fault::Strange)
+        number(self.text()?).map(Duration::from_millis).ok_or(Fault::Strange)
     }
 
-    fn fields(self) -> Result<Vec<(Bytes, Bytes)>, Fault> {
-        self.more.and_then(fields).ok_or(Fault::Strange)
+    fn fields(&self) -> Result<Vec<(Bytes, Bytes)>, Fault> {
+        decode_reply(self.more).ok().and_then(fields).ok_or(Fault::Strange)
     }
 }
 
 /// The word of a reply, and the version beside it.
-pub(super) fn answered(reply: &[u8]) -> Result<(String, Version), Fault> {
+pub(super) fn answered(reply: &[u8]) -> Result<(&[u8], Version), Fault> {
     read(reply).map(|reply| (reply.word, reply.version))
 }
 
 /// The version beside this word.
 pub(super) fn version_of(reply: &[u8], wanted: &str) -> Result<Version, Fault> {
     match answered(reply)? {
-        (word, version) if word == wanted => Ok(version),
+        (word, version) if word == wanted.as_bytes() => Ok(version),
         _ => Err(Fault::Strange),
     }
 }
@@ -177,15 +197,15 @@ pub(super) fn version_of(reply: &[u8], wanted: &str) -> Result<Version, Fault> {
 pub fn parse_leased(reply: &[u8]) -> Result<(Leased, Version), Fault> {
     let reply = read(reply)?;
     let version = reply.version;
-    let leased = match reply.word.as_str() {
-        "text" => Leased::Present(Value::Text(reply.more.and_then(bytes).ok_or(Fault::Strange)?)),
-        "hash" => Leased::Present(Value::Hash(reply.fields()?)),
-        "other" => Leased::Other(reply.text()?),
-        "negative" => Leased::Negative,
-        "deleted" => Leased::Deleted,
-        "lost" => Leased::Lost,
-        "wait" => Leased::Wait(reply.millis()?),
-        "granted" => Leased::Granted(reply.millis()?),
+    let leased = match reply.word {
+        b"text" => Leased::Present(Value::Text(Bytes::copy_from_slice(reply.text()?))),
+        b"hash" => Leased::Present(Value::Hash(reply.fields()?)),
+        b"other" => Leased::Other(String::from_utf8_lossy(reply.text()?).into_owned()),
+        b"negative" => Leased::Negative,
+        b"deleted" => Leased::Deleted,
+        b"lost" => Leased::Lost,
+        b"wait" => Leased::Wait(reply.millis()?),
+        b"granted" => Leased::Granted(reply.millis()?),
         _ => return Err(Fault::Strange),
     };
     Ok((leased, version))
@@ -197,15 +217,15 @@ pub fn parse_leased(reply: &[u8]) -> Result<(Leased, Version), Fault> {
 /// [`Fault`] when the script did not run.
 pub fn parse_filled(reply: &[u8]) -> Result<(Filled, Version), Fault> {
     let reply = read(reply)?;
-    let filled = match reply.word.as_str() {
-        "stored" => Filled::Stored,
-        "refused" => Filled::Refused(match reply.text()?.as_str() {
-            "lease" => Refusal::Lease,
-            "dirty" => Refusal::Dirty,
-            "tombstone" => Refusal::Tombstone,
-            "through" => Refusal::Through,
-            "present" => Refusal::Present,
-            "released" => Refusal::Released,
+    let filled = match reply.word {
+        b"stored" => Filled::Stored,
+        b"refused" => Filled::Refused(match reply.text()? {
+            b"lease" => Refusal::Lease,
+            b"dirty" => Refusal::Dirty,
+            b"tombstone" => Refusal::Tombstone,
+            b"through" => Refusal::Through,
+            b"present" => Refusal::Present,
+            b"released" => Refusal::Released,
             _ => return Err(Fault::Strange),
         }),
         _ => return Err(Fault::Strange),
@@ -219,9 +239,9 @@ pub fn parse_filled(reply: &[u8]) -> Result<(Filled, Version), Fault> {
 /// [`Fault`] when the script did not run.
 pub fn parse_applied(reply: &[u8]) -> Result<Applied, Fault> {
     let reply = read(reply)?;
-    match reply.word.as_str() {
-        "applied" => Ok(Applied::Applied),
-        "behind" => Ok(Applied::Behind(reply.version)),
+    match reply.word {
+        b"applied" => Ok(Applied::Applied),
+        b"behind" => Ok(Applied::Behind(reply.version)),
         _ => Err(Fault::Strange),
     }
 }
@@ -237,10 +257,10 @@ pub fn had_entry(reply: &[u8]) -> bool {
 /// [`Fault`] when the script did not run.
 pub fn parse_flushed(reply: &[u8]) -> Result<Flushed, Fault> {
     let reply = read(reply)?;
-    match reply.word.as_str() {
-        "cleared" => Ok(Flushed::Cleared),
-        "newer" => Ok(Flushed::Newer(reply.version)),
-        "repaired" => Ok(Flushed::Repaired),
+    match reply.word {
+        b"cleared" => Ok(Flushed::Cleared),
+        b"newer" => Ok(Flushed::Newer(reply.version)),
+        b"repaired" => Ok(Flushed::Repaired),
         _ => Err(Fault::Strange),
     }
 }
@@ -251,9 +271,9 @@ pub fn parse_flushed(reply: &[u8]) -> Result<Flushed, Fault> {
 /// [`Fault`] when the script did not run.
 pub fn parse_begun(reply: &[u8]) -> Result<(bool, Version), Fault> {
     let reply = read(reply)?;
-    match reply.word.as_str() {
-        "begun" => Ok((true, reply.version)),
-        "dirty" => Ok((false, reply.version)),
+    match reply.word {
+        b"begun" => Ok((true, reply.version)),
+        b"dirty" => Ok((false, reply.version)),
         _ => Err(Fault::Strange),
     }
 }
@@ -272,9 +292,9 @@ pub fn is_contested(reply: &[u8]) -> bool {
 /// [`Fault`] when the script did not run.
 pub fn parse_ended(reply: &[u8]) -> Result<(Ended, Version), Fault> {
     let reply = read(reply)?;
-    match reply.word.as_str() {
-        "ended" => Ok((Ended::Done, reply.version)),
-        "lost" => Ok((Ended::Dropped, reply.version)),
+    match reply.word {
+        b"ended" => Ok((Ended::Done, reply.version)),
+        b"lost" => Ok((Ended::Dropped, reply.version)),
         _ => Err(Fault::Strange),
     }
 }
@@ -285,10 +305,10 @@ pub fn parse_ended(reply: &[u8]) -> Result<(Ended, Version), Fault> {
 /// [`Fault`] when the script did not run.
 pub fn parse_invalidated(reply: &[u8]) -> Result<(Invalidated, Version), Fault> {
     let reply = read(reply)?;
-    let dropped = reply.text()? == "1";
-    match reply.word.as_str() {
-        "dropped" => Ok((Invalidated { dropped, dirty: false }, reply.version)),
-        "dirty" => Ok((Invalidated { dropped, dirty: true }, reply.version)),
+    let dropped = reply.text()? == b"1";
+    match reply.word {
+        b"dropped" => Ok((Invalidated { dropped, dirty: false }, reply.version)),
+        b"dirty" => Ok((Invalidated { dropped, dirty: true }, reply.version)),
         _ => Err(Fault::Strange),
     }
 }

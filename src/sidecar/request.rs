@@ -4,7 +4,7 @@
 
 use super::script::{APPLY, BEGIN_THROUGH, END_THROUGH, FILL, FLUSHED, INVALIDATE, LEASE, LOOK, Script};
 use super::{Token, Value, Version, sidecar_key};
-use crate::resp::{push_array_header, push_bulk};
+use crate::resp::{push_array_header, push_bulk, push_bulk_number};
 use std::time::Duration;
 
 /// A loaded row (or that there is none) on its way into the cache.
@@ -64,17 +64,24 @@ pub enum Committed<'a> {
 /// `EVALSHA` with the arguments that a script wants.
 pub(super) struct Call {
     count: usize,
+    /// With room for the header before them: how many they are is known last.
     args: Vec<u8>,
 }
 
+/// The longest header of a request.
+const HEADER: usize = 24;
+
 impl Call {
     pub(super) fn new(script: &Script, key: &[u8]) -> Self {
-        Self::with_keys(script, 2).arg(key).arg(sidecar_key(key))
+        let mut args = Vec::with_capacity(2 * key.len() + 256);
+        args.extend_from_slice(&[0; HEADER]);
+        args.extend_from_slice(&script.of_one_key);
+        Self { count: 3, args }.arg(key).arg(sidecar_key(key))
     }
 
     /// Of a script with so many keys, which are the next arguments.
     pub(super) fn with_keys(script: &Script, count: usize) -> Self {
-        let call = Self { count: 0, args: Vec::with_capacity(256) };
+        let call = Self { count: 0, args: vec![0; HEADER] };
         call.arg("EVALSHA").arg(&script.sha).arg(count.to_string())
     }
 
@@ -84,13 +91,19 @@ impl Call {
         self
     }
 
+    fn number(mut self, number: u64) -> Self {
+        self.count += 1;
+        push_bulk_number(&mut self.args, number);
+        self
+    }
+
     fn millis(self, duration: Duration) -> Self {
-        self.arg(duration.as_millis().to_string())
+        self.number(duration.as_millis() as u64)
     }
 
     /// 0 stands for "no expiry", so a life that is shorter than a millisecond is one.
     fn ttl(self, ttl: Option<Duration>) -> Self {
-        self.arg(ttl.map_or(0, |ttl| ttl.as_millis().max(1)).to_string())
+        self.number(ttl.map_or(0, |ttl| ttl.as_millis().max(1) as u64))
     }
 
     fn flag(self, flag: bool) -> Self {
@@ -105,10 +118,13 @@ impl Call {
                 self = fields.iter().fold(self, |call, (name, value)| call.arg(name).arg(value));
             }
         }
-        let mut request = Vec::with_capacity(self.args.len() + 16);
-        push_array_header(&mut request, self.count);
-        request.extend_from_slice(&self.args);
-        request
+        let end = self.args.len();
+        push_array_header(&mut self.args, self.count);
+        let start = HEADER - (self.args.len() - end);
+        self.args.copy_within(end.., start);
+        self.args.truncate(end);
+        self.args.drain(..start);
+        self.args
     }
 }
 
@@ -197,7 +213,7 @@ fn apply_with(
         Change::Delete => ("x", None),
         Change::Append => ("a", None),
     };
-    let call = Call::new(&APPLY, key).arg(version.to_string()).arg(kind).flag(ttl.is_none());
+    let call = Call::new(&APPLY, key).number(version).arg(kind).flag(ttl.is_none());
     call.ttl(ttl.flatten()).arg(base).arg(stamp).value(value)
 }
 
@@ -219,7 +235,7 @@ pub fn flushed(key: &[u8], version: Version, row: Committed<'_>, ttl: Option<Dur
         ("n" | "?", _) => ("x", None),
         other => other,
     };
-    Call::new(&FLUSHED, key).arg(version.to_string()).arg(kind).ttl(ttl).value(value)
+    Call::new(&FLUSHED, key).number(version).arg(kind).ttl(ttl).value(value)
 }
 
 /// Before a write-through commits: nothing may be stored for `key` until [`end_through`], or for `life`, which must be

@@ -12,6 +12,8 @@ pub struct Script {
     pub body: &'static str,
     /// Its SHA1 in hexadecimal, as `EVALSHA` wants it.
     pub sha: String,
+    /// The first arguments of a request that runs it for one key, encoded.
+    pub(super) of_one_key: Box<[u8]>,
 }
 
 /// What is done for a key is the function `run`; a script calls it for the one that it is given, or for each of many.
@@ -65,6 +67,7 @@ pub(super) fn pairs() -> [(&'static Script, &'static Script); 4] {
 impl Script {
     fn new(body: &'static str) -> Self {
         let sha = Sha1::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { body, sha }
+        let of_one_key = format!("$7\r\nEVALSHA\r\n$40\r\n{sha}\r\n$1\r\n2\r\n");
+        Self { body, sha, of_one_key: of_one_key.into_bytes().into() }
     }
 }

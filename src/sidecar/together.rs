@@ -5,6 +5,7 @@
 //! Each key is done by itself, with a reply of its own. What a node does not own, or does not let a script touch that names
 //! other keys, is an error in the place of that reply.
 
+use super::reply::{bulk, line, number};
 use super::script::{Script, pairs};
 use crate::resp::{ReplyScanner, Scan, push_array_header, push_bulk};
 use crate::slot::slot;
@@ -99,24 +100,18 @@ impl Together {
 }
 
 fn read<'r>(request: &'r [u8], pairs: &[(&'static Script, &'static Script)]) -> Option<Single<'r>> {
-    let digits = request.strip_prefix(b"*")?;
-    let end = digits.iter().position(|byte| *byte == b'\r')?;
-    let count: usize = std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()?;
-    let (name, rest) = bulk(digits.get(end + 2..)?)?;
+    let (count, rest) = line(request.strip_prefix(b"*")?)?;
+    let (name, rest) = bulk(rest)?;
     let (sha, rest) = bulk(rest)?;
     let (keys, rest) = bulk(rest)?;
     let (_, many) = pairs.iter().find(|(one, _)| one.sha.as_bytes() == sha)?;
     let (key, rest) = bulk(rest)?;
-    (name == b"EVALSHA" && keys == b"2").then_some(Single { many, key, rest, count: count.checked_sub(4)? })
-}
-
-/// A bulk string at the start, and what follows it.
-fn bulk(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let digits = bytes.strip_prefix(b"$")?;
-    let end = digits.iter().position(|byte| *byte == b'\r')?;
-    let length: usize = std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()?;
-    let body = digits.get(end + 2..)?;
-    Some((body.get(..length)?, body.get(length.checked_add(2)?..)?))
+    (name == b"EVALSHA" && keys == b"2").then_some(Single {
+        many,
+        key,
+        rest,
+        count: usize::try_from(number(count)?).ok()?.checked_sub(4)?,
+    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use super::handle::Shared;
 use super::lane::Entry;
 use super::queue::{Due, Queue};
-use super::record::{LANES, lane_of};
+use super::record::{LANES, lane_of_sum};
 use crate::failpoint;
 use crate::mapping::MappingId;
 use crate::source::{Applied, Backoff, Batch, Commit, Once, Refused, SourceError, Touched, Versioned};
@@ -270,7 +270,7 @@ fn advance(shared: &Shared, piece: &[Arc<Entry>]) -> Option<Applied> {
     let (source, epoch) = shared.claim()?;
     let mut offsets = [0; LANES];
     for entry in piece {
-        if let Some(offset) = offsets.get_mut(lane_of(&entry.key)) {
+        if let Some(offset) = offsets.get_mut(lane_of_sum(entry.sum)) {
             *offset = entry.sequence.max(*offset);
         }
     }

@@ -17,8 +17,10 @@ use crate::clock::Clock;
 use crate::mapping::Bound;
 use crate::source::Change;
 
-/// Map entry, Arc and bookkeeping of one write, bytes (approximate).
-const OVERHEAD: usize = 256;
+/// What one write takes beside its texts, bytes: its entry; its place in the line; its key's place in the overlays, a map that
+/// is between half and almost full, and holds the old and the new places while it grows; the counts of who shares its texts.
+const OVERHEAD: usize =
+    size_of::<Entry>() + 16 + 2 * size_of::<usize>() + 2 * size_of::<(Bytes, Overlay)>() + 32;
 
 /// It may be flushed.
 const READY: u8 = 0;
@@ -33,6 +35,8 @@ const UNKNOWN: u8 = 3;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: Bytes,
+    /// CRC32C of the key.
+    pub(super) sum: u32,
     pub(super) change: Change,
     /// What readers see until its commit; `None` for a deletion.
     value: Option<Bytes>,
@@ -66,6 +70,8 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) key: Bytes,
+    /// CRC32C of the key.
+    pub(super) sum: u32,
     change: Change,
     /// What readers see until its commit; `None` for a deletion.
     value: Option<Bytes>,
@@ -89,7 +95,8 @@ impl Arrival {
             Write::Delete { ids } => (Change::Delete(ids), None),
         };
         let size = OVERHEAD + key.len() + change.size() + value.as_ref().map_or(0, Bytes::len);
-        Self { key, change, value, base, unit: None, expires_at, applies, size }
+        let sum = crc32c::crc32c(&key);
+        Self { key, sum, change, value, base, unit: None, expires_at, applies, size }
     }
 
     /// Whether it belongs to a unit that is tried as a whole.
@@ -168,7 +175,7 @@ impl Lane {
         arrival: Arrival,
         stamp: Stamp<'_>,
     ) -> Result<u64, WriteError> {
-        let Arrival { key, change, value, base, unit, expires_at, applies, size } = arrival;
+        let Arrival { key, sum, change, value, base, unit, expires_at, applies, size } = arrival;
         let shown = match (&change, value.clone()) {
             (Change::Put(row), Some(value)) if bound.is_append() => Shown::Row(row.order_key(bound), value),
             (_, Some(value)) => Shown::Value(value),
@@ -201,6 +208,7 @@ impl Lane {
         let (at, state) = (Instant::now(), AtomicU8::new(state));
         self.waiting.push_back(Arc::new(Entry {
             key,
+            sum,
             change,
             value,
             expires_at,

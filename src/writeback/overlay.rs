@@ -2,8 +2,6 @@
 //!
 //! Must not know: the database, locks.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use crate::mapping::OrderKey;
@@ -27,7 +25,7 @@ pub(super) struct Overlay {
     /// Version of a waiting deletion; rows older than it are forgotten.
     deleted: Option<u64>,
     /// Waiting rows that are the newest now, or will be when those before them are committed: orders fall, versions rise.
-    rows: VecDeque<(u64, OrderKey, Bytes)>,
+    rows: Vec<(u64, OrderKey, Bytes)>,
     /// Writes that count only if nothing came before them, of one unit. Not seen by readers.
     proposed: Vec<Proposed>,
     /// The newest version that was queued, the proposed ones left out.
@@ -102,7 +100,7 @@ impl Overlay {
     pub(super) fn replace(&mut self, version: u64, value: Bytes) {
         self.newest = version;
         self.rows.clear();
-        self.rows.push_back((version, OrderKey(i64::MAX), value));
+        self.push((version, OrderKey(i64::MAX), value));
     }
 
     /// One more row of an append mapping. Without an order of its own the database will give it one (the time of the
@@ -111,10 +109,18 @@ impl Overlay {
         self.newest = version;
         let order = order.unwrap_or(OrderKey(i64::MAX));
         // Earlier rows with a smaller order are committed earlier: they can never be the newest again.
-        while self.rows.back().is_some_and(|(_, last, _)| *last <= order) {
-            self.rows.pop_back();
+        while self.rows.last().is_some_and(|(_, last, _)| *last <= order) {
+            self.rows.pop();
         }
-        self.rows.push_back((version, order, value));
+        self.push((version, order, value));
+    }
+
+    /// Mostly it is the only one, and there are as many overlays as keys that wait.
+    fn push(&mut self, row: (u64, OrderKey, Bytes)) {
+        if self.rows.is_empty() {
+            self.rows.reserve_exact(1);
+        }
+        self.rows.push(row);
     }
 
     /// A deletion.
@@ -169,9 +175,8 @@ impl Overlay {
 
     /// Everything up to `version` is in the database (or was rejected).
     pub(super) fn settle(&mut self, version: u64) {
-        while self.rows.front().is_some_and(|(first, ..)| *first <= version) {
-            self.rows.pop_front();
-        }
+        let over = self.rows.iter().take_while(|(first, ..)| *first <= version).count();
+        self.rows.drain(..over);
         self.deleted = self.deleted.filter(|deleted| *deleted > version);
     }
 
@@ -187,7 +192,7 @@ impl Overlay {
 
     /// What a reader must see; `None` when the database has it all.
     pub(super) fn pending(&self, append: bool) -> Option<Pending> {
-        match self.rows.front() {
+        match self.rows.first() {
             // After a waiting deletion the rows in the database do not count.
             Some((_, order, value)) if append && self.deleted.is_none() => {
                 Some(Pending::Newest(value.clone(), *order))

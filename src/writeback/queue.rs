@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::lane::{Arrival, Committed, Entry, Lane, Stamp};
 use super::overlay::Pending;
-use super::record::{LANES, lane_of};
+use super::record::{LANES, lane_of_sum};
 use super::{Depth, InCache, Race, WriteBehindOptions, WriteError};
 use crate::failpoint::{self, Safeguard};
 use crate::mapping::{Bound, Format, MappingId, WriteMode, fields_of};
@@ -147,8 +147,13 @@ impl Queue {
 
     /// The lane of `key`.
     pub(super) fn lane(&self, key: &[u8]) -> MutexGuard<'_, Lane> {
-        // `lane_of` answers below LANES, and that is how many there are.
-        self.lanes[lane_of(key)].lock().unwrap_or_else(PoisonError::into_inner)
+        self.lane_of_sum(crc32c::crc32c(key))
+    }
+
+    /// The same, by the key's CRC32C.
+    fn lane_of_sum(&self, sum: u32) -> MutexGuard<'_, Lane> {
+        // `lane_of_sum` answers below LANES, and that is how many there are.
+        self.lanes[lane_of_sum(sum)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn locked(&self) -> impl Iterator<Item = MutexGuard<'_, Lane>> {
@@ -157,10 +162,10 @@ impl Queue {
 
     /// Puts a write at the end of its lane, for which there is room in the budget; its version.
     pub(super) fn push(&self, arrival: Arrival, stamp: Stamp<'_>) -> Result<u64, WriteError> {
-        let key = arrival.key.clone();
-        let mut lane = self.lane(&key);
+        let sum = arrival.sum;
+        let mut lane = self.lane_of_sum(sum);
         let version = lane.push(&self.bound, arrival, stamp)?;
-        self.mark(&key).fetch_add(1, Ordering::AcqRel);
+        self.mark(sum).fetch_add(1, Ordering::AcqRel);
         // Under the lock: the batcher may have it in the database, and counted off, the moment after.
         let waiting = self.rows.fetch_add(1, Ordering::AcqRel) + 1;
         drop(lane);
@@ -171,14 +176,15 @@ impl Queue {
         Ok(version)
     }
 
-    fn mark(&self, key: &[u8]) -> &AtomicU32 {
+    /// Of a key with this CRC32C.
+    fn mark(&self, sum: u32) -> &AtomicU32 {
         // The remainder is below MARKS, and that is how many there are.
-        &self.marks[crc32c::crc32c(key) as usize % MARKS]
+        &self.marks[sum as usize % MARKS]
     }
 
     /// False when no write of `key` waits; mostly only then.
     pub(super) fn may_wait(&self, key: &[u8]) -> bool {
-        self.mark(key).load(Ordering::Acquire) > 0
+        self.mark(crc32c::crc32c(key)).load(Ordering::Acquire) > 0
     }
 
     pub(super) fn pending(&self, key: &[u8]) -> Option<Pending> {
@@ -244,7 +250,7 @@ impl Queue {
             for entry in entries.iter().filter(|entry| entry.concerns_cache()) {
                 loop {
                     let resolved = self.resolved.notified();
-                    if !self.lane(&entry.key).is_on_its_way(entry) {
+                    if !self.lane_of_sum(entry.sum).is_on_its_way(entry) {
                         break;
                     }
                     resolved.await;
@@ -272,12 +278,15 @@ impl Queue {
         entries.iter().filter(|entry| entry.concerns_cache()).for_each(|entry| {
             newest.insert(&entry.key, entry);
         });
-        newest.into_values().filter_map(|entry| self.lane(&entry.key).to_tell(entry, rejected)).collect()
+        newest
+            .into_values()
+            .filter_map(|entry| self.lane_of_sum(entry.sum).to_tell(entry, rejected))
+            .collect()
     }
 
     /// The oldest `entries` of their lanes that are not in the database are now, or were rejected: no batch has them again.
     pub(super) fn applied(&self, entries: &[Arc<Entry>]) {
-        entries.iter().for_each(|entry| self.lane(&entry.key).applied += 1);
+        entries.iter().for_each(|entry| self.lane_of_sum(entry.sum).applied += 1);
         self.rows.fetch_sub(entries.len(), Ordering::AcqRel);
     }
 
@@ -295,8 +304,8 @@ impl Queue {
         told.iter().for_each(|committed| self.lane(&committed.key).told(committed));
         untold.into_iter().for_each(|committed| self.lane(&committed.key).keep_untold(committed, most));
         for entry in entries {
-            self.lane(&entry.key).settle(entry);
-            self.mark(&entry.key).fetch_sub(1, Ordering::AcqRel);
+            self.lane_of_sum(entry.sum).settle(entry);
+            self.mark(entry.sum).fetch_sub(1, Ordering::AcqRel);
             budget.give_back(1, entry.size);
         }
         self.settled.send_replace(());

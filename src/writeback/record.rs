@@ -36,8 +36,13 @@ pub const LANES: usize = 4;
 
 /// The lane of a key within its mapping.
 pub fn lane_of(key: &[u8]) -> usize {
+    lane_of_sum(crc32c::crc32c(key))
+}
+
+/// The same, of the key's CRC32C.
+pub fn lane_of_sum(sum: u32) -> usize {
     // The lowest bits of a CRC alone would put most of a run of numbers into one lane.
-    (crc32c::crc32c(key).wrapping_mul(0x9e37_79b1) >> 24) as usize % LANES
+    (sum.wrapping_mul(0x9e37_79b1) >> 24) as usize % LANES
 }
 
 /// What a write does.

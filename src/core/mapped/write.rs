@@ -75,8 +75,10 @@ impl Core {
         }
         let row = Row::parse_at(&bound, found.ids(), value, unix_seconds())
             .map_err(|error| format!("ERR {error}"))?;
-        let write = Write::Put { row, value: Bytes::copy_from_slice(value) };
-        let (key, applies) = (Bytes::copy_from_slice(key), bound.mapping.cache);
+        // One piece of memory for both: they live as long as each other.
+        let mut both = Bytes::from([key, value].concat());
+        let (key, applies) = (both.split_to(key.len()), bound.mapping.cache);
+        let write = Write::Put { row, value: both };
         Ok(Step::Write(KeyWrite { mapping, key, write, base: None, expires_at, applies }, 0))
     }
 

@@ -208,9 +208,16 @@ impl Core {
             }
             Step::Drop(key) => Some(sidecar::invalidate(key, std::time::Duration::ZERO)),
             Step::Write(write, version) => {
-                let (write, version) = (write.clone(), *version);
-                found = version > 0 && self.is_through(write.mapping);
-                self.apply_request(&write, version)
+                let (mapping, version) = (write.mapping, *version);
+                // Taken out for a moment: a copy of a row is dear.
+                let taken = std::mem::replace(step, Step::Over);
+                let Step::Write(write, _) = &taken else { return };
+                let request = self.apply_request(write, version);
+                found = version > 0 && self.is_through(mapping);
+                if let Some(step) = self.writing.get_mut(&key).and_then(|writing| writing.steps.get_mut(at)) {
+                    *step = taken;
+                }
+                request
             }
             Step::Over => None,
         };
@@ -288,8 +295,8 @@ impl Core {
             return;
         }
         let Some(step) = self.writing.get(&key).and_then(|writing| writing.steps.get(at)) else { return };
-        let (write, version) = match step {
-            Step::Write(write, version) => (write.clone(), *version),
+        let (mapping, written, version) = match step {
+            Step::Write(write, version) => (write.mapping, write.key.clone(), *version),
             Step::Drop(_) => {
                 return match sidecar::parse_invalidated(reply) {
                     Ok((found, _)) => self.end_step(key, at, found.dropped),
@@ -314,8 +321,8 @@ impl Core {
         match sidecar::parse_applied(reply) {
             Ok(Applied::Behind(newer)) => {
                 data.writes.clock().observe(newer);
-                let superseded = data.writes.is_superseded(write.mapping, &write.key, version);
-                data.writes.resolve(write.mapping, &write.key, InCache::Stored);
+                let superseded = data.writes.is_superseded(mapping, &written, version);
+                data.writes.resolve(mapping, &written, InCache::Stored);
                 if !superseded {
                     // An acknowledged write may never lose to one that was acknowledged before it began.
                     return self.make_durable(key, vec![at]);
@@ -323,11 +330,11 @@ impl Core {
                 self.end_step(key, at, true);
             }
             Ok(Applied::Applied) => {
-                data.writes.resolve(write.mapping, &write.key, InCache::Stored);
+                data.writes.resolve(mapping, &written, InCache::Stored);
                 self.end_step(key, at, sidecar::had_entry(reply));
             }
             Err(_) => {
-                data.writes.resolve(write.mapping, &write.key, InCache::Unknown);
+                data.writes.resolve(mapping, &written, InCache::Unknown);
                 self.end_step(key, at, false);
             }
         }
