@@ -197,7 +197,7 @@ impl Data {
     pub fn watch(&self, config: &Config, tasks: &TaskTracker, health: Arc<Health>, stop: CancellationToken) {
         let interval = config.database.health_interval;
         let (source, depths, limit) = (self.source.clone(), self.depths(), self.queue_rows);
-        let writes = self.writes.clone();
+        let (reads, writes) = (self.reads.clone(), self.writes.clone());
         health.set(Dependency::Database, Condition::Up);
         health.set(Dependency::WriteBehind, Condition::Up);
         if let Some(place) = self.place.clone() {
@@ -212,6 +212,7 @@ impl Data {
                 }
                 if counted.is_none_or(|at| at.elapsed() >= LETTERS) {
                     count_letters(&source, &metrics).await;
+                    release(&source, &reads).await;
                     counted = Some(Instant::now());
                 }
                 let ping = source.ping().await;
@@ -263,6 +264,23 @@ async fn count_letters(source: &Source, metrics: &[MappingMetrics]) {
     for (mapping, metrics) in source.mappings().iter().zip(metrics) {
         let count = source.known_dead_letters(mapping.id).unwrap_or_default();
         metrics.dead_letters.set(i64::try_from(count).unwrap_or(i64::MAX));
+        metrics.held_letters.set(i64::try_from(source.known_held(mapping.id)).unwrap_or(i64::MAX));
+    }
+}
+
+/// Applies what waited behind dead letters that are gone: whoever replayed or dropped them may not have come to it.
+async fn release(source: &Source, reads: &ReadThrough) {
+    if source.mappings().iter().all(|mapping| source.known_held(mapping.id) == 0) {
+        return;
+    }
+    match reads.release_all().await {
+        Ok(released) if released.is_empty() => {}
+        Ok(released) => {
+            tracing::info!(writes = released.len(), "writes that had waited behind dead letters are applied")
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot apply what waited behind dead letters; it is tried again")
+        }
     }
 }
 

@@ -16,7 +16,8 @@ use std::sync::Arc;
 pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, StartErrors> {
     let needed = !config.mappings.is_empty() || config.routes.iter().any(|route| route.sql.is_some());
     let (Some(url), true) = (&config.database.url, needed) else { return Ok(None) };
-    let set = MappingSet::new(config.mappings.iter().map(spec).collect()).map_err(|errors| {
+    let specs = config.mappings.iter().map(|mapping| spec(mapping, config.write_behind.max_held));
+    let set = MappingSet::new(specs.collect()).map_err(|errors| {
         StartErrors(errors.into_iter().map(|e| StartError::Mapping(e.to_string())).collect())
     });
     let database = Database::connect(url.expose(), &database_options(config)).await;

@@ -2,15 +2,15 @@
 //!
 //! Must not know: the command line, a running proxy.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use thiserror::Error;
 
 use super::database::open_source;
 use super::{Server, StartErrors};
-use crate::cache::{ReadThrough, Replayed};
+use crate::cache::{Outcome, ReadThrough, Released};
 use crate::config::{Config, Durability};
-
 use crate::source::{DeadLetter, Letters, Source, SourceError};
 
 /// Dead letters that are asked for at a time.
@@ -37,9 +37,10 @@ pub enum DlqStep {
     List(Which),
     /// Everything of each, its columns included
     Show(Which),
-    /// Apply them; one that a newer write has outrun is dropped, one that is refused again stays
+    /// Apply them, and then what waits behind them; one that a newer write has outrun is dropped, one that is refused again
+    /// stays
     Replay(Which),
-    /// Remove them without applying them
+    /// Remove them without applying them, and apply what waits behind them; one that waits goes only where it is named
     Drop {
         /// Which
         #[command(flatten)]
@@ -96,20 +97,30 @@ pub async fn dlq(config: &Config, step: DlqStep) -> Result<String, DlqFailure> {
             })
             .await?;
         }
-        DlqStep::Replay(which) => replay(config, which, &mut report).await?,
+        DlqStep::Replay(which) => through_cache(config, Job::Replay(which.letters()), &mut report).await?,
         DlqStep::Drop { which, all } => {
             let letters = which.letters();
             if letters.mapping.is_none() && letters.ids.is_empty() && !all {
                 return Err(DlqFailure::Which);
             }
-            let _ = writeln!(report, "dropped: {}", source.drop_dead_letters(&letters).await?);
+            source.count_dead_letters().await?;
+            match source.mappings().iter().any(|mapping| source.known_held(mapping.id) > 0) {
+                true => through_cache(config, Job::Drop(letters), &mut report).await?,
+                false => drop_letters(source.drop_dead_letters(&letters).await?, &[], &mut report),
+            }
         }
     }
     Ok(report)
 }
 
-/// Replays them through a proxy that takes no clients: what the cache has of the rows is outdated then, too.
-async fn replay(config: &Config, which: Which, report: &mut String) -> Result<(), DlqFailure> {
+/// What needs a cache.
+enum Job {
+    Replay(Letters),
+    Drop(Letters),
+}
+
+/// Does it through a proxy that takes no clients: what the cache has of the rows is outdated then, too.
+async fn through_cache(config: &Config, job: Job, report: &mut String) -> Result<(), DlqFailure> {
     let mut config = config.clone();
     super::doors::close(&mut config);
     config.journal.data_dir = NOWHERE.to_owned();
@@ -121,15 +132,37 @@ async fn replay(config: &Config, which: Which, report: &mut String) -> Result<()
         }
     }
     let server = Server::start(&config).await?;
-    let outcome = match server.reads() {
-        Some(reads) => replay_through(reads, which.letters(), report).await,
-        None => Err(DlqFailure::NoMappings),
+    let outcome = match (server.reads(), job) {
+        (Some(reads), Job::Replay(letters)) => replay_through(reads, letters, report).await,
+        (Some(reads), Job::Drop(letters)) => match reads.drop_letters(&letters).await {
+            Ok((count, released)) => {
+                drop_letters(count, &released, report);
+                Ok(0)
+            }
+            Err(error) => Err(error.into()),
+        },
+        (None, _) => Err(DlqFailure::NoMappings),
     };
     server.run(std::future::ready(())).await;
     match outcome? {
         0 => Ok(()),
         refused => Err(DlqFailure::StillRefused(std::mem::take(report), refused)),
     }
+}
+
+fn drop_letters(count: u64, released: &[Released], report: &mut String) {
+    let _ = writeln!(report, "dropped: {count}");
+    released.iter().for_each(|released| tell(released, report));
+}
+
+/// A line about a write that had waited.
+fn tell(released: &Released, report: &mut String) {
+    let outcome = match &released.outcome {
+        Outcome::Applied => "applied, it had waited".to_owned(),
+        Outcome::Outrun => "dropped, a newer write of its key was applied".to_owned(),
+        Outcome::Refused(error) => format!("stays: {error}"),
+    };
+    let _ = writeln!(report, "{:>8} {} {outcome}", released.id, released.key);
 }
 
 /// How many are refused again.
@@ -139,24 +172,40 @@ async fn replay_through(
     report: &mut String,
 ) -> Result<usize, DlqFailure> {
     let mut refused = 0;
+    let mut over = HashSet::new();
     loop {
         let letters = reads.dead_letters(&which, MOST).await?;
         let Some(last) = letters.last() else { return Ok(refused) };
         which.after = last.id;
         for letter in &letters {
-            let outcome = match reads.replay(letter).await {
-                Ok(Replayed { applied: true, told: true }) => "applied".to_owned(),
-                Ok(Replayed { applied: true, told: false }) => UNTOLD.to_owned(),
-                Ok(_) => "dropped, a newer write of its key was applied".to_owned(),
+            if over.contains(&letter.id) {
+                continue;
+            }
+            let (mut outcome, mut released) = (String::new(), Vec::new());
+            match reads.replay(letter).await {
+                Ok(replayed) => {
+                    outcome.push_str(match (replayed.applied, replayed.told) {
+                        (true, true) => "applied",
+                        (true, false) => UNTOLD,
+                        (false, _) => "dropped, a newer write of its key was applied",
+                    });
+                    released = replayed.released;
+                }
                 Err(error @ SourceError::Unavailable { .. }) => {
                     return Err(DlqFailure::Away(std::mem::take(report), error));
                 }
                 Err(error) => {
-                    refused += 1;
-                    format!("stays: {error}")
+                    // What waits is not refused itself.
+                    refused += usize::from(!matches!(error, SourceError::Waits { .. }));
+                    let _ = write!(outcome, "stays: {error}");
                 }
-            };
-            let _ = writeln!(report, "{:>8} {} {}", letter.id, letter.key, outcome);
+            }
+            let _ = writeln!(report, "{:>8} {} {outcome}", letter.id, letter.key);
+            for released in &released {
+                over.insert(released.id);
+                refused += usize::from(matches!(released.outcome, Outcome::Refused(_)));
+                tell(released, report);
+            }
         }
     }
 }

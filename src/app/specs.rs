@@ -3,13 +3,13 @@
 //! Must not know: what a setting means.
 
 use crate::config::{
-    BadKey as BadKeyConfig, CachePolicy, Durability as DurabilityConfig, MappingConfig, ValueFormat,
-    WriteMode as ModeConfig, WritePolicy,
+    BadKey as BadKeyConfig, CachePolicy, Durability as DurabilityConfig, MappingConfig,
+    OnPoison as OnPoisonConfig, ValueFormat, WriteMode as ModeConfig, WritePolicy,
 };
-use crate::mapping::{BadKey, Durability, FillPolicy, Format, MappingSpec, StoreMode, WriteMode};
+use crate::mapping::{BadKey, Durability, FillPolicy, Format, MappingSpec, OnPoison, StoreMode, WriteMode};
 
 /// What is declared, unchecked.
-pub(super) fn spec(mapping: &MappingConfig) -> MappingSpec {
+pub(super) fn spec(mapping: &MappingConfig, max_held: usize) -> MappingSpec {
     MappingSpec {
         name: mapping.name.clone(),
         key: mapping.key.clone(),
@@ -49,6 +49,11 @@ pub(super) fn spec(mapping: &MappingConfig) -> MappingSpec {
             DurabilityConfig::Memory => Durability::Memory,
             DurabilityConfig::Database => Durability::Database,
         },
+        on_poison: match mapping.on_poison {
+            OnPoisonConfig::Flag => OnPoison::Flag,
+            OnPoisonConfig::Wait => OnPoison::Wait,
+        },
+        max_held,
         fill: FillPolicy {
             negative_ttl: mapping.negative_ttl,
             ttl_jitter: mapping.ttl_jitter,

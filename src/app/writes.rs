@@ -59,6 +59,8 @@ pub(super) async fn open(
         return Ok((writes, None));
     }
     source.prepare_ledger().await?;
+    // Whatever the mappings say now: readers see what waits.
+    source.count_dead_letters().await?;
     let place = async |id, epoch, journaled| {
         let writer = Writer { id, epoch, journaled };
         Place::take(source, &writes, writer, metrics.versions.clone()).await
@@ -240,6 +242,20 @@ impl Observer for Told {
     fn retold(&self, mapping: MappingId, keys: usize) {
         if let Some(metrics) = self.of(mapping) {
             metrics.retold.inc_by(keys as u64);
+        }
+    }
+
+    fn held(&self, mapping: MappingId, writes: usize, keys: &[String]) {
+        let name = self.cache.mapping(mapping).map_or("?", |mapping| &mapping.name);
+        for key in keys {
+            tracing::warn!(
+                mapping = name,
+                key,
+                "a write waits behind a dead letter of its key, and so will later ones (`dsproxy dlq`)"
+            );
+        }
+        if let Some(metrics) = self.of(mapping) {
+            metrics.held.inc_by(writes as u64);
         }
     }
 

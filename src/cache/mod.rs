@@ -41,7 +41,7 @@ use crate::writeback::WriteBehind;
 use flight::{Flights, Lease};
 use fresh::Fresh;
 pub use invalidate::Invalidation;
-pub use replay::Replayed;
+pub use replay::{Outcome, Released, Replayed};
 pub use store::Store;
 use ticket::{Tickets, Waiting};
 

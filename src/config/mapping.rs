@@ -81,6 +81,16 @@ words! {
     }
 }
 
+words! {
+    /// What becomes of later writes of a key of which the database has refused one.
+    OnPoison {
+        /// They are applied; the dead letter says so.
+        Flag = "flag",
+        /// They wait behind it, in their order, until it is replayed or dropped.
+        Wait = "wait",
+    }
+}
+
 settings! {
     /// A family of keys that stand for rows of a table. A key that matches no mapping is plain Redis.
     MappingConfig in "mapping" {
@@ -156,6 +166,10 @@ settings! {
         /// What has to survive before a write is acknowledged: `journal` (the proxy's crash), `memory` (nothing) or `database`
         /// (written through: the commit comes before the acknowledgement).
         durability: Durability = Durability::Journal, choice::<Durability>();
+        /// What becomes of later writes of a key of which the database has refused one: `flag` (they are applied, and the dead
+        /// letter says so) or `wait` (they wait behind it, up to `write_behind.max_held`; readers see them meanwhile). With
+        /// `durability = "database"` such a write is refused instead of waiting. All proxies should say the same.
+        on_poison: OnPoison = OnPoison::Flag, choice::<OnPoison>();
         /// Whether rows are loaded into the cache at start, in the background: `true` (all), or
         /// `{ where = "...", limit = 10000, rate = 1000 }`. Where the key has no placeholder, the entry of this one key.
         warm: Option<WarmUp> = None, WarmUpTable;

@@ -37,7 +37,9 @@ pub use environment::Environment;
 pub use inline::{Dependency, WarmUp};
 pub use kind::Words;
 pub use live::{Live, NEVER};
-pub use mapping::{BadKey, CachePolicy, Durability, MappingConfig, ValueFormat, WriteMode, WritePolicy};
+pub use mapping::{
+    BadKey, CachePolicy, Durability, MappingConfig, OnPoison, ValueFormat, WriteMode, WritePolicy,
+};
 pub use nested::Nested;
 pub use problem::{ConfigErrors, Place, Problem};
 pub use reference::{json_schema, proxy_toml, reference_page};

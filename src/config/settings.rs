@@ -337,6 +337,9 @@ settings! {
         recent_rows: usize = 50_000, Count(0..=10_000_000);
         /// Bytes of these, by mapping.
         recent_bytes: usize = 16 * MB, Size(0..=64 * GB);
+        /// Writes that may wait behind dead letters (`on_poison = "wait"`), by mapping. Beyond it those of further keys are
+        /// applied instead, and their dead letters say so.
+        max_held: usize = 10_000, Count(0..=10_000_000);
         /// How often the versions of keys that no proxy needs any more are removed from `dsproxy_versions`.
         prune_interval: Duration = secs(60), duration(ms(10)..=hours(1));
         /// Commands that compute a value from the one that is there (`INCR`, `APPEND`, `HSET` ...) that may wait, over all keys.

@@ -281,7 +281,7 @@ fn raw_json(value: &ParamValue) -> Option<Box<serde_json::value::RawValue>> {
 fn failed(error: SourceError) -> ApiError {
     let text = error.to_string();
     match &error {
-        SourceError::Unavailable { .. } => ApiError::Unavailable(text),
+        SourceError::Unavailable { .. } | SourceError::Waits { .. } => ApiError::Unavailable(text),
         // 23505 unique, 23503 foreign key, 23P01 exclusion: what is written contradicts what there is.
         SourceError::BadData { code, .. } if matches!(code.as_str(), "23505" | "23503" | "23P01") => {
             ApiError::Conflict(text)

@@ -2,6 +2,8 @@
 //!
 //! Must not know: SQL, how the cache hears of it. Whoever may use the facade may ask.
 
+use std::collections::HashSet;
+
 use hyper::StatusCode;
 use serde_json::{Value as Json, json};
 
@@ -9,6 +11,7 @@ use super::error::ApiError;
 use super::query::pairs;
 use super::routes::{Answer, Call, json_answer};
 use super::writeback::admitted;
+use crate::cache::Outcome;
 use crate::source::{DeadLetter, Letters, SourceError};
 
 /// Its path.
@@ -128,10 +131,11 @@ fn shown(letter: &DeadLetter) -> Json {
         "id": letter.id, "at": letter.at, "mapping": letter.mapping, "key": letter.key,
         "operation": letter.operation, "version": letter.version.to_string(), "columns": columns,
         "code": letter.code, "error": letter.error, "later": letter.later.map(|version| version.to_string()),
+        "waits": letter.held,
     })
 }
 
-/// Applies them, unless newer writes of their keys were.
+/// Applies them, unless newer writes of their keys were, and what waits behind them.
 pub async fn replay(call: Call) -> Answer {
     admitted(&call)?;
     let asked = Asked::chosen(&call, &["after", "limit"])?;
@@ -142,27 +146,58 @@ pub async fn replay(call: Call) -> Answer {
     let work = tokio::spawn(async move {
         let (mut applied, mut outrun, mut untold, mut refused) = (0, 0, 0, Vec::new());
         let letters = reads.dead_letters(&asked.letters, asked.limit).await.map_err(failed)?;
+        let (mut waiting, mut over) = (0, HashSet::new());
         for letter in &letters {
+            if over.contains(&letter.id) {
+                continue;
+            }
             match reads.replay(letter).await {
                 Ok(replayed) => {
                     *(if replayed.applied { &mut applied } else { &mut outrun }) += 1;
                     untold += usize::from(!replayed.told);
+                    over.extend(replayed.released.iter().map(|released| released.id));
+                    for released in replayed.released {
+                        match released.outcome {
+                            Outcome::Applied => applied += 1,
+                            Outcome::Outrun => outrun += 1,
+                            Outcome::Refused(error) => {
+                                refused.push(json!({"id": released.id, "error": error}))
+                            }
+                        }
+                    }
                 }
+                Err(SourceError::Waits { .. }) => waiting += 1,
                 Err(error @ SourceError::Unavailable { .. }) => return Err(failed(error)),
                 Err(error) => refused.push(json!({"id": letter.id, "error": error.to_string()})),
             }
         }
         let next = asked.next(&letters);
-        Ok(json!({"applied": applied, "outrun": outrun, "refused": refused, "untold": untold, "next": next}))
+        Ok(json!({
+            "applied": applied, "outrun": outrun, "refused": refused, "waiting": waiting, "untold": untold, "next": next,
+        }))
     });
     let body = work.await.map_err(|error| ApiError::Internal(error.to_string()))??;
     Ok(json_answer(StatusCode::OK, &body))
 }
 
-/// Removes them without applying them.
+/// Removes them without applying them, and applies what waited behind them.
 pub async fn discard(call: Call) -> Answer {
-    let source = &admitted(&call)?.source;
+    admitted(&call)?;
     let asked = Asked::chosen(&call, &[])?;
-    let dropped = source.drop_dead_letters(&asked.letters).await.map_err(failed)?;
-    Ok(json_answer(StatusCode::OK, &json!({"dropped": dropped})))
+    let Some(reads) = call.state.reads.clone() else {
+        return Err(ApiError::NotFound("no mapping is configured".into()));
+    };
+    let work = tokio::spawn(async move { reads.drop_letters(&asked.letters).await });
+    let work = work.await.map_err(|error| ApiError::Internal(error.to_string()))?;
+    let (dropped, released) = work.map_err(failed)?;
+    let of = |wanted: &Outcome| released.iter().filter(|it| it.outcome == *wanted).count();
+    let refused = released.iter().filter_map(|it| match &it.outcome {
+        Outcome::Refused(error) => Some(json!({"id": it.id, "error": error})),
+        _ => None,
+    });
+    let refused: Vec<Json> = refused.collect();
+    let body = json!({
+        "dropped": dropped, "applied": of(&Outcome::Applied), "outrun": of(&Outcome::Outrun), "refused": refused,
+    });
+    Ok(json_answer(StatusCode::OK, &body))
 }

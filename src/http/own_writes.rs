@@ -50,19 +50,22 @@ pub fn describe(own: Own, add: &mut impl FnMut(&str, &str, Json)) {
         query("limit", limit()),
     ]);
     add(dead_letters::PATH, "get", list);
+    let refused = || json!({"type": "array", "items": {"type": "object"}, "description": "these are refused (again), and stay"});
+    let dropped =
+        object(&[("dropped", count()), ("applied", count()), ("outrun", count()), ("refused", refused())]);
     let mut discard = operation(
         "drop_dead_letters",
-        "Removes dead letters without applying them",
-        &[(200, "removed", object(&[("dropped", count())]))],
+        "Removes dead letters without applying them, and applies what waited behind them",
+        &[(200, "removed", dropped)],
     );
     discard["parameters"] = json!([which()]);
     add(dead_letters::PATH, "delete", discard);
-    let refused = json!({"type": "array", "items": {"type": "object"}, "description": "these are refused again, and stay"});
     let replayed = object(&[
         ("applied", count()),
         ("outrun", count()),
         ("untold", count()),
-        ("refused", refused),
+        ("refused", refused()),
+        ("waiting", count()),
         ("next", next()),
     ]);
     let mut replay = operation(
@@ -120,6 +123,10 @@ fn letter() -> Json {
         (
             "later",
             json!({"type": ["string", "null"], "description": "version of a later write of its key, if any was applied"}),
+        ),
+        (
+            "waits",
+            json!({"type": "boolean", "description": "it was not refused, but waits behind one that was"}),
         ),
     ];
     object(&members)["application/json"]["schema"].clone()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::overlap;
 use super::set::{Dependent, Mapping, MappingError};
-use super::spec::{Format, MappingSpec, StoreMode, WriteMode};
+use super::spec::{Format, MappingSpec, OnPoison, StoreMode, WriteMode};
 
 /// Settings of one mapping that do not go together.
 pub(super) fn contradictions(spec: &MappingSpec) -> Vec<String> {
@@ -42,6 +42,10 @@ pub(super) fn contradictions(spec: &MappingSpec) -> Vec<String> {
     refuse(
         spec.version_column.is_some() && (!writes || append),
         "`version_column` guards rows that are replaced: it goes with write = \"behind\" and mode = \"upsert\"",
+    );
+    refuse(
+        spec.on_poison == OnPoison::Wait && !writes,
+        "`on_poison` is about writes: it goes with write = \"behind\"",
     );
     let list = spec.format == Format::List;
     refuse(

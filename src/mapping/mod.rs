@@ -29,5 +29,5 @@ pub use fields::{document_of, fields_of};
 pub use order::OrderKey;
 pub use schema::{Column, ColumnType, Table};
 pub use set::{Dependent, Mapping, MappingError, MappingId, MappingSet, RESERVED_PREFIX};
-pub use spec::{BadKey, Durability, FillPolicy, Format, MappingSpec, StoreMode, WriteMode};
+pub use spec::{BadKey, Durability, FillPolicy, Format, MappingSpec, OnPoison, StoreMode, WriteMode};
 pub use template::{IdType, MAX_PLACEHOLDERS, Match, Template, TemplateError};

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::check;
-use super::spec::{BadKey, Durability, FillPolicy, Format, MappingSpec, StoreMode, WriteMode};
+use super::spec::{BadKey, Durability, FillPolicy, Format, MappingSpec, OnPoison, StoreMode, WriteMode};
 use super::template::{Match, Template, TemplateError};
 
 /// Dense index of a mapping, in the order of declaration.
@@ -77,6 +77,10 @@ pub struct Mapping {
     pub version_column: Option<String>,
     /// What has to survive before a write is acknowledged.
     pub durability: Durability,
+    /// What becomes of later writes of a key that has a dead letter.
+    pub on_poison: OnPoison,
+    /// Writes that may wait behind dead letters; beyond it later ones are applied.
+    pub max_held: usize,
     /// How values are filled.
     pub fill: FillPolicy,
 }
@@ -247,6 +251,8 @@ impl Mapping {
             watched: None,
             version_column: spec.version_column,
             durability: spec.durability,
+            on_poison: spec.on_poison,
+            max_held: spec.max_held,
             fill: spec.fill,
         }
     }

@@ -55,6 +55,15 @@ pub enum Durability {
     Database,
 }
 
+/// What becomes of later writes of a key of which the database has refused one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPoison {
+    /// They are applied; the dead letter says so.
+    Flag,
+    /// They wait behind it.
+    Wait,
+}
+
 /// How long values, and what is known of them, live in the cache, and how they are loaded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FillPolicy {
@@ -131,6 +140,10 @@ pub struct MappingSpec {
     pub version_column: Option<String>,
     /// What has to survive before a write is acknowledged.
     pub durability: Durability,
+    /// What becomes of later writes of a key that has a dead letter.
+    pub on_poison: OnPoison,
+    /// Writes that may wait behind dead letters; beyond it later ones are applied.
+    pub max_held: usize,
     /// How values are filled.
     pub fill: FillPolicy,
 }
@@ -159,6 +172,8 @@ impl MappingSpec {
             invalidate_on: None,
             version_column: None,
             durability: Durability::Journal,
+            on_poison: OnPoison::Flag,
+            max_held: 10_000,
             fill: FillPolicy::default(),
         }
     }

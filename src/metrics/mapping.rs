@@ -24,7 +24,9 @@ pub(super) struct DatabaseFamilies {
     conflicts: IntCounterVec,
     rejected: IntCounterVec,
     passed: IntCounterVec,
+    held: IntCounterVec,
     dead_letters: IntGaugeVec,
+    held_letters: IntGaugeVec,
     sets: IntCounterVec,
     deletes: IntCounterVec,
     leases: IntCounterVec,
@@ -78,6 +80,11 @@ impl DatabaseFamilies {
     pub(super) fn build(registry: &Registry) -> prometheus::Result<Self> {
         let mapping = ["mapping"];
         let count = |name, help, labels: &[&str]| counters(registry, name, help, labels);
+        let gauge = |name, help| {
+            let family = IntGaugeVec::new(Opts::new(name, help), &mapping)?;
+            register(registry, family.clone())?;
+            Ok::<_, prometheus::Error>(family)
+        };
         let spread =
             |name, help, labels: &[&str], buckets: &[f64]| histograms(registry, name, help, labels, buckets);
         Ok(Self {
@@ -126,13 +133,19 @@ impl DatabaseFamilies {
                 "Dead letters whose key was written again, so that a replay of them changes nothing.",
                 &mapping,
             )?,
-            dead_letters: {
-                let opts =
-                    Opts::new("dsproxy_dead_letters", "Writes that the database refused, and that are kept.");
-                let family = IntGaugeVec::new(opts, &mapping)?;
-                register(registry, family.clone())?;
-                family
-            },
+            held: count(
+                "dsproxy_held_writes_total",
+                "Writes that wait behind a dead letter of their key (on_poison = \"wait\").",
+                &mapping,
+            )?,
+            dead_letters: gauge(
+                "dsproxy_dead_letters",
+                "Writes that the database refused, or that wait behind such a one, and that are kept.",
+            )?,
+            held_letters: gauge(
+                "dsproxy_dead_letters_held",
+                "Those of them that only wait; at most write_behind.max_held.",
+            )?,
             sets: count(
                 "dsproxy_cache_sets_total",
                 "Loaded values that were stored in the cache.",
@@ -176,8 +189,12 @@ pub struct MappingMetrics {
     rejected: IntCounterVec,
     /// Dead letters whose key was written again.
     pub passed: IntCounter,
+    /// Writes that wait behind a dead letter of their key.
+    pub held: IntCounter,
     /// Dead letters.
     pub dead_letters: IntGauge,
+    /// Those of them that only wait.
+    pub held_letters: IntGauge,
     /// Loaded values that were stored.
     pub sets: IntCounter,
     /// Entries that a statement of a route made untrue.
@@ -219,7 +236,9 @@ impl MappingMetrics {
             conflicts: database.conflicts.with_label_values(&[name]),
             rejected: rejected_rows(&database.rejected, name),
             passed: database.passed.with_label_values(&[name]),
+            held: database.held.with_label_values(&[name]),
             dead_letters: database.dead_letters.with_label_values(&[name]),
+            held_letters: database.held_letters.with_label_values(&[name]),
             sets: database.sets.with_label_values(&[name]),
             deletes: database.deletes.with_label_values(&[name]),
             leases: LeaseEvent::ALL.map(|event| database.leases.with_label_values(&[name, event.label()])),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::change::Change;
 use super::error::SourceError;
-use super::ledger::{Batch, Claim, Commit, DeadLetter, Letters};
+use super::ledger::{Batch, Claim, Commit, Count, DeadLetter, Letters};
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
 use crate::mapping::{BindError, Bound, Mapping, MappingId, Match, OrderKey};
@@ -135,7 +135,7 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<Claim, SourceError>>;
 
     /// Does all of `batch` in one transaction, or, where it was done before, nothing. `mark`: there may be dead letters of
-    /// the mapping, which are to be marked where a later write of their key is in the batch.
+    /// the mapping, which are to be marked where a later write of their key is in the batch (and does not wait behind them).
     fn commit<'a>(
         &'a self,
         mapping: MappingId,
@@ -160,8 +160,25 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
     /// The journal of an instance is lost.
     fn journal_lost<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), SourceError>>;
 
-    /// Dead letters of each mapping that has any, by its name.
-    fn count_letters(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, SourceError>>;
+    /// Dead letters of each mapping that has any.
+    fn count_letters(&self) -> BoxFuture<'_, Result<Vec<Count>, SourceError>>;
+
+    /// The dead letters of these keys of a mapping, in no order.
+    fn letters_of<'a>(
+        &'a self,
+        mapping: &'a str,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, SourceError>>;
+
+    /// Keys of a mapping whose letters wait for nothing any more, some of them.
+    fn released<'a>(&'a self, mapping: &'a str) -> BoxFuture<'a, Result<Vec<String>, SourceError>>;
+
+    /// A letter that has waited is refused now.
+    fn refuse<'a>(
+        &'a self,
+        letter: &'a DeadLetter,
+        error: &'a SourceError,
+    ) -> BoxFuture<'a, Result<(), SourceError>>;
 
     /// Dead letters, oldest first, at most `most`.
     fn letters<'a>(

@@ -46,6 +46,12 @@ pub enum SourceError {
         /// The epoch that is over.
         epoch: i64,
     },
+    /// A write of a key that waits behind an earlier one.
+    #[error("its key waits behind dead letter {letter}: replay or drop that one (`dsproxy dlq`)")]
+    Waits {
+        /// What it waits behind.
+        letter: i64,
+    },
     /// A value or an answer is larger than `database.max_value_bytes`.
     #[error("{0}")]
     TooLarge(String),
@@ -63,6 +69,7 @@ impl SourceError {
             Self::Unavailable { code, .. } => code.as_deref(),
             Self::BadData { code, .. } | Self::Schema { code, .. } => Some(code),
             Self::TooLarge(_) => Some("54000"),
+            Self::Waits { .. } => Some(Self::WAITS),
             Self::Fenced { .. } => None,
         }
     }
@@ -71,6 +78,7 @@ impl SourceError {
     pub const CIRCUIT_OPEN: &str = "DS001";
     const POOL_BUSY: &str = "DS002";
     const CLOSED: &str = "DS003";
+    const WAITS: &str = "DS004";
 
     /// Whether the database is away, as opposed to one that answers with an error.
     pub fn is_outage(&self) -> bool {

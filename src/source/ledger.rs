@@ -27,6 +27,8 @@ pub struct Versioned<'c> {
     pub change: &'c Change,
     /// Its version: an older one of the same key is not applied after it.
     pub version: u64,
+    /// What readers see while it waits behind a dead letter; `None` for a deletion.
+    pub value: Option<&'c Bytes>,
 }
 
 /// How far the lanes of one mapping are applied by a batch.
@@ -50,7 +52,12 @@ pub enum Once<'a> {
     /// Lanes of a journal advance.
     Advance(&'a Applied),
     /// A dead letter leaves.
-    Letter(i64),
+    Letter {
+        /// Which one.
+        id: i64,
+        /// The version of its write: one that waits may be replaced by a newer one.
+        version: i64,
+    },
 }
 
 impl Once<'_> {
@@ -80,6 +87,8 @@ pub struct Batch<'a> {
     pub refused: &'a [Refused<'a>],
     /// What happens exactly once.
     pub once: Once<'a>,
+    /// Nobody has been told that the writes are safe: where one would have to wait behind a dead letter, all are refused.
+    pub through: bool,
 }
 
 /// What the database holds for the key of a write after its commit.
@@ -104,6 +113,10 @@ pub struct Commit {
     pub touched: Touched,
     /// Keys of dead letters that a later write has passed, each said once.
     pub passed: Vec<String>,
+    /// So many of the writes wait behind dead letters.
+    pub waiting: usize,
+    /// Keys of which none waited before.
+    pub behind: Vec<String>,
 }
 
 impl Commit {
@@ -111,7 +124,7 @@ impl Commit {
     pub(super) fn before(bound: &Bound, writes: usize) -> Self {
         let watched = bound.mapping.watched.is_some() && writes > 0;
         let touched = if watched { Touched::everything() } else { Touched::default() };
-        Self { held: vec![Committed::Unknown; writes], touched, passed: Vec::new() }
+        Self { held: vec![Committed::Unknown; writes], touched, ..Self::default() }
     }
 }
 
@@ -160,6 +173,22 @@ pub struct DeadLetter {
     pub error: String,
     /// Version of the first later write of its key that was applied; a replay changes nothing then, unless it appends.
     pub later: Option<i64>,
+    /// It was not refused, but waits behind one of its key that was.
+    pub held: bool,
+    /// What readers see while it waits.
+    #[serde(skip)]
+    pub value: Option<Bytes>,
+}
+
+/// How many dead letters a mapping has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Count {
+    /// Its name.
+    pub mapping: String,
+    /// All of them.
+    pub all: u64,
+    /// Those that wait behind others.
+    pub held: u64,
 }
 
 /// Which dead letters are meant.
@@ -220,6 +249,8 @@ pub(super) fn letter_of(bound: &Bound, refused: &Refused<'_>) -> DeadLetter {
         code: refused.error.code().unwrap_or("XX000").to_owned(),
         error: refused.error.to_string(),
         later: None,
+        held: false,
+        value: None,
     }
 }
 

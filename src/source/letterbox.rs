@@ -15,12 +15,19 @@ pub(super) struct Letterbox {
     /// Batches with refused rows that this process has committed.
     buried: AtomicU64,
     counted: AtomicU64,
+    /// Those that waited behind others, when they were counted last.
+    held: AtomicU64,
 }
 
 impl Default for Letterbox {
     /// As long as nobody has counted there may be some.
     fn default() -> Self {
-        Self { used: AtomicBool::new(true), buried: AtomicU64::new(0), counted: AtomicU64::new(UNKNOWN) }
+        Self {
+            used: AtomicBool::new(true),
+            buried: AtomicU64::new(0),
+            counted: AtomicU64::new(UNKNOWN),
+            held: AtomicU64::new(0),
+        }
     }
 }
 
@@ -48,6 +55,15 @@ impl Letterbox {
         if self.buried.load(Ordering::Acquire) != before {
             self.used.store(true, Ordering::Release);
         }
+    }
+
+    /// Of these so many waited.
+    pub(super) fn counted_held(&self, held: u64) {
+        self.held.store(held, Ordering::Release);
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Ordering::Acquire)
     }
 
     /// How many there were when they were counted last.

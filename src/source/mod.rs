@@ -3,7 +3,7 @@
 //! Must not know: caches, queues, clients.
 //!
 //! [`Source`] is a thin front. What a database must be able to do stands in `backend.rs`; `postgres/` and `sqlite/` do
-//! it. What both share: `change.rs` (the steps of a transaction), `named.rs` and `statement.rs` (parameters of own SQL),
+//! it. What both share: `change.rs` (the steps of a transaction), `held.rs` (what waits behind dead letters), `named.rs` and `statement.rs` (parameters of own SQL),
 //! `error.rs`, `backoff.rs`, and the migrations.
 
 mod backend;
@@ -13,8 +13,10 @@ mod change;
 mod copy;
 mod database;
 mod error;
+mod held;
 mod ledger;
 mod letterbox;
+mod letters;
 pub mod migrate;
 mod own_load;
 mod postgres;
@@ -31,7 +33,7 @@ use std::time::{Duration, Instant};
 use backend::Backend;
 use breaker::Breaker;
 
-use crate::mapping::{Bound, Mapping, MappingId, MappingSet, Match};
+use crate::mapping::{Bound, Mapping, MappingId, MappingSet, Match, OnPoison};
 use letterbox::Letterbox;
 
 pub use backend::{LoadFrom, LoadedKey, LoadedRow, PoolState, ReplicaCounts};
@@ -154,7 +156,25 @@ impl Source {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.breaker.guard(self.backend.load(mapping, keys, from)).await
+        let Some(bound) = self.bound(mapping).filter(|bound| self.may_hold(bound)) else {
+            return self.breaker.guard(self.backend.load(mapping, keys, from)).await;
+        };
+        let names: Vec<String> =
+            keys.iter().map(|key| bound.mapping.template.build(key.ids()).unwrap_or_default()).collect();
+        let load = async {
+            // In this order: what is applied in between is seen in its row.
+            let letters = self.backend.letters_of(&bound.mapping.name, &names).await?;
+            let mut rows = self.backend.load(mapping, keys, from).await?;
+            held::show(bound, letters, &names, &mut rows);
+            Ok(rows)
+        };
+        self.breaker.guard(load).await
+    }
+
+    /// Whether writes of the mapping may wait behind dead letters.
+    fn may_hold(&self, bound: &Bound) -> bool {
+        let letters = || self.letters.get(usize::from(bound.mapping.id)).is_some_and(|it| it.held() > 0);
+        bound.mapping.on_poison == OnPoison::Wait || letters()
     }
 
     /// Applies `changes` in their order, in one transaction: all of them or none. Dropping the future rolls back, unless
@@ -239,57 +259,6 @@ impl Source {
     /// [`SourceError`].
     pub async fn prune(&self, before: u64) -> Result<u64, SourceError> {
         self.backend.prune(before).await
-    }
-
-    /// Dead letters, oldest first, at most `most`.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub async fn dead_letters(&self, which: &Letters, most: u32) -> Result<Vec<DeadLetter>, SourceError> {
-        self.backend.letters(which, i64::from(most)).await
-    }
-
-    /// Counts the dead letters of every mapping. Later writes of their keys are marked there from then on, whichever proxy
-    /// they come from; those of this process's own letters are at once.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub async fn count_dead_letters(&self) -> Result<(), SourceError> {
-        let before: Vec<u64> = self.letters.iter().map(Letterbox::before_counting).collect();
-        let counts = self.backend.count_letters().await?;
-        for (mapping, (letters, before)) in self.set.iter().zip(self.letters.iter().zip(before)) {
-            let count = counts.iter().find(|(name, _)| *name == mapping.name).map_or(0, |(_, count)| *count);
-            letters.counted(count, before);
-        }
-        Ok(())
-    }
-
-    /// Dead letters of a mapping, as they were counted last.
-    pub fn known_dead_letters(&self, mapping: MappingId) -> Option<u64> {
-        self.letters.get(usize::from(mapping))?.count()
-    }
-
-    /// Applies a dead letter, unless a newer write of its key was; in either case it is gone then. The cache is to be told:
-    /// see `ReadThrough::replay`.
-    ///
-    /// # Errors
-    /// [`SourceError`]; the letter stays then.
-    pub async fn replay(&self, letter: &DeadLetter) -> Result<Commit, SourceError> {
-        let gone = || SourceError::schema("42704", format!("there is no mapping \"{}\"", letter.mapping));
-        let mapping = self.set.by_name(&letter.mapping).ok_or_else(gone)?.id;
-        let bound = self.bound(mapping).ok_or_else(gone)?;
-        let change = ledger::change_of(bound, letter)?;
-        let writes = [Versioned { change: &change, version: letter.version as u64 }];
-        let batch = Batch { writes: &writes, refused: &[], once: Once::Letter(letter.id) };
-        self.commit(mapping, &batch).await
-    }
-
-    /// Removes dead letters without applying them; how many.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub async fn drop_dead_letters(&self, which: &Letters) -> Result<u64, SourceError> {
-        self.backend.drop_letters(which).await
     }
 
     /// Runs one statement in a transaction of its own and gives its rows: `SELECT`, or `INSERT`, `UPDATE`, `DELETE` with

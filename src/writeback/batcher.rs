@@ -203,7 +203,8 @@ async fn apply(
     let counting = || piece.iter().filter(|entry| entry.counts());
     let (mut writes, mut refused) = (Vec::new(), Vec::new());
     for entry in counting() {
-        let write = Versioned { change: &entry.change, version: entry.version };
+        let value = entry.value.as_ref();
+        let write = Versioned { change: &entry.change, version: entry.version, value };
         match refusal {
             None => writes.push(write),
             Some(error) => refused.push(Refused { key: &entry.key, write, error }),
@@ -211,12 +212,15 @@ async fn apply(
     }
     let applied = advance(shared, piece);
     let once = applied.as_ref().map_or(Once::Nothing, Once::Advance);
-    let batch = Batch { writes: &writes, refused: &refused, once };
+    let batch = Batch { writes: &writes, refused: &refused, once, through: false };
     let mut backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
     loop {
         let started = Instant::now();
         let failure = match shared.source.commit(mapping, &batch).await {
             Ok(commit) => {
+                if commit.waiting > 0 {
+                    shared.observer.held(mapping, commit.waiting, &commit.behind);
+                }
                 if !commit.passed.is_empty() {
                     shared.observer.passed(mapping, &commit.passed);
                 }

@@ -39,7 +39,7 @@ pub(super) struct Entry {
     pub(super) sum: u32,
     pub(super) change: Change,
     /// What readers see until its commit; `None` for a deletion.
-    value: Option<Bytes>,
+    pub(super) value: Option<Bytes>,
     expires_at: Option<u64>,
     pub(super) version: u64,
     /// Its record in the journal; 0 when it is not journaled.

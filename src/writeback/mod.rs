@@ -238,6 +238,8 @@ pub trait Observer: Send + Sync {
     fn poisoned(&self, _reason: &str) {}
     /// Later writes of these keys were applied, of which earlier ones are dead letters; each such letter is told of once.
     fn passed(&self, _mapping: MappingId, _keys: &[String]) {}
+    /// So many writes wait behind dead letters, those of these keys as the first ones.
+    fn held(&self, _mapping: MappingId, _writes: usize, _keys: &[String]) {}
     /// A row was refused by the database; it becomes a dead letter.
     fn rejected(&self, _mapping: MappingId, _key: &[u8], _error: &SourceError) {}
 }

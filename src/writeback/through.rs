@@ -216,6 +216,9 @@ impl<'w> Group<'w> {
                 self.end(last, |_| unknown.then_some(Committed::Unknown)).await;
                 self.writes.iter().for_each(|w| self.shared.observer.rejected(self.mapping, &w.key, &error));
                 let text = match unknown {
+                    _ if matches!(error, SourceError::Waits { .. }) => {
+                        format!("BUSY {error}; nothing was written")
+                    }
                     true => format!("ERR {error}; it is not known whether the write was done"),
                     false => format!("ERR {error}; nothing was written"),
                 };
@@ -278,14 +281,14 @@ impl<'w> Group<'w> {
         let writes: Vec<Versioned<'_>> = changes
             .iter()
             .zip(versions)
-            .map(|(change, version)| Versioned { change, version: *version })
+            .map(|(change, version)| Versioned { change, version: *version, value: None })
             .collect();
         // A write that was computed from a version counts only if nothing newer came; any other one is the newest.
         let once = match self.writes.iter().any(|write| write.base.is_some()) {
             true => Once::Nothing,
             false => Once::Newest,
         };
-        let batch = Batch { writes: &writes, refused: &[], once };
+        let batch = Batch { writes: &writes, refused: &[], once, through: true };
         let limit = self.shared.options.through_timeout;
         let commit = match tokio::time::timeout(limit, self.shared.source.commit(self.mapping, &batch)).await
         {

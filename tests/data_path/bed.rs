@@ -52,6 +52,9 @@ pub const NO_CLOCK: &str = "[write_behind]\nbatch_interval = \"1h\"\n";
 /// In proxy.toml: the mappings are written through.
 const THROUGH: &str = "# through";
 
+/// In proxy.toml: later writes of a key wait behind its dead letter.
+pub const WAIT: &str = "# wait";
+
 enum Stack {
     Shared(#[expect(dead_code, reason = "keeps the servers")] SharedStack),
     Private(PrivateStack),
@@ -154,6 +157,14 @@ impl Bed {
         self.proxy = Proxy::start(&self.config);
     }
 
+    /// The same, and it dies at this fail point.
+    #[track_caller]
+    pub fn restart_to_die(&mut self, point: &str) {
+        self.proxy.wait_exit();
+        self.proxy = Proxy::spawn_with(&self.config, &[("DSPROXY_FAILPOINT", point)]);
+        self.proxy.wait_ready();
+    }
+
     /// Another proxy with the same configuration, not waited for.
     #[track_caller]
     pub fn second(&self) -> Proxy {
@@ -194,6 +205,9 @@ impl Bed {
         db.execute(TABLES);
         let mappings = match more.contains(THROUGH) {
             true => MAPPINGS.replace("write = \"behind\"", "write = \"behind\"\ndurability = \"database\""),
+            false if more.contains(WAIT) => {
+                MAPPINGS.replace("write = \"behind\"", "write = \"behind\"\non_poison = \"wait\"")
+            }
             false => MAPPINGS.to_owned(),
         };
         let more = format!("{more}\n{mappings}").replace("PREFIX", &prefix);

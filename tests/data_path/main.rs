@@ -31,6 +31,7 @@ mod support;
 mod through;
 mod transactions;
 mod versions;
+mod waiting;
 mod warm;
 mod watches;
 mod writeback;

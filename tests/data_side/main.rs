@@ -4,6 +4,7 @@
 mod cache;
 mod cut;
 mod faults;
+mod held;
 mod ledger;
 mod pg;
 mod redis;

@@ -157,8 +157,15 @@ async fn a_letter_that_a_newer_write_has_outrun_changes_nothing() {
             column: None,
             constraint: None,
         };
-        let refused = [Refused { key: b"r:1", write: Versioned { change: &bad, version: 5 }, error: &error }];
-        source.commit(0, &Batch { writes: &[], refused: &refused, once: Once::Nothing }).await.unwrap();
+        let refused = [Refused {
+            key: b"r:1",
+            write: Versioned { change: &bad, version: 5, value: None },
+            error: &error,
+        }];
+        source
+            .commit(0, &Batch { writes: &[], refused: &refused, once: Once::Nothing, through: false })
+            .await
+            .unwrap();
         commit(&source, &[put(&source, "r:1", r#"{"name":"newer"}"#)], &[6], Once::Nothing).await.unwrap();
         let letters = source.dead_letters(&Letters::default(), 10).await.unwrap();
         assert_eq!(source.replay(&letters[0]).await.unwrap().held, [Committed::Unknown]);

@@ -92,9 +92,15 @@ async fn versions_go_when_no_writer_and_no_dead_letter_needs_them() {
             constraint: None,
         };
         let bad = put(&source, "u:3", r#"{"age":1}"#).1;
-        let refused =
-            [Refused { key: b"u:3", write: Versioned { change: &bad, version: 12 }, error: &error }];
-        source.commit(0, &Batch { writes: &[], refused: &refused, once: Once::Nothing }).await.unwrap();
+        let refused = [Refused {
+            key: b"u:3",
+            write: Versioned { change: &bad, version: 12, value: None },
+            error: &error,
+        }];
+        source
+            .commit(0, &Batch { writes: &[], refused: &refused, once: Once::Nothing, through: false })
+            .await
+            .unwrap();
         assert_eq!(source.prune(100).await.unwrap(), 0);
         assert_eq!(place.one(count).await, "2");
         source.drop_dead_letters(&Letters::default()).await.unwrap();

@@ -13,7 +13,7 @@ use super::guard::Keys;
 use super::pool::Postgres;
 use super::{letters, sql, touched, writers};
 use crate::failpoint::{self, Safeguard};
-use crate::mapping::{Bound, Table};
+use crate::mapping::{Bound, OnPoison, Table};
 use crate::source::change::{Action, Change, steps};
 use crate::source::error::SourceError;
 use crate::source::ledger::{
@@ -35,15 +35,17 @@ create table if not exists dsproxy_versions (
 create table if not exists dsproxy_dead_letters (
     id bigint generated always as identity primary key, at timestamptz not null default now(), mapping text not null,
     key text not null, operation text not null, version bigint not null, columns text, code text not null,
-    error text not null, later bigint);
-alter table dsproxy_dead_letters add column if not exists later bigint;";
+    error text not null, later bigint, held boolean not null default false, value bytea);
+alter table dsproxy_dead_letters add column if not exists later bigint,
+    add column if not exists held boolean not null default false, add column if not exists value bytea;
+create index if not exists dsproxy_dead_letters_key on dsproxy_dead_letters (mapping, key);";
 
 /// Makes the tables where they are missing.
 pub(super) async fn prepare(postgres: &Postgres) -> Result<(), SourceError> {
     let client = postgres.writer().await?;
     let work = async |client: &mut Object| {
-        let there = "select bool_and(to_regclass(name) is not null) and exists (select from pg_attribute \
-             where attrelid = to_regclass('dsproxy_dead_letters') and attname = 'later') \
+        let there = "select bool_and(to_regclass(name) is not null) and (select count(*) = 3 from pg_attribute \
+             where attrelid = to_regclass('dsproxy_dead_letters') and attname in ('later', 'held', 'value')) \
              from unnest(string_to_array($1, ', ')) name";
         // Whoever may not create needs no right to, once somebody else has.
         if client.query_one(there, &[&TABLES]).await?.try_get::<_, bool>(0)? {
@@ -51,6 +53,7 @@ pub(super) async fn prepare(postgres: &Postgres) -> Result<(), SourceError> {
         }
         let transaction = client.transaction().await?;
         transaction.execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+        transaction.batch_execute("set local client_min_messages = warning").await?;
         transaction.batch_execute(CREATE).await?;
         transaction.batch_execute(writers::CREATE).await?;
         Ok(transaction.commit().await?)
@@ -119,7 +122,14 @@ async fn run(
         transaction.rollback().await?;
         transaction = client.transaction().await?;
     }
-    // Before the rows, as a replay does: two that meet wait for each other, and do not deadlock.
+    // Letters come before the rows, as in a replay: two that meet wait for each other, and do not deadlock.
+    let holding = letters::hold(&transaction, bound, batch).await?;
+    let mark = match &holding {
+        Some(holding) => holding.overflow,
+        None => mark && bound.mapping.on_poison == OnPoison::Flag,
+    };
+    let rest = holding.as_ref().map(|holding| holding.rest.clone());
+    let batch = &Batch { writes: rest.as_deref().unwrap_or(batch.writes), ..*batch };
     let passed = match mark && !batch.writes.is_empty() {
         true => letters::mark(&transaction, bound, batch.writes).await?,
         false => Vec::new(),
@@ -133,6 +143,14 @@ async fn run(
         }
     };
     bury(&transaction, bound, batch).await?;
+    let committed = Commit { passed, ..committed };
+    let committed = match holding {
+        Some(holding) => {
+            failpoint::hit("held.kept");
+            holding.and(committed)
+        }
+        None => committed,
+    };
     failpoint::hit("flush.uncommitted");
     transaction.commit().await?;
     if failpoint::leaves_out(Safeguard::OneTransaction) {
@@ -141,16 +159,17 @@ async fn run(
         once(&transaction, bound, batch.once).await?;
         transaction.commit().await?;
     }
-    Ok(Commit { passed, ..committed })
+    Ok(committed)
 }
 
 /// Does what happens once; false when it has happened before.
 async fn once(transaction: &Transaction<'_>, bound: &Bound, once: Once<'_>) -> Result<bool, SourceError> {
     match once {
         Once::Nothing | Once::Newest => Ok(true),
-        Once::Letter(id) => {
-            let sql = transaction.prepare_cached("delete from dsproxy_dead_letters where id = $1").await?;
-            Ok(transaction.execute(&sql, &[&id]).await? == 1)
+        Once::Letter { id, version } => {
+            let sql = "delete from dsproxy_dead_letters where id = $1 and version = $2";
+            let sql = transaction.prepare_cached(sql).await?;
+            Ok(transaction.execute(&sql, &[&id, &version]).await? == 1)
         }
         Once::Advance(applied) => advance(transaction, &bound.mapping.name, applied).await,
     }
@@ -263,20 +282,7 @@ async fn write(
 
 async fn bury(transaction: &Transaction<'_>, bound: &Bound, batch: &Batch<'_>) -> Result<(), SourceError> {
     for refused in batch.refused {
-        let sql = "insert into dsproxy_dead_letters (mapping, key, operation, version, columns, code, error) \
-                   values ($1, $2, $3, $4, $5, $6, $7)";
-        let sql = transaction.prepare_cached(sql).await?;
-        let letter = letter_of(bound, refused);
-        let params: [&(dyn ToSql + Sync); 7] = [
-            &letter.mapping,
-            &letter.key,
-            &letter.operation,
-            &letter.version,
-            &letter.columns,
-            &letter.code,
-            &letter.error,
-        ];
-        transaction.execute(&sql, &params).await?;
+        letters::insert(transaction, &letter_of(bound, refused)).await?;
     }
     Ok(())
 }

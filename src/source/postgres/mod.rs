@@ -27,7 +27,7 @@ use super::OpenError;
 use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState, ReplicaCounts};
 use super::change::Change;
 use super::error::SourceError;
-use super::ledger::{Batch, Claim, Commit, DeadLetter, Letters};
+use super::ledger::{Batch, Claim, Commit, Count, DeadLetter, Letters};
 use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
@@ -165,8 +165,28 @@ impl Backend for PostgresBackend {
         })
     }
 
-    fn count_letters(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, SourceError>> {
+    fn count_letters(&self) -> BoxFuture<'_, Result<Vec<Count>, SourceError>> {
         Box::pin(letters::count(&self.postgres))
+    }
+
+    fn letters_of<'a>(
+        &'a self,
+        mapping: &'a str,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, SourceError>> {
+        Box::pin(letters::of_keys(&self.postgres, mapping, keys))
+    }
+
+    fn released<'a>(&'a self, mapping: &'a str) -> BoxFuture<'a, Result<Vec<String>, SourceError>> {
+        Box::pin(letters::released(&self.postgres, mapping))
+    }
+
+    fn refuse<'a>(
+        &'a self,
+        letter: &'a DeadLetter,
+        error: &'a SourceError,
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(letters::refuse(&self.postgres, letter, error))
     }
 
     fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>> {

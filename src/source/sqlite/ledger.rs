@@ -13,9 +13,10 @@ use super::load;
 use super::touched::Watch;
 use super::{Plan, Sqlite, letters, writers};
 use crate::failpoint;
-use crate::mapping::{Bound, Table};
+use crate::mapping::{Bound, OnPoison, Table};
 use crate::source::change::{Action, Change, Step, steps};
 use crate::source::error::SourceError;
+use crate::source::held::{self, Chain, Draft};
 use crate::source::ledger::{
     Applied, Batch, Claim, Commit, Committed, DeadLetter, Once, Versioned, guard_key, letter_of, newest,
 };
@@ -32,7 +33,7 @@ create table if not exists dsproxy_versions (
 create table if not exists dsproxy_dead_letters (
     id integer primary key autoincrement, at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     mapping text not null, key text not null, operation text not null, version integer not null, columns text,
-    code text not null, error text not null, later integer);";
+    code text not null, error text not null, later integer, held integer not null default false, value blob);";
 
 pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, SourceError> {
     Ok(Transaction::new(connection, TransactionBehavior::Immediate)?)
@@ -91,6 +92,12 @@ struct Job {
     watch: Watch,
     guard: Guard,
     letters: Vec<DeadLetter>,
+    /// Keys whose writes wait behind dead letters.
+    keys: Vec<String>,
+    /// Such letters, as far as they are known.
+    chains: Vec<Chain>,
+    /// What waits behind them from now on.
+    drafts: Vec<Draft>,
     /// Keys and versions by which older letters are marked.
     marks: BTreeMap<String, i64>,
     once: Do,
@@ -99,7 +106,7 @@ struct Job {
 enum Do {
     Nothing,
     Advance(Applied),
-    Letter(i64),
+    Letter(i64, i64),
 }
 
 /// What a try came to.
@@ -109,6 +116,8 @@ enum Tried {
     Before,
     /// Some keys have newer versions: only these count.
     Only(HashSet<String>),
+    /// There are such dead letters, and so many writes wait already.
+    Behind(Vec<Chain>, usize),
 }
 
 /// Does all of `batch` in one transaction, or, where it was done before, nothing.
@@ -119,29 +128,58 @@ pub(super) async fn commit(
     mark: bool,
 ) -> Result<Commit, SourceError> {
     let bound = &plan.bound;
-    let mut writes: Vec<Versioned<'_>> = batch.writes.to_vec();
-    let (touched, passed) = loop {
-        let mut job = job(plan, batch, &writes)?;
+    let (mut chains, mut count) = (Vec::new(), 0);
+    let mut only: Option<HashSet<String>> = None;
+    loop {
+        let holding = match chains.is_empty() {
+            true => None,
+            false => Some(held::plan(bound, batch, chains.clone(), count)?),
+        };
+        let mark =
+            holding.as_ref().map_or(mark && bound.mapping.on_poison == OnPoison::Flag, |it| it.overflow);
+        let rest = holding.as_ref().map(|holding| holding.rest.clone());
+        let rest = Batch { writes: rest.as_deref().unwrap_or(batch.writes), ..*batch };
+        let counts = |write: &&Versioned<'_>| {
+            only.as_ref().is_none_or(|only| only.contains(guard_key(write.change.ids()).as_ref()))
+        };
+        let writes: Vec<Versioned<'_>> = rest.writes.iter().filter(counts).copied().collect();
+        let mut job = job(plan, &rest, &writes)?;
+        if held::applies(bound, batch) {
+            job.keys = held::keys(bound, batch.writes);
+        }
+        job.chains.clone_from(&chains);
+        job.drafts = holding.as_ref().map(|holding| holding.drafts.clone()).unwrap_or_default();
         if mark {
-            job.marks = newest(bound, batch.writes);
+            job.marks = newest(bound, rest.writes);
         }
         match sqlite.writes.run(move |connection| run(connection, &job)).await? {
-            Tried::Done(touched, passed) => break (touched, passed),
+            Tried::Done(touched, passed) => {
+                let held = after(sqlite, plan, &rest, &writes).await;
+                let commit = Commit { held, touched, passed, ..Commit::default() };
+                return Ok(match holding {
+                    Some(holding) => holding.and(commit),
+                    None => commit,
+                });
+            }
             Tried::Before => return Ok(Commit::before(bound, batch.writes.len())),
             // Rolled back: another proxy was there before. Once more, without what is too old.
-            Tried::Only(keys) => {
-                writes.retain(|write| keys.contains(guard_key(write.change.ids()).as_ref()));
-            }
+            Tried::Only(keys) => only = Some(keys),
+            // Rolled back: there are dead letters that were not known of. Once more, and some writes wait behind them.
+            Tried::Behind(found, held) => (chains, count, only) = (found, held, None),
         }
-    };
-    if bound.is_append() {
-        let what = |write: &Versioned<'_>| match write.change {
-            Change::Put(_) => Committed::Appended,
-            Change::Delete(_) => Committed::Unknown,
-        };
-        return Ok(Commit { held: batch.writes.iter().map(what).collect(), touched, passed });
     }
-    Ok(Commit { held: held(sqlite, plan, batch, &writes).await, touched, passed })
+}
+
+/// What the database holds after the commit of `writes`, those of `batch` that count.
+async fn after(sqlite: &Sqlite, plan: &Plan, batch: &Batch<'_>, writes: &[Versioned<'_>]) -> Vec<Committed> {
+    if !plan.bound.is_append() {
+        return held(sqlite, plan, batch, writes).await;
+    }
+    let what = |write: &Versioned<'_>| match write.change {
+        Change::Put(_) => Committed::Appended,
+        Change::Delete(_) => Committed::Unknown,
+    };
+    batch.writes.iter().map(what).collect()
 }
 
 /// What the keys of `batch` hold, those of `written` being read again: SQLite has one writer, so between the commit and this
@@ -179,10 +217,11 @@ fn job(plan: &Plan, batch: &Batch<'_>, writes: &[Versioned<'_>]) -> Result<Job, 
     let once = match batch.once {
         Once::Nothing | Once::Newest => Do::Nothing,
         Once::Advance(applied) => Do::Advance(applied.clone()),
-        Once::Letter(id) => Do::Letter(id),
+        Once::Letter { id, version } => Do::Letter(id, version),
     };
     let watch = Watch::new(&bound, &changes)?;
-    Ok(Job { statements, watch, guard, letters, marks: BTreeMap::new(), once, bound })
+    let (keys, chains, drafts, marks) = (Vec::new(), Vec::new(), Vec::new(), BTreeMap::new());
+    Ok(Job { statements, watch, guard, letters, keys, chains, drafts, marks, once, bound })
 }
 
 /// The statement of `step`, which knows whose rows it writes where they hold their version.
@@ -207,11 +246,18 @@ fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
     let mapping = &job.bound.mapping.name;
     let fresh = match &job.once {
         Do::Nothing => true,
-        Do::Letter(id) => transaction.execute("delete from dsproxy_dead_letters where id = ?1", [id])? == 1,
+        Do::Letter(id, version) => {
+            let sql = "delete from dsproxy_dead_letters where id = ?1 and version = ?2";
+            transaction.execute(sql, [id, version])? == 1
+        }
         Do::Advance(applied) => advance(&transaction, mapping, applied)?,
     };
     if !fresh {
         return Ok(Tried::Before);
+    }
+    let chains = letters::chains(&transaction, mapping, &job.keys)?;
+    if chains != job.chains {
+        return Ok(Tried::Behind(chains, letters::held(&transaction, mapping)?));
     }
     let passed = job.guard.pass(&transaction)?;
     if passed.len() < job.guard.len() {
@@ -231,20 +277,13 @@ fn run(connection: &mut Connection, job: &Job) -> Result<Tried, SourceError> {
     }
     touched.merge(job.watch.read(&transaction)?);
     for letter in &job.letters {
-        let sql = "insert into dsproxy_dead_letters (mapping, key, operation, version, columns, code, error) \
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        transaction.execute(
-            sql,
-            params![
-                mapping,
-                letter.key,
-                letter.operation,
-                letter.version,
-                letter.columns,
-                letter.code,
-                letter.error
-            ],
-        )?;
+        letters::insert(&transaction, letter)?;
+    }
+    for draft in &job.drafts {
+        letters::keep(&transaction, draft)?;
+    }
+    if !job.drafts.is_empty() {
+        failpoint::hit("held.kept");
     }
     failpoint::hit("flush.uncommitted");
     transaction.commit()?;

@@ -28,7 +28,7 @@ use super::OpenError;
 use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};
 use super::change::Change;
 use super::error::SourceError;
-use super::ledger::{Batch, Claim, Commit, DeadLetter, Letters};
+use super::ledger::{Batch, Claim, Commit, Count, DeadLetter, Letters};
 use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
@@ -266,8 +266,28 @@ impl Backend for SqliteBackend {
         })
     }
 
-    fn count_letters(&self) -> BoxFuture<'_, Result<Vec<(String, u64)>, SourceError>> {
+    fn count_letters(&self) -> BoxFuture<'_, Result<Vec<Count>, SourceError>> {
         Box::pin(letters::count(&self.sqlite))
+    }
+
+    fn letters_of<'a>(
+        &'a self,
+        mapping: &'a str,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, SourceError>> {
+        Box::pin(letters::of_keys(&self.sqlite, mapping, keys))
+    }
+
+    fn released<'a>(&'a self, mapping: &'a str) -> BoxFuture<'a, Result<Vec<String>, SourceError>> {
+        Box::pin(letters::released(&self.sqlite, mapping))
+    }
+
+    fn refuse<'a>(
+        &'a self,
+        letter: &'a DeadLetter,
+        error: &'a SourceError,
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(letters::refuse(&self.sqlite, letter, error))
     }
 
     fn prune(&self, before: u64) -> BoxFuture<'_, Result<u64, SourceError>> {
