@@ -142,7 +142,7 @@ fn create(
         if mapping.version_column.is_none() {
             let _ = writeln!(
                 report,
-                "when it is applied: set version_column = \"{column}\" in mapping \"{wanted}\", on every proxy at the same time"
+                "when it is applied: set version_column = \"{column}\" in mapping \"{wanted}\", with version_table = true for as long as other proxies are without"
             );
         }
     }

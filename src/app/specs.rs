@@ -44,6 +44,7 @@ pub(super) fn spec(mapping: &MappingConfig, max_held: usize) -> MappingSpec {
         max_key: mapping.max_key,
         invalidate_on: mapping.invalidate_on.clone().map(|on| (on.mapping, on.by)),
         version_column: mapping.version_column.clone(),
+        version_table: mapping.version_table,
         durability: match mapping.durability {
             DurabilityConfig::Journal => Durability::Journal,
             DurabilityConfig::Memory => Durability::Memory,

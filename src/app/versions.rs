@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::StartErrors;
 use crate::clock::STEP;
 use crate::metrics::VersionMetrics;
-use crate::source::{Source, Standing, Writer};
+use crate::source::{Source, SourceError, Standing, WORD, Writer};
 use crate::writeback::WriteBehind;
 use std::sync::Arc;
 
@@ -35,6 +35,7 @@ impl Place {
         writer: Writer,
         metrics: VersionMetrics,
     ) -> Result<Self, StartErrors> {
+        source.agree(&writer.id).await?;
         let seat = source.register(&writer).await?;
         writes.clock().set_writer(seat.number);
         writes.clock().observe(seat.last);
@@ -44,6 +45,22 @@ impl Place {
 
     /// Says every `interval` what is still needed, and removes what nobody needs, until `stop`.
     pub async fn keep(self, interval: Duration, stop: CancellationToken) {
+        tokio::join!(self.keep_word(&stop), self.keep_small(interval, &stop));
+    }
+
+    /// Says again where versions are kept, before its word is over.
+    async fn keep_word(&self, stop: &CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(WORD / 4)).await.is_some() {
+            match self.source.agree(&self.writer.id).await {
+                Ok(()) => {}
+                // It was away for so long that another one has begun with other settings.
+                Err(error @ SourceError::Schema { .. }) => tracing::error!(%error, "proxies disagree"),
+                Err(error) => tracing::debug!(%error, "cannot say where versions are kept"),
+            }
+        }
+    }
+
+    async fn keep_small(&self, interval: Duration, stop: &CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -80,6 +97,9 @@ impl Place {
 
     /// The end, with so many rows left to be written.
     pub async fn leave(&self, rows_left: usize) {
+        if let Err(error) = self.source.disagree(&self.writer.id).await {
+            tracing::debug!(%error, "cannot take back where versions are kept");
+        }
         let done = rows_left == 0 && self.writes.needed().is_some() && self.writes.fenced().is_none();
         if done && let Err(error) = self.source.note(&self.writer, None, self.writes.clock().last()).await {
             tracing::debug!(%error, "cannot say goodbye to the other writers");

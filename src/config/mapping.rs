@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::define::{settings, words};
 use super::inline::{Dependency, DependencyTable, Limits, Pairs, WarmUp, WarmUpTable};
 use super::kind::{Count, Fraction, List, Optional, Required, Size, Text};
-use super::kind::{choice, duration, duration_or};
+use super::kind::{Flag, choice, duration, duration_or};
 use super::settings::{hours, ms, secs, some_text};
 
 pub(super) const NAME: Text = Text {
@@ -163,6 +163,9 @@ settings! {
         /// the value. `dsproxy migrate create --version-column MAPPING` writes the migration that adds it. Unset: versions
         /// are kept beside the table, in `dsproxy_versions`.
         version_column: Option<String> = None, Optional(Text { example: "version", ..COLUMN });
+        /// Whether versions are kept in `dsproxy_versions` as well as in `version_column`: for the time in which proxies that have that
+        /// setting, and such that have not, write the mapping beside each other.
+        version_table: bool = false, Flag;
         /// What has to survive before a write is acknowledged: `journal` (the proxy's crash), `memory` (nothing) or `database`
         /// (written through: the commit comes before the acknowledgement).
         durability: Durability = Durability::Journal, choice::<Durability>();

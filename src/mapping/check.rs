@@ -44,6 +44,10 @@ pub(super) fn contradictions(spec: &MappingSpec) -> Vec<String> {
         "`version_column` guards rows that are replaced: it goes with write = \"behind\" and mode = \"upsert\"",
     );
     refuse(
+        spec.version_table && spec.version_column.is_none(),
+        "`version_table` goes with `version_column`: without that versions are in the table anyway",
+    );
+    refuse(
         spec.on_poison == OnPoison::Wait && !writes,
         "`on_poison` is about writes: it goes with write = \"behind\"",
     );

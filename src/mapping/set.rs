@@ -75,6 +75,8 @@ pub struct Mapping {
     pub watched: Option<Vec<String>>,
     /// The column that tells the newer of two writes of a row.
     pub version_column: Option<String>,
+    /// Versions are kept in the proxy's own table as well.
+    pub version_table: bool,
     /// What has to survive before a write is acknowledged.
     pub durability: Durability,
     /// What becomes of later writes of a key that has a dead letter.
@@ -250,6 +252,7 @@ impl Mapping {
             invalidate_on: None,
             watched: None,
             version_column: spec.version_column,
+            version_table: spec.version_table,
             durability: spec.durability,
             on_poison: spec.on_poison,
             max_held: spec.max_held,

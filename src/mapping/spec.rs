@@ -138,6 +138,8 @@ pub struct MappingSpec {
     pub invalidate_on: Option<(String, Option<String>)>,
     /// The column that tells the newer of two writes of a row.
     pub version_column: Option<String>,
+    /// Versions are kept in the proxy's own table as well.
+    pub version_table: bool,
     /// What has to survive before a write is acknowledged.
     pub durability: Durability,
     /// What becomes of later writes of a key that has a dead letter.
@@ -171,6 +173,7 @@ impl MappingSpec {
             max_key: 1024,
             invalidate_on: None,
             version_column: None,
+            version_table: false,
             durability: Durability::Journal,
             on_poison: OnPoison::Flag,
             max_held: 10_000,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::agreement::Guard;
 use super::change::Change;
 use super::error::SourceError;
 use super::ledger::{Batch, Claim, Commit, Count, DeadLetter, Letters};
@@ -148,6 +149,14 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
 
     /// Gives a writer its number.
     fn register<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<Seat, SourceError>>;
+
+    /// Says where a writer keeps the versions of mappings (by name), in place of what it said before; an error where
+    /// another one disagrees.
+    fn agree<'a>(
+        &'a self,
+        id: &'a str,
+        guards: &'a [(String, Guard)],
+    ) -> BoxFuture<'a, Result<(), SourceError>>;
 
     /// Notes what a writer may yet apply (`None`: nothing, ever), and answers what all of them may.
     fn note<'a>(

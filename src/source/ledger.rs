@@ -17,8 +17,7 @@ use super::touched::Touched;
 use crate::mapping::{Bound, Row};
 
 /// The tables, in the words of an error about missing rights.
-pub(super) const TABLES: &str =
-    "dsproxy_instances, dsproxy_applied, dsproxy_versions, dsproxy_dead_letters, dsproxy_writers";
+pub(super) const TABLES: &str = "dsproxy_instances, dsproxy_applied, dsproxy_versions, dsproxy_dead_letters, dsproxy_writers, dsproxy_guards";
 
 /// One write with its version.
 #[derive(Debug, Clone, Copy)]

@@ -6,6 +6,7 @@
 //! it. What both share: `change.rs` (the steps of a transaction), `held.rs` (what waits behind dead letters), `named.rs` and `statement.rs` (parameters of own SQL),
 //! `error.rs`, `backoff.rs`, and the migrations.
 
+mod agreement;
 mod backend;
 mod backoff;
 mod breaker;
@@ -30,12 +31,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use agreement::Guard;
 use backend::Backend;
 use breaker::Breaker;
 
 use crate::mapping::{Bound, Mapping, MappingId, MappingSet, Match, OnPoison};
 use letterbox::Letterbox;
 
+pub use agreement::WORD;
 pub use backend::{LoadFrom, LoadedKey, LoadedRow, PoolState, ReplicaCounts};
 pub use backoff::{Backoff, spread};
 pub use breaker::{BreakerCounts, BreakerOptions, BreakerState};
@@ -220,6 +223,24 @@ impl Source {
             letters.bury();
         }
         Ok(commit)
+    }
+
+    /// Says for [`WORD`] where the writer `id` keeps the versions of rows, so that it must be said again before that is over.
+    ///
+    /// # Errors
+    /// [`SourceError::Schema`] where another one that lives would not see them, or this one not its; nothing is said then.
+    pub async fn agree(&self, id: &str) -> Result<(), SourceError> {
+        let guard = |mapping: &Mapping| Some((mapping.name.clone(), Guard::of(self.bound(mapping.id)?)?));
+        let guards: Vec<_> = self.set.iter().filter_map(guard).collect();
+        self.backend.agree(id, &guards).await
+    }
+
+    /// The writer `id` writes no more.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn disagree(&self, id: &str) -> Result<(), SourceError> {
+        self.backend.agree(id, &[]).await
     }
 
     /// Gives this process the number that tells its versions from those of others.

@@ -185,6 +185,20 @@ impl Bed {
         Beside { proxy: Proxy::start(&config), config, _data: data }
     }
 
+    /// The same, which refuses to start: its log.
+    #[track_caller]
+    pub fn refused_beside(&self, changes: &[(&str, &str)]) -> String {
+        let (own, data) = (self.data.as_ref().unwrap(), tempfile::tempdir().unwrap());
+        let mut config = self.config.replace(own.path().to_str().unwrap(), data.path().to_str().unwrap());
+        for (from, to) in changes {
+            assert!(config.contains(from), "{from}");
+            config = config.replace(from, to);
+        }
+        let mut proxy = Proxy::spawn(&config);
+        assert!(!proxy.wait_exit().success());
+        proxy.log()
+    }
+
     /// On servers that the test may stop and kill; durable ones.
     #[track_caller]
     pub fn private(more: &str) -> Self {
@@ -313,6 +327,12 @@ impl Beside {
     pub fn kill(&mut self) {
         self.proxy.signal(rustix::process::Signal::KILL);
         self.proxy.wait_exit();
+    }
+
+    /// The next start has another configuration.
+    pub fn change_config(&mut self, from: &str, to: &str) {
+        assert!(self.config.contains(from), "{from}");
+        self.config = self.config.replace(from, to);
     }
 
     /// Starts it again.

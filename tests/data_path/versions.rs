@@ -1,6 +1,6 @@
 //! Versions of several proxies: none is given twice, and none is forgotten that a journal still needs.
 
-use crate::bed::{Bed, NO_CLOCK, PATIENCE};
+use crate::bed::{Bed, Beside, NO_CLOCK, PATIENCE};
 use crate::support::eventually;
 
 const QUICK: &str = "[write_behind]\nbatch_interval = \"10ms\"\nprune_interval = \"20ms\"\n";
@@ -65,4 +65,68 @@ fn versions_do_not_pile_up_but_wait_for_the_journal_of_a_dead_proxy() {
     assert!(status.success(), "{status}");
     assert_eq!(bed.one(name).as_deref(), Some("newer"), "the older write came too late");
     eventually(PATIENCE, "nothing is left to be guarded", || bed.one(VERSIONS).as_deref() == Some("0"));
+}
+
+/// What guards `user`, in proxy.toml: nothing of its own, the column, or both.
+const TABLE: &str = "table = \"users\"\n";
+const COLUMN: &str = "table = \"users\"\nversion_column = \"version\"\n";
+const BOTH: &str = "table = \"users\"\nversion_column = \"version\"\nversion_table = true\n";
+
+#[test]
+fn proxies_that_would_not_see_each_others_versions_refuse_to_start() {
+    let mut bed = Bed::durable(NO_CLOCK);
+    bed.db.execute("alter table users add version bigint default 0, add other bigint default 0");
+    let refused = bed.refused_beside(&[(TABLE, COLUMN)]);
+    let id = bed.one("select id from dsproxy_guards where mapping = 'user'").unwrap();
+    for word in
+        ["mapping \"user\"", &id, "column \"version\"", "table dsproxy_versions", "version_table = true"]
+    {
+        assert!(refused.contains(word), "{word}: {refused}");
+    }
+    // It has not left anything behind that others would trip over.
+    assert_eq!(bed.one("select count(*) from dsproxy_guards").as_deref(), Some("1"));
+
+    // One after the other changes over, and all of the time one of them serves. Older writes come last, from either.
+    let mut other = bed.beside(&[(TABLE, BOTH)]);
+    let round = |bed: &Bed, other: &Beside, n: u32| {
+        let flush = ["PROXY", "FLUSH", "user", "20000"];
+        for (id, last) in [(n, true), (n + 100, false)] {
+            let set = |name: &str, from_bed: bool| {
+                let (key, body) = (format!("@user:{id}"), named(name));
+                let set = ["SET", key.as_str(), body.as_str()];
+                let reply = if from_bed { bed.run(&set) } else { other.run(bed, &set) };
+                assert_eq!(reply.text(), "OK");
+            };
+            set("older", !last);
+            set("newer", last);
+            for from_bed in [last, !last] {
+                let left = if from_bed { bed.run(&flush) } else { other.run(bed, &flush) };
+                assert_eq!(left.int(), 0);
+            }
+            let name = bed.one(&format!("select name from users where id = {id}"));
+            assert_eq!(name.as_deref(), Some("newer"), "{id}");
+        }
+    };
+    round(&bed, &other, 1);
+    assert!(bed.proxy.stop().success());
+    bed.change_config(TABLE, BOTH);
+    bed.restart();
+    round(&bed, &other, 2);
+    assert!(other.proxy.stop().success());
+    other.change_config(BOTH, COLUMN);
+    other.restart();
+    round(&bed, &other, 3);
+    assert!(bed.proxy.stop().success());
+    bed.change_config(BOTH, COLUMN);
+    bed.restart();
+    round(&bed, &other, 4);
+    assert!(bed.refused_beside(&[(COLUMN, TABLE)]).contains("version_column"));
+    let elsewhere = COLUMN.replace("version\"", "other\"");
+    assert!(bed.refused_beside(&[(COLUMN, &elsewhere)]).contains("column \"other\""));
+
+    // What is dead and comes back with other settings contradicts only others.
+    assert!(other.proxy.stop().success());
+    bed.proxy.signal(rustix::process::Signal::KILL);
+    bed.change_config(COLUMN, TABLE);
+    bed.restart();
 }

@@ -488,7 +488,11 @@ async fn a_table_that_goes_and_comes_back_is_named_and_heals() {
     for _ in 0..20 {
         match try_load(&source, &["u:2"]).await {
             Ok(rows) => assert!(rows[0].is_some()),
-            Err(error) => assert!(error.to_string().contains("unable to open"), "{error}"),
+            // After some of these the circuit is open.
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("unable to open") || text.contains("circuit open"), "{text}");
+            }
         }
     }
     assert!(!file.path().exists());

@@ -75,7 +75,7 @@ impl<'w> Keys<'w> {
                     step => version = version.max(there.saturating_add(step)),
                 }
             }
-            match there.is_none() || newest.deletes {
+            match there.is_none() || newest.deletes || bound.mapping.version_table {
                 true => elsewhere.push((&**key, version)),
                 false => _ = passed.insert(key.to_string(), version),
             }

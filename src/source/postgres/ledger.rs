@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 use super::apply::{Prepared, has_room};
 use super::guard::Keys;
 use super::pool::Postgres;
-use super::{letters, sql, touched, writers};
+use super::{agreement, letters, sql, touched, writers};
 use crate::failpoint::{self, Safeguard};
 use crate::mapping::{Bound, OnPoison, Table};
 use crate::source::change::{Action, Change, steps};
@@ -56,6 +56,7 @@ pub(super) async fn prepare(postgres: &Postgres) -> Result<(), SourceError> {
         transaction.batch_execute("set local client_min_messages = warning").await?;
         transaction.batch_execute(CREATE).await?;
         transaction.batch_execute(writers::CREATE).await?;
+        transaction.batch_execute(agreement::CREATE).await?;
         Ok(transaction.commit().await?)
     };
     postgres.bounded(client, work).await.map_err(|error| match error.code() {

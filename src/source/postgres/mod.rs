@@ -2,6 +2,7 @@
 //!
 //! Must not know: caches, queues, clients, other databases.
 
+mod agreement;
 mod apply;
 mod describe;
 mod guard;
@@ -24,6 +25,7 @@ use replica::Replicas;
 pub(super) use tls::connector;
 
 use super::OpenError;
+use super::agreement::Guard;
 use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState, ReplicaCounts};
 use super::change::Change;
 use super::error::SourceError;
@@ -195,6 +197,14 @@ impl Backend for PostgresBackend {
 
     fn register<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<Seat, SourceError>> {
         Box::pin(writers::register(&self.postgres, writer))
+    }
+
+    fn agree<'a>(
+        &'a self,
+        id: &'a str,
+        guards: &'a [(String, Guard)],
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(agreement::agree(&self.postgres, id, guards))
     }
 
     fn note<'a>(

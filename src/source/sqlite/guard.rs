@@ -21,6 +21,8 @@ pub(super) struct Guard {
     mapping: String,
     /// See [`crate::source::ledger::Once::step`].
     step: i64,
+    /// The table has the versions of rows that have one of their own, too.
+    in_table: bool,
     /// Reads the version of a row by its ids, where the mapping has a column for it.
     row_version: Option<String>,
     keys: BTreeMap<String, Newest>,
@@ -37,6 +39,7 @@ impl Guard {
         let mut guard = Self {
             mapping: bound.mapping.name.clone(),
             step,
+            in_table: bound.mapping.version_table,
             row_version: row_version(bound),
             keys: BTreeMap::new(),
         };
@@ -86,7 +89,7 @@ impl Guard {
                 }
             }
             // A row that is not there holds no version.
-            if there.is_none() || newest.deletes {
+            if there.is_none() || newest.deletes || self.in_table {
                 let noted = table.query_row(params![self.mapping, key, version, self.step], |row| row.get(0));
                 let Some(noted) = noted.optional()? else { continue };
                 version = noted;

@@ -11,7 +11,7 @@ use super::apply::Prepared;
 use super::guard::Guard;
 use super::load;
 use super::touched::Watch;
-use super::{Plan, Sqlite, letters, writers};
+use super::{Plan, Sqlite, agreement, letters, writers};
 use crate::failpoint;
 use crate::mapping::{Bound, OnPoison, Table};
 use crate::source::change::{Action, Change, Step, steps};
@@ -46,6 +46,7 @@ pub(super) async fn prepare(sqlite: &Sqlite) -> Result<(), SourceError> {
         transaction.execute_batch(CREATE)?;
         letters::prepare(&transaction)?;
         transaction.execute_batch(writers::CREATE)?;
+        transaction.execute_batch(agreement::CREATE)?;
         Ok(transaction.commit()?)
     };
     sqlite.writes.run(work).await

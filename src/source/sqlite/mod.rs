@@ -5,6 +5,7 @@
 //! Every connection belongs to a thread (`threads.rs`). The file is in WAL mode: readers go on while the one writer
 //! writes. Flushes and writing statements of routes share the writer; each has its own places in its queue.
 
+mod agreement;
 mod apply;
 mod describe;
 mod error;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::OpenError;
+use super::agreement::Guard;
 use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};
 use super::change::Change;
 use super::error::SourceError;
@@ -296,6 +298,14 @@ impl Backend for SqliteBackend {
 
     fn register<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<Seat, SourceError>> {
         Box::pin(writers::register(&self.sqlite, writer))
+    }
+
+    fn agree<'a>(
+        &'a self,
+        id: &'a str,
+        guards: &'a [(String, Guard)],
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(agreement::agree(&self.sqlite, id, guards))
     }
 
     fn note<'a>(
