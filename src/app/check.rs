@@ -6,8 +6,9 @@ use super::server::upstream_options;
 use super::{StartError, StartErrors, database, doors, eviction, security};
 use crate::cluster::{Discovery, Topology};
 use crate::config::{Config, WritePolicy};
-use crate::source::SourceError;
+use crate::mapping::WriteMode;
 use crate::source::migrate::{MigrateError, Migrations, Migrator, version_column};
+use crate::source::{LedgerState, SourceError};
 use crate::tls::Dialer;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -37,6 +38,9 @@ pub async fn check(config: &Config) -> Result<String, StartErrors> {
         security::describe(config, &access, &mut report);
     }
     if let Some(source) = source.flatten() {
+        if source.mappings().iter().any(|mapping| mapping.write != WriteMode::None) {
+            describe_ledger(&mut report, &source.ledger_state().await?);
+        }
         for mapping in source.mappings().iter() {
             let table = mapping.table.as_deref().unwrap_or("(custom load)");
             let _ = writeln!(report, "mapping: {} -> {} -> {table}", mapping.template.source(), mapping.name);
@@ -52,6 +56,22 @@ pub async fn check(config: &Config) -> Result<String, StartErrors> {
         }
     }
     Ok(report)
+}
+
+fn describe_ledger(report: &mut String, state: &LedgerState) {
+    let LedgerState { missing, outdated } = state;
+    if !missing.is_empty() {
+        let _ = writeln!(report, "the proxy's own tables: {} will be made at the start", missing.join(", "));
+    }
+    if *outdated {
+        let _ = writeln!(
+            report,
+            "the proxy's own tables: dsproxy_dead_letters will be brought up to date at the start"
+        );
+    }
+    if missing.is_empty() && !outdated {
+        report.push_str("the proxy's own tables: ok\n");
+    }
 }
 
 /// Where mappings are written.
@@ -171,7 +191,15 @@ pub async fn migrate(config: &Config, directory: &Path, step: MigrateStep) -> Re
     let url = config.database.url.as_ref().ok_or(MigrateFailure::NoDatabase)?;
     let mut migrator = Migrator::open(url.expose(), migrations).await?;
     let done = match step {
-        MigrateStep::Up => migrator.up().await?,
+        MigrateStep::Up => {
+            let done = migrator.up().await?;
+            // Their owner brings them up to date here; the proxy's role need not be it.
+            if config.mappings.iter().any(|mapping| mapping.write != WritePolicy::None) {
+                database::prepare_ledger(config).await?;
+                report.push_str("the proxy's own tables are up to date\n");
+            }
+            done
+        }
         MigrateStep::Down { count } => migrator.down(count).await?,
         MigrateStep::Goto { version } => migrator.goto(version).await?,
         MigrateStep::Force { version } => {

@@ -27,6 +27,12 @@ pub(super) async fn open_source(config: &Config) -> Result<Option<Source>, Start
     Ok(Some(source))
 }
 
+/// Makes the proxy's own tables, or brings them up to date.
+pub(super) async fn prepare_ledger(config: &Config) -> Result<(), SourceError> {
+    let Some(url) = &config.database.url else { return Ok(()) };
+    Database::connect(url.expose(), &database_options(config)).await?.prepare_ledger().await
+}
+
 /// Runs a script of several statements.
 pub(super) async fn run_script(config: &Config, script: &str) -> Result<(), SourceError> {
     let Some(url) = &config.database.url else { return Ok(()) };

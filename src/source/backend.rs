@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::agreement::Guard;
 use super::change::Change;
 use super::error::SourceError;
-use super::ledger::{Batch, Claim, Commit, Count, DeadLetter, Letters};
+use super::ledger::{Batch, Claim, Commit, Count, DeadLetter, LedgerState, Letters};
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
 use crate::mapping::{BindError, Bound, Mapping, MappingId, Match, OrderKey};
@@ -126,6 +126,9 @@ pub(super) trait Backend: Send + Sync + fmt::Debug {
 
     /// Makes the proxy's own tables where they are missing.
     fn prepare_ledger(&self) -> BoxFuture<'_, Result<(), SourceError>>;
+
+    /// How the proxy's own tables stand; an error where they cannot be made what they should be.
+    fn ledger_state(&self) -> BoxFuture<'_, Result<LedgerState, SourceError>>;
 
     /// Takes the instance `id` for this process, with rows for the lanes of `mappings`.
     fn claim<'a>(

@@ -135,6 +135,19 @@ impl Database {
         }
     }
 
+    /// Makes the proxy's own tables, or brings them up to date.
+    ///
+    /// # Errors
+    /// [`SourceError`]; where rights are missing, it names them.
+    pub async fn prepare_ledger(self) -> Result<(), SourceError> {
+        match self.bind(&MappingSet::default()).await {
+            Ok(backend) => backend.prepare_ledger().await,
+            Err(OpenError::Source(error)) => Err(error),
+            // There is no mapping that could be at fault.
+            Err(OpenError::Misfits(_)) => Ok(()),
+        }
+    }
+
     pub(super) async fn bind(self, set: &MappingSet) -> Result<Box<dyn Backend>, OpenError> {
         Ok(match self {
             Self::Postgres(postgres) => Box::new(postgres::bind(postgres, set).await?),

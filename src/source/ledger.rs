@@ -19,6 +19,15 @@ use crate::mapping::{Bound, Row};
 /// The tables, in the words of an error about missing rights.
 pub(super) const TABLES: &str = "dsproxy_instances, dsproxy_applied, dsproxy_versions, dsproxy_dead_letters, dsproxy_writers, dsproxy_guards";
 
+/// How the proxy's own tables stand.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LedgerState {
+    /// These are made by the first start.
+    pub missing: Vec<String>,
+    /// The dead letters are of an earlier version; the next start brings them up to date.
+    pub outdated: bool,
+}
+
 /// One write with its version.
 #[derive(Debug, Clone, Copy)]
 pub struct Versioned<'c> {

@@ -46,7 +46,9 @@ pub use change::Change;
 pub use copy::copy_in;
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::SourceError;
-pub use ledger::{Applied, Batch, Claim, Commit, Committed, DeadLetter, Letters, Once, Refused, Versioned};
+pub use ledger::{
+    Applied, Batch, Claim, Commit, Committed, DeadLetter, LedgerState, Letters, Once, Refused, Versioned,
+};
 pub use postgres::{Postgres, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteOptions};
 pub use statement::{Param, Rows, Statement, StatementError};
@@ -197,6 +199,14 @@ impl Source {
     /// [`SourceError`]; where rights are missing, it names them.
     pub async fn prepare_ledger(&self) -> Result<(), SourceError> {
         self.backend.prepare_ledger().await
+    }
+
+    /// How these tables stand, without changing anything.
+    ///
+    /// # Errors
+    /// [`SourceError::Schema`] where a start could not make them what they should be, with the cure.
+    pub async fn ledger_state(&self) -> Result<LedgerState, SourceError> {
+        self.backend.ledger_state().await
     }
 
     /// Takes the instance `id` (of a journal) for this process, and answers up to where its lanes are applied. Another

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use dsproxy::mapping::{Format, MappingId, MappingSpec, Row, StoreMode, WriteMode};
 use dsproxy::source::{
-    Applied, Batch, Change, Claim, Committed, Letters, LoadFrom, Once, Refused, Source, SourceError,
-    Versioned,
+    Applied, Batch, Change, Claim, Committed, LedgerState, Letters, LoadFrom, Once, Refused, Source,
+    SourceError, Versioned,
 };
 
 use crate::pg::Pg;
@@ -324,6 +324,30 @@ async fn missing_rights_are_named_with_their_cure() {
     let source = Source::open(postgres.unwrap(), set).await.unwrap();
     let error = source.prepare_ledger().await.unwrap_err().to_string();
     assert!(error.contains("dsproxy_applied") && error.contains("grant create on schema"), "{error}");
+    assert!(source.ledger_state().await.unwrap_err().to_string().contains("grant create on schema"));
+    // Another role has made them, long ago; then it grants, and then it brings them up to date.
+    let place = Place::Postgres(Box::new(pg));
+    let owner = place.source().await;
+    place
+        .execute(
+            "drop index dsproxy_dead_letters_key; alter table dsproxy_dead_letters drop held, drop value",
+        )
+        .await;
+    let error = source.prepare_ledger().await.unwrap_err().to_string();
+    let grant = format!("dsproxy_guards to {role}");
+    for words in ["its owner run `dsproxy migrate up`", "alter table dsproxy_dead_letters", grant.as_str()] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    place
+        .execute(&format!("grant select, insert, update, delete on all tables in schema public to {role}"))
+        .await;
+    let error = source.prepare_ledger().await.unwrap_err().to_string();
+    assert!(error.contains("does not own it") && !error.contains("grant select"), "{error}");
+    assert!(owner.ledger_state().await.unwrap().outdated);
+    owner.prepare_ledger().await.unwrap();
+    source.prepare_ledger().await.unwrap();
+    assert_eq!(source.ledger_state().await.unwrap(), LedgerState::default());
+    let Place::Postgres(pg) = place else { return };
     source.close();
     pg.execute(&format!("drop owned by {role}; drop role {role}")).await;
 }

@@ -4,8 +4,8 @@
 
 use deadpool_postgres::{GenericClient, Object};
 
-use super::ledger::LOCK;
 use super::pool::Postgres;
+use super::tables::LOCK;
 use crate::source::agreement::{self, Guard, Said, WORD};
 use crate::source::error::SourceError;
 

@@ -1,4 +1,4 @@
-//! The proxy's own tables in Postgres, and batches that are applied exactly once.
+//! Batches that are applied exactly once, in Postgres.
 //!
 //! Must not know: queues, journals, retries.
 
@@ -11,63 +11,14 @@ use tokio_postgres::types::ToSql;
 use super::apply::{Prepared, has_room};
 use super::guard::Keys;
 use super::pool::Postgres;
-use super::{agreement, letters, sql, touched, writers};
+use super::{letters, sql, touched};
 use crate::failpoint::{self, Safeguard};
 use crate::mapping::{Bound, OnPoison, Table};
 use crate::source::change::{Action, Change, steps};
 use crate::source::error::SourceError;
 use crate::source::ledger::{
-    Applied, Batch, Claim, Commit, Committed, Once, TABLES, Versioned, guard_key, letter_of,
+    Applied, Batch, Claim, Commit, Committed, Once, Versioned, guard_key, letter_of,
 };
-
-/// "dspx": the advisory lock under which the tables are made.
-pub(super) const LOCK: i64 = 0x6473_7078;
-
-const CREATE: &str = "\
-create table if not exists dsproxy_instances (
-    id text primary key, epoch bigint not null, claimed_at timestamptz not null default now());
-create table if not exists dsproxy_applied (
-    source text not null, mapping text not null, lane integer not null, epoch bigint not null, \"offset\" bigint not null,
-    primary key (source, mapping, lane)) with (fillfactor = 50);
-create table if not exists dsproxy_versions (
-    mapping text not null, key text not null, version bigint not null,
-    primary key (mapping, key)) with (fillfactor = 80);
-create table if not exists dsproxy_dead_letters (
-    id bigint generated always as identity primary key, at timestamptz not null default now(), mapping text not null,
-    key text not null, operation text not null, version bigint not null, columns text, code text not null,
-    error text not null, later bigint, held boolean not null default false, value bytea);
-alter table dsproxy_dead_letters add column if not exists later bigint,
-    add column if not exists held boolean not null default false, add column if not exists value bytea;
-create index if not exists dsproxy_dead_letters_key on dsproxy_dead_letters (mapping, key);";
-
-/// Makes the tables where they are missing.
-pub(super) async fn prepare(postgres: &Postgres) -> Result<(), SourceError> {
-    let client = postgres.writer().await?;
-    let work = async |client: &mut Object| {
-        let there = "select bool_and(to_regclass(name) is not null) and (select count(*) = 3 from pg_attribute \
-             where attrelid = to_regclass('dsproxy_dead_letters') and attname in ('later', 'held', 'value')) \
-             from unnest(string_to_array($1, ', ')) name";
-        // Whoever may not create needs no right to, once somebody else has.
-        if client.query_one(there, &[&TABLES]).await?.try_get::<_, bool>(0)? {
-            return Ok(());
-        }
-        let transaction = client.transaction().await?;
-        transaction.execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-        transaction.batch_execute("set local client_min_messages = warning").await?;
-        transaction.batch_execute(CREATE).await?;
-        transaction.batch_execute(writers::CREATE).await?;
-        transaction.batch_execute(agreement::CREATE).await?;
-        Ok(transaction.commit().await?)
-    };
-    postgres.bounded(client, work).await.map_err(|error| match error.code() {
-        Some("42501" | "3F000") => SourceError::schema("42501", format!(
-            "the tables of the proxy ({TABLES}) cannot be made: {error}; grant the proxy's role CREATE on its schema for the \
-             first start (grant create on schema public to ROLE), or make them with another role and grant SELECT, INSERT, \
-             UPDATE, DELETE on them"
-        )),
-        _ => error,
-    })
-}
 
 /// Takes the instance `id`: whoever had it before can write nothing from now on.
 pub(super) async fn claim(

@@ -14,6 +14,7 @@ mod pool;
 mod replica;
 mod sql;
 mod statement;
+mod tables;
 mod tls;
 mod touched;
 mod writers;
@@ -29,7 +30,7 @@ use super::agreement::Guard;
 use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState, ReplicaCounts};
 use super::change::Change;
 use super::error::SourceError;
-use super::ledger::{Batch, Claim, Commit, Count, DeadLetter, Letters};
+use super::ledger::{Batch, Claim, Commit, Count, DeadLetter, LedgerState, Letters};
 use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
@@ -139,7 +140,11 @@ impl Backend for PostgresBackend {
     }
 
     fn prepare_ledger(&self) -> BoxFuture<'_, Result<(), SourceError>> {
-        Box::pin(ledger::prepare(&self.postgres))
+        Box::pin(tables::prepare(&self.postgres))
+    }
+
+    fn ledger_state(&self) -> BoxFuture<'_, Result<LedgerState, SourceError>> {
+        Box::pin(tables::state(&self.postgres))
     }
 
     fn claim<'a>(

@@ -4,8 +4,8 @@
 
 use deadpool_postgres::{GenericClient, Object};
 
-use super::ledger::LOCK;
 use super::pool::Postgres;
+use super::tables::LOCK;
 use crate::clock::WRITERS;
 use crate::source::error::SourceError;
 use crate::source::writers::{NOTHING, SILENT, Seat, Standing, Writer, no_number};

@@ -18,7 +18,8 @@ use crate::source::change::{Action, Change, Step, steps};
 use crate::source::error::SourceError;
 use crate::source::held::{self, Chain, Draft};
 use crate::source::ledger::{
-    Applied, Batch, Claim, Commit, Committed, DeadLetter, Once, Versioned, guard_key, letter_of, newest,
+    Applied, Batch, Claim, Commit, Committed, DeadLetter, LedgerState, Once, TABLES, Versioned, guard_key,
+    letter_of, newest,
 };
 use crate::source::touched::Touched;
 
@@ -50,6 +51,23 @@ pub(super) async fn prepare(sqlite: &Sqlite) -> Result<(), SourceError> {
         Ok(transaction.commit()?)
     };
     sqlite.writes.run(work).await
+}
+
+/// How the tables stand: who can write the file can make them.
+pub(super) async fn state(sqlite: &Sqlite) -> Result<LedgerState, SourceError> {
+    let work = |connection: &mut Connection| {
+        let sql = "select count(*) from sqlite_schema where type = 'table' and name = ?1";
+        let mut missing = Vec::new();
+        for name in TABLES.split(", ") {
+            if connection.query_row(sql, [name], |row| row.get::<_, i64>(0))? == 0 {
+                missing.push(name.to_owned());
+            }
+        }
+        let outdated =
+            !missing.iter().any(|name| name == "dsproxy_dead_letters") && letters::is_old(connection)?;
+        Ok(LedgerState { missing, outdated })
+    };
+    sqlite.loads.run(work).await
 }
 
 /// Takes the instance `id`.

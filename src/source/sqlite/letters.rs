@@ -16,6 +16,12 @@ use crate::source::ledger::{Count, DeadLetter, Letters};
 const ADDED: [(&str, &str); 3] =
     [("later", "integer"), ("held", "integer not null default false"), ("value", "blob")];
 
+/// Whether the table is one of an earlier version.
+pub(super) fn is_old(connection: &Connection) -> Result<bool, SourceError> {
+    let sql = "select count(*) from pragma_table_info('dsproxy_dead_letters') where name in ('later', 'held', 'value')";
+    Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))? < 3)
+}
+
 /// Files from before letters were marked, and writes waited behind them, get the columns for it.
 pub(super) fn prepare(transaction: &Transaction<'_>) -> Result<(), SourceError> {
     let sql = "select count(*) from pragma_table_info('dsproxy_dead_letters') where name = ?1";

@@ -30,7 +30,7 @@ use super::agreement::Guard;
 use super::backend::{Backend, BoxFuture, LoadFrom, LoadedKey, PoolState};
 use super::change::Change;
 use super::error::SourceError;
-use super::ledger::{Batch, Claim, Commit, Count, DeadLetter, Letters};
+use super::ledger::{Batch, Claim, Commit, Count, DeadLetter, LedgerState, Letters};
 use super::recheck::Recheck;
 use super::statement::{Param, Rows, Statement};
 use super::writers::{Seat, Standing, Writer};
@@ -241,6 +241,10 @@ impl Backend for SqliteBackend {
 
     fn prepare_ledger(&self) -> BoxFuture<'_, Result<(), SourceError>> {
         Box::pin(ledger::prepare(&self.sqlite))
+    }
+
+    fn ledger_state(&self) -> BoxFuture<'_, Result<LedgerState, SourceError>> {
+        Box::pin(ledger::state(&self.sqlite))
     }
 
     fn claim<'a>(
