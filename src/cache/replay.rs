@@ -39,7 +39,7 @@ pub struct Released {
 pub enum Outcome {
     /// It is in the database.
     Applied,
-    /// A newer write of its key was there, or somebody else has applied it.
+    /// A newer write of its key was there.
     Outrun,
     /// It was refused, and others wait behind it now.
     Refused(String),
@@ -120,6 +120,8 @@ impl ReadThrough {
             for letter in &letters {
                 failpoint::hit("held.release");
                 let outcome = match self.shared.source.apply_letter(letter).await {
+                    // Somebody else has just seen to it.
+                    Ok(Commit { repeated: true, .. }) => continue,
                     Ok(commit) => match self.replayed(letter, commit).await.applied {
                         true => Outcome::Applied,
                         false => Outcome::Outrun,

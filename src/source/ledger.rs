@@ -117,6 +117,8 @@ pub enum Committed {
 pub struct Commit {
     /// What the database holds for the key of each write, in their order.
     pub held: Vec<Committed>,
+    /// The batch had been committed before.
+    pub repeated: bool,
     /// What values of other mappings depend on.
     pub touched: Touched,
     /// Keys of dead letters that a later write has passed, each said once.
@@ -132,7 +134,7 @@ impl Commit {
     pub(super) fn before(bound: &Bound, writes: usize) -> Self {
         let watched = bound.mapping.watched.is_some() && writes > 0;
         let touched = if watched { Touched::everything() } else { Touched::default() };
-        Self { held: vec![Committed::Unknown; writes], touched, ..Self::default() }
+        Self { held: vec![Committed::Unknown; writes], touched, repeated: true, ..Self::default() }
     }
 }
 
