@@ -214,42 +214,45 @@ fn money_is_neither_made_nor_lost_between_two_keys() {
     bed.db.execute("insert into numbers values ('{s}a', 100), ('{s}b', 100)");
     let twin = bed.twin();
     let keys = [number("a"), number("b")];
-    std::thread::scope(|scope| {
-        for client in 0..6_usize {
-            let (bed, twin, keys) = (&bed, &twin, &keys);
-            scope.spawn(move || {
-                let connect = || if client % 2 == 0 { bed.proxy.connect() } else { twin.connect() };
-                let (from, to) = (&keys[client % 2], &keys[1 - client % 2]);
-                let mut proxy = connect();
-                for n in 0..30 {
-                    proxy.cmd(&bed.args(&["WATCH", from, to]));
-                    let held = proxy.cmd(&bed.args(&["MGET", from, to]));
-                    let [a, b] = [0, 1].map(|at| held.items()[at].text().parse::<i64>().unwrap());
-                    proxy.cmd(&["MULTI"]);
-                    proxy.cmd(&bed.args(&["SET", from, &(a - 1).to_string()]));
-                    proxy.cmd(&bed.args(&["SET", to, &(b + 1).to_string()]));
-                    match n % 3 {
-                        // It goes before it has its reply: whether it was executed is unknown, but not by halves.
-                        0 => {
-                            proxy.send(&["EXEC"]);
-                            proxy = connect();
-                        }
-                        _ => drop(proxy.cmd(&["EXEC"])),
-                    }
-                }
-            });
-        }
-    });
-    for proxy in [&bed.proxy, &twin] {
-        flush(proxy);
+    for round in 0..6 {
+        std::thread::scope(|scope| {
+            for client in 0..6 {
+                let (bed, twin, keys) = (&bed, &twin, &keys);
+                scope.spawn(move || {
+                    let proxy = if client % 2 == 0 { &bed.proxy } else { twin };
+                    transfer(
+                        &mut proxy.connect(),
+                        bed,
+                        &keys[client / 3],
+                        &keys[1 - client / 3],
+                        client == round,
+                    );
+                });
+            }
+        });
+        // Those who were outrun have left nothing, neither in the cache nor on its way to the database.
+        flush(&bed.proxy);
+        flush(&twin);
+        let cached = keys.each_ref().map(|key| bed.get(&key[1..]));
+        let stored = ["a", "b"].map(|name| row(&bed, name).unwrap());
+        assert_eq!(cached, stored, "round {round}: cache and database");
+        let sum: i64 = cached.iter().map(|held| held.parse::<i64>().unwrap()).sum();
+        assert_eq!(sum, 200, "round {round}: {cached:?}");
     }
-    let total = bed.one("select sum(n)::text from numbers");
-    assert_eq!(total.as_deref(), Some("200"));
-    let cached = bed.run(&["MGET", &keys[0], &keys[1]]);
-    let cached: i64 = cached.items().iter().map(|value| value.text().parse::<i64>().unwrap()).sum();
-    assert_eq!(cached, 200);
-    let of = |key: &str| bed.get(&number(key)[1..]);
-    assert_eq!((row(&bed, "a"), row(&bed, "b")), (Some(of("a")), Some(of("b"))), "cache and database agree");
+}
+
+/// Moves one from one key to the other, if nobody comes in between. `leaves`: before it has its reply, so that it never knows.
+fn transfer(client: &mut Resp, bed: &Bed, from: &str, to: &str, leaves: bool) {
+    client.cmd(&bed.args(&["WATCH", from, to]));
+    let held = client.cmd(&bed.args(&["MGET", from, to]));
+    let [a, b] = [0, 1].map(|at| held.items()[at].text().parse::<i64>().unwrap());
+    client.cmd(&["MULTI"]);
+    client.cmd(&bed.args(&["SET", from, &(a - 1).to_string()]));
+    client.cmd(&bed.args(&["SET", to, &(b + 1).to_string()]));
+    match leaves {
+        true => client.send(&["EXEC"]),
+        false => drop(client.cmd(&["EXEC"])),
+    }
 }
 
 #[test]
