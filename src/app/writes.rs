@@ -181,6 +181,7 @@ fn options(config: &Config) -> WriteBehindOptions {
     WriteBehindOptions {
         batch_rows: queue.batch_rows,
         batch_interval: queue.batch_interval,
+        batch_pause: queue.batch_pause,
         max_batch_rows: queue.max_batch_rows,
         max_rows: queue.queue_rows,
         max_bytes: queue.queue_bytes,

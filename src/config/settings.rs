@@ -321,12 +321,15 @@ settings! {
         batch_rows: usize = 50, Count(1..=100_000);
         /// Longest time that a row waits before a flush is started.
         batch_interval: Duration = secs(2), duration(ms(1)..=hours(1));
+        /// Time between the beginnings of two flushes of a mapping, unless `max_batch_rows` wait: where many write, it makes
+        /// batches larger, and each row cheaper.
+        batch_pause: Duration = ms(10), duration(ms(0)..=secs(10));
         /// Rows that one statement writes at most.
         max_batch_rows: usize = 1000, Count(1..=100_000);
         /// Rows that may wait; further writes are refused.
         queue_rows: usize = 1_000_000, Count(1..=100_000_000);
         /// Bytes that may wait; further writes are refused.
-        queue_bytes: usize = 256 * MB, Size(64 * KB..=64 * GB);
+        queue_bytes: usize = 512 * MB, Size(64 * KB..=64 * GB);
         /// Wait before a failed flush is tried again; doubled on every failure.
         retry_min: Duration = ms(50), duration(ms(1)..=secs(60));
         /// Longest wait between attempts to flush.

@@ -47,7 +47,7 @@ pub fn claim(claims: &[Claim], plain: &[(Bytes, Bytes)]) -> Vec<u8> {
     }
     call = plain.iter().fold(call, |call, (key, _)| call.arg(key)).arg(claims.len().to_string());
     for claim in claims {
-        call = call.arg(claim.version.to_string()).arg(claim.stamp.to_string()).arg(&claim.text);
+        call = call.arg(claim.version.to_string()).arg(claim.stamp.digits()).arg(&claim.text);
     }
     plain.iter().fold(call, |call, (_, value)| call.arg(value)).value(None)
 }
@@ -67,7 +67,7 @@ pub fn parse_claimed(reply: &[u8]) -> Result<Claimed, Fault> {
 
 /// Asks for the version of a key. Whatever was to be applied under a stamp that the key had before is not any more.
 pub fn probe(key: &[u8]) -> Vec<u8> {
-    Call::new(&PROBE, key).arg(Token::random().to_string()).value(None)
+    Call::new(&PROBE, key).arg(Token::random().digits()).value(None)
 }
 
 /// Of [`probe`]: the version.

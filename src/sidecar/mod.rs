@@ -54,7 +54,7 @@ pub use together::{Together, together};
 use crate::mapping::RESERVED_PREFIX;
 use crate::slot::slot;
 use bytes::Bytes;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Position of a write in time: of two writes of a key the one with the higher version is the newer. 0: none.
 pub type Version = u64;
@@ -92,9 +92,19 @@ impl Token {
     }
 }
 
+impl Token {
+    /// It in 32 hexadecimal digits.
+    fn digits(self) -> [u8; 32] {
+        std::array::from_fn(|at| {
+            let digit = (self.0 >> (4 * (31 - at))) as u8 & 15;
+            if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
+        })
+    }
+}
+
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        self.digits().iter().try_for_each(|digit| f.write_char(char::from(*digit)))
     }
 }
 

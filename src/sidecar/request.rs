@@ -144,7 +144,7 @@ pub fn lease(key: &[u8], token: Token, life: Duration, entry: Wanted<'_>) -> Vec
         Wanted::Of(generation) => (false, generation),
         Wanted::Fresh => (true, &b""[..]),
     };
-    let call = Call::new(&LEASE, key).arg(token.to_string()).millis(life);
+    let call = Call::new(&LEASE, key).arg(token.digits()).millis(life);
     call.flag(refresh).arg(generation).value(None)
 }
 
@@ -160,7 +160,7 @@ pub fn fill(key: &[u8], token: Token, fill: &Fill<'_>) -> Vec<u8> {
         Some(kind) => kind,
     };
     Call::new(&FILL, key)
-        .arg(token.to_string())
+        .arg(token.digits())
         .arg(kind)
         .ttl(fill.ttl)
         .millis(fill.negative)
@@ -172,7 +172,7 @@ pub fn fill(key: &[u8], token: Token, fill: &Fill<'_>) -> Vec<u8> {
 
 /// Gives the lease back without having loaded anything.
 pub fn release(key: &[u8], token: Token) -> Vec<u8> {
-    let call = Call::new(&FILL, key).arg(token.to_string()).arg("n").arg("0").arg("0").arg("");
+    let call = Call::new(&FILL, key).arg(token.digits()).arg("n").arg("0").arg("0").arg("");
     call.flag(false).flag(false).value(None)
 }
 
@@ -241,7 +241,7 @@ pub fn flushed(key: &[u8], version: Version, row: Committed<'_>, ttl: Option<Dur
 /// Before a write-through commits: nothing may be stored for `key` until [`end_through`], or for `life`, which must be
 /// longer than the statement can take.
 pub fn begin_through(key: &[u8], token: Token, life: Duration) -> Vec<u8> {
-    Call::new(&BEGIN_THROUGH, key).arg(token.to_string()).millis(life).value(None)
+    Call::new(&BEGIN_THROUGH, key).arg(token.digits()).millis(life).value(None)
 }
 
 /// After a write-through: stores its row if nobody else wrote the key meanwhile.
@@ -256,7 +256,7 @@ pub fn end_through(
         ("=", _) => ("?", None),
         other => other,
     };
-    let call = Call::new(&END_THROUGH, key).arg(token.to_string()).arg(kind).ttl(ttl);
+    let call = Call::new(&END_THROUGH, key).arg(token.digits()).arg(kind).ttl(ttl);
     call.arg(version.to_string()).value(value)
 }
 

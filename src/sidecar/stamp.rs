@@ -43,13 +43,13 @@ pub struct Stamped {
 
 /// Asks what `key` is; `stamp` becomes its stamp where it has none.
 pub fn stamp(key: &[u8], stamp: Token) -> Vec<u8> {
-    Call::new(&STAMP, key).arg(stamp.to_string()).value(None)
+    Call::new(&STAMP, key).arg(stamp.digits()).value(None)
 }
 
 /// Says when the entry of a key ends (ms since 1970, 0 = never), while it has the stamp under which it was seen; answered as
 /// `apply` is. An entry that the database has not got begins to live when it has.
 pub fn live(key: &[u8], stamp: Token, ends: u64) -> Vec<u8> {
-    Call::new(&LIVE, key).arg(stamp.to_string()).arg(ends.to_string()).value(None)
+    Call::new(&LIVE, key).arg(stamp.digits()).arg(ends.to_string()).value(None)
 }
 
 /// Of [`stamp`].

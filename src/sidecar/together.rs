@@ -52,13 +52,8 @@ pub fn together(requests: &[Vec<u8>], node: impl Fn(u16) -> Option<usize>) -> Ve
         if !all.get(*place).is_some_and(has_room) {
             *place = all.len();
             let key = single.key.to_vec();
-            all.push(Together {
-                many: single.many,
-                key,
-                arguments: 0,
-                bytes: Vec::new(),
-                members: Vec::new(),
-            });
+            let bytes = Vec::with_capacity(MOST * (request.len() + 16).min(MOST_BYTES / MOST));
+            all.push(Together { many: single.many, key, arguments: 0, bytes, members: Vec::new() });
         }
         if let Some(together) = all.get_mut(*place) {
             push_bulk(&mut together.bytes, single.count.to_string().as_bytes());

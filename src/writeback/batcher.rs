@@ -6,6 +6,9 @@
 //! their lanes; under a backlog each lane has a batch of its own, and they leave at the same time. A failure that may pass
 //! is retried for ever; a row that the database refuses is found by halving the batch, and its neighbours are applied.
 //!
+//! Where many write, a batch waits until `batch_pause` after the beginning of the one before, unless it is full: the larger it
+//! is, the cheaper is each row for the database, the nodes and the proxy.
+//!
 //! While the cache is told of one round of batches the next one is committed: the two keep different servers busy. A lane's
 //! writes are told in their order, too, one round after the other.
 
@@ -29,8 +32,11 @@ use crate::source::{Applied, Backoff, Batch, Commit, Once, Refused, SourceError,
 pub(super) async fn run(shared: Arc<Shared>, mapping: MappingId) {
     let Some(queue) = shared.queue(mapping) else { return };
     let mut telling = JoinSet::new();
-    while due(queue).await {
-        let batches = queue.batches(shared.options.max_batch_rows.max(1));
+    let most = shared.options.max_batch_rows.max(1);
+    let mut pause = Instant::now();
+    while due(queue, most, pause).await {
+        pause = Instant::now() + shared.options.batch_pause;
+        let batches = queue.batches(most);
         // Tasks of their own, so that they use several cores; they end with this one.
         let mut flushes = JoinSet::new();
         for batch in batches {
@@ -59,9 +65,9 @@ pub(super) async fn run(shared: Arc<Shared>, mapping: MappingId) {
 }
 
 /// Waits for the next batch; `false` when there will be none.
-async fn due(queue: &Queue) -> bool {
+async fn due(queue: &Queue, full: usize, pause: Instant) -> bool {
     loop {
-        match queue.due() {
+        match queue.due(full, pause) {
             Due::Now => return true,
             Due::Never => return false,
             Due::Idle => queue.woken().await,

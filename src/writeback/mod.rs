@@ -48,6 +48,8 @@ pub struct WriteBehindOptions {
     pub batch_rows: usize,
     /// A row waits at most this long before it is flushed.
     pub batch_interval: Duration,
+    /// Time between the beginnings of two batches of a mapping, unless the second one is as large as it may be.
+    pub batch_pause: Duration,
     /// Largest batch; under a backlog batches grow to this size.
     pub max_batch_rows: usize,
     /// Rows that may wait, over all mappings.
@@ -86,6 +88,7 @@ impl Default for WriteBehindOptions {
         Self {
             batch_rows: 50,
             batch_interval: Duration::from_secs(2),
+            batch_pause: Duration::from_millis(10),
             max_batch_rows: 1000,
             max_rows: 1_000_000,
             max_bytes: 512 << 20,

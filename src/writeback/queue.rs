@@ -209,8 +209,8 @@ impl Queue {
         }
     }
 
-    /// When the next batch is due.
-    pub(super) fn due(&self) -> Due {
+    /// When the next batch is due; one of fewer rows than `full` is not before `pause`, unless somebody waits for it.
+    pub(super) fn due(&self, full: usize, pause: Instant) -> Due {
         let flush_to = self.flush_to.load(Ordering::Acquire);
         let (mut oldest, mut closed, mut hurry) = (None, true, false);
         let mut rows = 0;
@@ -225,8 +225,9 @@ impl Queue {
         match oldest {
             None if closed && rows == 0 => Due::Never,
             None => Due::Idle,
-            Some(_) if closed || hurry || rows >= self.batch_rows => Due::Now,
-            Some(at) if at.elapsed() >= self.batch_interval => Due::Now,
+            Some(_) if closed || hurry || rows >= full => Due::Now,
+            Some(_) if rows >= self.batch_rows && pause > Instant::now() => Due::At(pause),
+            Some(at) if rows >= self.batch_rows || at.elapsed() >= self.batch_interval => Due::Now,
             Some(at) => Due::At(at + self.batch_interval),
         }
     }
