@@ -191,6 +191,8 @@ fn options(config: &Config) -> WriteBehindOptions {
         max_untold: queue.max_untold,
         max_recent: queue.recent_rows,
         max_recent_bytes: queue.recent_bytes,
+        // A second for the thread that is to see the answer.
+        longest_read: config.upstream.command_timeout + Duration::from_secs(1),
         // Room for a connection, and for what begins and ends the transaction.
         through_timeout: 2 * config.database.statement_timeout + THROUGH,
         by_mapping: config.mappings.iter().map(|mapping| (mapping.name.clone(), own(mapping))).collect(),

@@ -13,8 +13,10 @@ use super::loader::{Airborne, queue};
 use super::refresh::{hit, watches};
 use super::{Shared, generation, store};
 use crate::cluster::Served;
+use crate::mapping::MappingId;
 use crate::metrics::LeaseEvent;
-use crate::sidecar::{self, Leased, Value, Wanted};
+use crate::sidecar::{self, Leased, Value, Version, Wanted};
+use crate::writeback::Pending;
 
 /// First pause before another process's lease is looked at again.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
@@ -61,7 +63,9 @@ async fn ask(shared: &Arc<Shared>, airborne: &mut Airborne) -> Batch {
     let patience = mapping.fill.timeout.unwrap_or(shared.options.timeout) / 2;
     let mut waiting = Batch::new();
     for (mut leg, leased) in std::mem::take(&mut guard.batch).into_iter().zip(leases) {
-        match verdict(leased, &leg, patience) {
+        let written = leased.as_ref().and_then(|leased| outdated(shared, airborne.mapping, &leg.key, leased));
+        let leased = leased.map(|(leased, _)| leased);
+        match written.unwrap_or_else(|| verdict(leased, &leg, patience)) {
             Verdict::Wait => {
                 if !std::mem::replace(&mut leg.waited, true) {
                     shared.observer.lease(airborne.mapping, LeaseEvent::Waited);
@@ -93,6 +97,27 @@ async fn ask(shared: &Arc<Shared>, airborne: &mut Airborne) -> Batch {
 fn request(leg: &Leg, life: Duration) -> Vec<u8> {
     let wanted = leg.generation.as_ref().map_or(Wanted::Any, |generation| Wanted::Of(generation));
     sidecar::lease(&leg.key, leg.flight.token, life, wanted)
+}
+
+/// What counts instead of what the cluster said, when that is older than what was written here: a request that has waited for
+/// a node to take over may come to it before it hears of that.
+fn outdated(
+    shared: &Shared,
+    mapping: MappingId,
+    key: &[u8],
+    (leased, version): &(Leased, Version),
+) -> Option<Verdict> {
+    let shows = matches!(leased, Leased::Present(_) | Leased::Negative | Leased::Deleted);
+    let writes = shared.writes.as_ref().filter(|writes| shows && writes.has_unflushed())?;
+    writes.unflushed(mapping, key).filter(|(_, written)| version < written)?;
+    let found = |value| Some(Found { value, order: None });
+    let written = match writes.pending(mapping, key) {
+        Some(Pending::Value(value)) => found(Value::Text(value)),
+        Some(Pending::Fields(fields)) => found(Value::Hash(fields)),
+        Some(Pending::Deleted) => None,
+        Some(Pending::Newest(..)) | None => return Some(Verdict::Load(Lease::Without)),
+    };
+    Some(Verdict::Answer(Ok(written), Served::Dirty))
 }
 
 fn verdict(leased: Option<Leased>, leg: &Leg, patience: Duration) -> Verdict {

@@ -98,7 +98,7 @@ async fn refresh(shared: &Arc<Shared>, mapping: MappingId, key: &Bytes, id: u64)
     let life = settings.fill.lease.unwrap_or(shared.options.lease);
     let lease = sidecar::lease(key, token, life, Wanted::Fresh);
     let replies = store::within(shared.options.cache_timeout, &*shared.store, vec![lease]).await;
-    let leased = store::leases(&*shared.observer, &replies).pop().flatten();
+    let leased = store::leases(&*shared.observer, &replies).pop().flatten().map(|(leased, _)| leased);
     if !matches!(leased, Some(Leased::Granted(_))) {
         // Somebody else is at it, or the entry is dirty.
         return failed();

@@ -52,9 +52,10 @@ fn read<T>(
     }
 }
 
-/// What became of the requests for leases; `None` where the cluster did not say.
-pub(super) fn leases(observer: &dyn Observer, replies: &[Option<Bytes>]) -> Vec<Option<Leased>> {
-    replies.iter().map(|reply| read(observer, reply.as_ref(), parse_leased)).collect()
+/// What became of the requests for leases, with the versions of the sidecars; `None` where the cluster did not say.
+pub(super) fn leases(observer: &dyn Observer, replies: &[Option<Bytes>]) -> Vec<Option<(Leased, Version)>> {
+    let parse = |reply: &[u8]| parse_leased(reply).map(|(leased, version)| ((leased, version), version));
+    replies.iter().map(|reply| read(observer, reply.as_ref(), parse)).collect()
 }
 
 /// Which of the fills were stored.

@@ -21,13 +21,14 @@ impl WriteBehind {
         self.shared.budget.is_used() || self.has_doubts()
     }
 
-    /// What readers of `key` must see instead of anything that is older than this version.
+    /// What readers of `key` must see instead of anything that is older than this version. Also what the cache has been told of by
+    /// now, for a while: a reader may have asked it before.
     pub fn unflushed(&self, mapping: MappingId, key: &[u8]) -> Option<(Pending, u64)> {
         let queue = self.shared.queue(mapping)?;
         if !queue.may_wait(key) && !self.has_doubts() {
             return None;
         }
-        queue.unflushed(key)
+        queue.unflushed(key).or_else(|| queue.retold(key))
     }
 
     /// These slots are about to have another owner, which may not know what the one before was told: until it is told again,

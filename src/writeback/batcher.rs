@@ -158,6 +158,7 @@ pub(super) async fn retell(shared: Arc<Shared>, mapping: MappingId) {
     let Some(queue) = shared.queue(mapping) else { return };
     let mut backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
     loop {
+        queue.forget_retold(shared.options.longest_read);
         let untold = queue.untold(shared.options.max_batch_rows);
         if untold.is_empty() && queue.untouched().is_none() {
             backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -157,6 +157,8 @@ pub(super) struct Lane {
     pub(super) closed: bool,
     /// Keys whose newest write is in the database, but the cache could not be told.
     pub(super) untold: FxHashMap<Bytes, Committed>,
+    /// What the cache was told of at last, and when: who asked it before may still get the answer.
+    retold: FxHashMap<Bytes, (Instant, Committed)>,
     /// What the cache was told lately.
     pub(super) recent: Recent,
     /// Keys of all lanes of the process that may be older in the cache.
@@ -278,8 +280,25 @@ impl Lane {
     pub(super) fn told(&mut self, committed: &Committed) {
         let known = self.untold.get(&committed.key).is_some_and(|untold| untold.version <= committed.version);
         if known && self.untold.remove(&committed.key).is_some() {
-            self.doubts.fetch_sub(1, Ordering::AcqRel);
+            // The doubt stays for those whose answers are on their way.
+            let retold = (Instant::now(), Committed { held: None, ..committed.clone() });
+            if self.retold.insert(committed.key.clone(), retold).is_some() {
+                self.doubts.fetch_sub(1, Ordering::AcqRel);
+            }
         }
+    }
+
+    /// Nobody gets an answer any more that he has asked for this long ago.
+    pub(super) fn forget_retold(&mut self, ago: Duration) {
+        let before = self.retold.len();
+        self.retold.retain(|_, (at, _)| at.elapsed() < ago);
+        self.doubts.fetch_sub(before - self.retold.len(), Ordering::AcqRel);
+    }
+
+    /// What the cache was told of `key` at last, and its version: an answer that differs may be from before.
+    pub(super) fn retold(&self, key: &[u8], append: bool) -> Option<(Pending, u64)> {
+        let (_, retold) = self.retold.get(key).filter(|(_, retold)| !retold.rejected && !append)?;
+        Some((retold.value.clone().map_or(Pending::Deleted, Pending::Value), retold.version))
     }
 
     /// What readers of `key` must see instead of what the cache holds.

@@ -68,6 +68,8 @@ pub struct WriteBehindOptions {
     pub max_recent: usize,
     /// Bytes of these (approximate memory).
     pub max_recent_bytes: usize,
+    /// Longest time that a read may wait for its node.
+    pub longest_read: Duration,
     /// Longest time that a write-through may take in the database.
     pub through_timeout: Duration,
     /// What single mappings have of their own, by name.
@@ -98,6 +100,7 @@ impl Default for WriteBehindOptions {
             max_untold: 100_000,
             max_recent: 50_000,
             max_recent_bytes: 16 << 20,
+            longest_read: Duration::from_secs(5),
             through_timeout: Duration::from_secs(10),
             by_mapping: HashMap::new(),
         }

@@ -198,6 +198,16 @@ impl Queue {
         Some((self.shown(pending), version))
     }
 
+    /// The same of what the cache was told at last.
+    pub(super) fn retold(&self, key: &[u8]) -> Option<(Pending, u64)> {
+        let (pending, version) = self.lane(key).retold(key, self.bound.is_append())?;
+        Some((self.shown(pending), version))
+    }
+
+    pub(super) fn forget_retold(&self, ago: Duration) {
+        self.locked().for_each(|mut lane| lane.forget_retold(ago));
+    }
+
     /// Hashes wait as documents.
     fn shown(&self, pending: Pending) -> Pending {
         match pending {

@@ -399,3 +399,31 @@ async fn a_commit_that_the_cache_knows_ends_what_it_could_not_be_told_before() {
     writes.flush_now().await;
     assert_eq!(writes.pending(0, b"u:1"), None, "not the older one, which is still to be told");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_asked_for_before_the_cache_was_told_at_last_is_compared() {
+    let pg = Pg::start();
+    pg.execute(USERS).await;
+    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
+    for (longest_read, stays) in [(Duration::from_secs(600), true), (Duration::from_millis(10), false)] {
+        let (retry_first, retry_most) = (Duration::from_millis(10), Duration::from_millis(10));
+        let options = WriteBehindOptions { retry_first, retry_most, longest_read, ..never() };
+        let cache = Arc::new(Deaf(AtomicBool::new(true)));
+        let writes = WriteBehind::start(source.clone(), options, cache.clone(), &Handle::current());
+        set(&writes, &source, "u:1", "{}").unwrap();
+        writes.flush_now().await;
+        assert!(
+            writes.pending(0, b"u:1").is_some() && writes.is_doubtful(0, b"u:1"),
+            "the cache does not know"
+        );
+        cache.0.store(false, Ordering::SeqCst);
+        until("it is told", async || writes.pending(0, b"u:1").is_none()).await;
+        if stays {
+            assert!(!writes.is_doubtful(0, b"u:1") && writes.has_unflushed());
+            assert!(matches!(writes.unflushed(0, b"u:1"), Some((Pending::Value(_), 1..))));
+        } else {
+            until("no such answer is on its way", async || !writes.has_unflushed()).await;
+            assert_eq!(writes.unflushed(0, b"u:1"), None);
+        }
+    }
+}
