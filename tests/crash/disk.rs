@@ -36,6 +36,13 @@ impl Bed {
         prlimit(Pid::from_raw(self.proxy.pid() as i32), Resource::Fsize, limit).unwrap();
     }
 
+    /// Size of the segment that is there.
+    fn segment(&self) -> u64 {
+        let files = std::fs::read_dir(self.proxy.data()).unwrap().map(|file| file.unwrap());
+        let segments = files.filter(|file| file.path().extension().is_some_and(|end| end == "journal"));
+        segments.map(|segment| segment.metadata().unwrap().len()).max().unwrap()
+    }
+
     fn append(&mut self, value: &str) -> Value {
         let key = format!("{}log:1", self.prefix);
         self.client.cmd(&["SET", &key, value])
@@ -79,8 +86,8 @@ impl Bed {
 fn a_full_disk_refuses_writes_until_there_is_room() {
     let mut bed = Bed::start();
     bed.write_one();
-    // The segment that is there can be filled; no other one can be made.
-    bed.limit(Some(64 << 10));
+    // The segment that is there can be filled; no other one of its size can be made.
+    bed.limit(Some(bed.segment() - 1));
     let (taken, reason) = bed.fill();
     assert!(taken > 20, "{taken}");
     assert!(
