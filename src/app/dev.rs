@@ -3,7 +3,7 @@
 //! Must not know: how servers are started, how the proxy works.
 
 use super::{Addresses, Server, StartErrors, shutdown_signal};
-use crate::config::{Config, Secret, UpstreamMode};
+use crate::config::{Config, JournalConfig, Secret, UpstreamMode};
 use crate::embedded::{Stack, StackError, StackOptions, write_env_file};
 use crate::source::migrate::{MigrateError, Migrations, Migrator};
 use crate::source::{DatabaseKind, SourceError};
@@ -98,7 +98,8 @@ pub fn dev(
     outcome
 }
 
-/// The embedded servers are the upstream and the database, whatever the file says; but for a SQLite file that it names.
+/// The embedded servers are the upstream and the database, whatever the file says; but for a SQLite file that it names. The
+/// journal is theirs, too, and stands beside their data unless it has a place of its own.
 fn point_at(config: &mut Config, stack: &Stack, source: DevSource) {
     config.upstream.mode = UpstreamMode::Cluster;
     config.upstream.nodes = stack.redis_nodes().iter().map(ToString::to_string).collect();
@@ -113,6 +114,9 @@ fn point_at(config: &mut Config, stack: &Stack, source: DevSource) {
             Some(named.unwrap_or_else(own))
         }
     };
+    if config.journal.data_dir == JournalConfig::default().data_dir {
+        config.journal.data_dir = stack.dir().join("journal").display().to_string();
+    }
 }
 
 async fn serve(config: &Config, stack: &Stack, migrations: &Path, begun: Instant) -> Result<(), DevError> {

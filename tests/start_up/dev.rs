@@ -189,6 +189,8 @@ fn dev_starts_survives_a_kill_and_keeps_its_data() {
     assert!(row.contains("Bob") && row.contains("email"), "{row}");
     dev.signal(Signal::INT);
     assert_eq!(dev.child.wait().unwrap().code(), Some(0));
+    // All it has made is in there: the journal of a database that is removed must not outlive it.
+    assert!(dir.path().join(".dsproxy/journal").exists() && !dir.path().join("dsproxy-data").exists());
 }
 
 #[test]
