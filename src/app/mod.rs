@@ -3,6 +3,7 @@
 //! Must not know: arguments, how any part works.
 
 mod admin;
+mod applied;
 mod check;
 mod data;
 mod database;

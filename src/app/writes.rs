@@ -2,6 +2,7 @@
 //!
 //! Must not know: clients, HTTP.
 
+use super::applied;
 use super::tried;
 use super::versions::Place;
 use super::{StartError, StartErrors, instance};
@@ -15,8 +16,8 @@ use crate::metrics::{MappingMetrics, Metrics, QueryKind};
 use crate::sidecar::{self, Applied, Change, Token, Value};
 use crate::source::{Claim, Committed as Held, Source, SourceError, Touched, Writer, spread};
 use crate::writeback::{
-    Begun, BoxFuture, Committed, MappingOptions, Observer, Race, Restored, ThroughEnd, Verdicts, WriteBehind,
-    WriteBehindOptions, written,
+    Begun, BoxFuture, Committed, LATELY, MappingOptions, Observer, Race, Restored, ThroughEnd, Verdicts,
+    WriteBehind, WriteBehindOptions,
 };
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -27,10 +28,8 @@ use tokio::runtime::Handle;
 
 /// Time of a write-through beside its statements.
 const THROUGH: Duration = Duration::from_secs(1);
-/// Time between two tries to tell the cache what an earlier process may not have told it.
-const TELL_AGAIN: Duration = Duration::from_millis(500);
 /// Restored writes that the cache is told of at a time.
-const AT_ONCE: usize = 1000;
+pub(super) const AT_ONCE: usize = 1000;
 
 /// Starts the queues and brings back what an earlier process left in the journal: from then on readers see it.
 pub(super) async fn open(
@@ -76,12 +75,12 @@ pub(super) async fn open(
         failpoint::hit("start.claimed");
         let verdicts = tried::verdicts(&opened)?;
         let restored = restore(&writes, &opened, &claim, &verdicts)?;
-        let applied = applied(source, &opened, &claim, &verdicts)?;
+        let applied = applied::read(source, &opened, &claim, &verdicts)?;
         failpoint::hit("start.restored");
         writes.keep_journal(!applied.is_empty());
         writes.attach(opened).map_err(StartError::from)?;
         applied.keys().for_each(|mapping| writes.touch_all(*mapping));
-        tokio::spawn(cache.clone().told_again(writes.clone(), applied));
+        tokio::spawn(applied::tell(cache.clone(), writes.clone(), applied));
         if !restored.is_empty() {
             tracing::info!(writes = restored.len(), "writes of an earlier process are back from the journal");
             tokio::spawn(cache.bring_back(writes.clone(), restored));
@@ -100,6 +99,8 @@ async fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened,
     let options = JournalOptions {
         segment_bytes: settings.segment_size as u64,
         max_bytes: settings.max_bytes as u64,
+        linger: LATELY,
+        linger_bytes: settings.recent_bytes as u64,
         max_age: if settings.max_age.is_zero() { Duration::MAX } else { settings.max_age },
         inbox_records: settings.inbox,
         inbox_bytes: settings.inbox_bytes as u64,
@@ -135,41 +136,6 @@ fn restore(
         None => Ok(restored),
         Some(error) => Err(StartError::Restore(error).into()),
     }
-}
-
-/// The newest write of each key that is in the database already: the process may have died before the cache knew.
-fn applied(
-    source: &Source,
-    opened: &Opened,
-    claim: &Claim,
-    verdicts: &Verdicts,
-) -> Result<HashMap<MappingId, Vec<Committed>>, StartErrors> {
-    let mut newest: HashMap<(MappingId, Bytes), Committed> = HashMap::new();
-    opened
-        .replay(|record| {
-            // What cannot be read has been found by `restore`.
-            let payload = Bytes::copy_from_slice(record.payload);
-            let Ok(all) = written(record.first, &payload, verdicts) else { return };
-            for write in all.filter(|write| write.sequence <= claim.offset(&write.mapping, write.lane)) {
-                let Some(mapping) = source.mappings().by_name(&write.mapping) else { continue };
-                let committed = Committed {
-                    key: write.key.clone(),
-                    version: write.version,
-                    sequence: 0,
-                    value: None,
-                    expires_at: None,
-                    rejected: false,
-                    held: None,
-                };
-                newest.insert((mapping.id, write.key), committed);
-            }
-        })
-        .map_err(StartError::from)?;
-    let mut by_mapping: HashMap<MappingId, Vec<Committed>> = HashMap::new();
-    for ((mapping, _), committed) in newest {
-        by_mapping.entry(mapping).or_default().push(committed);
-    }
-    Ok(by_mapping)
 }
 
 fn options(config: &Config) -> WriteBehindOptions {
@@ -312,7 +278,7 @@ impl Observer for Told {
 /// The cache, past all mappings.
 #[derive(Clone)]
 pub(super) struct Cache {
-    source: Arc<Source>,
+    pub(super) source: Arc<Source>,
     pub(super) gateway: Gateway,
     jitter: f64,
 }
@@ -332,7 +298,7 @@ impl Cache {
     }
 
     /// Says that these writes are in the database; answers those of which it could not be said.
-    async fn committed(self, mapping: MappingId, keys: Vec<Committed>) -> Vec<Committed> {
+    pub(super) async fn committed(self, mapping: MappingId, keys: Vec<Committed>) -> Vec<Committed> {
         let Some(settings) = self.mapping(mapping).filter(|mapping| mapping.cache) else { return Vec::new() };
         let request = |committed: &Committed| {
             let value = match &committed.held {
@@ -363,21 +329,6 @@ impl Cache {
             );
         }
         untold
-    }
-
-    /// Says of writes of an earlier process that they are in the database: it may have died before it could. Until all of
-    /// that is said the journal keeps them, since the next process would have to.
-    async fn told_again(self, writes: WriteBehind, applied: HashMap<MappingId, Vec<Committed>>) {
-        for (mapping, keys) in applied {
-            for some in keys.chunks(AT_ONCE) {
-                let mut left = self.clone().committed(mapping, some.to_vec()).await;
-                while !left.is_empty() {
-                    tokio::time::sleep(TELL_AGAIN).await;
-                    left = self.clone().committed(mapping, left).await;
-                }
-            }
-        }
-        writes.keep_journal(false);
     }
 
     /// Goes on with restored writes: their process died before it could.

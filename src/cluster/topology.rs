@@ -87,6 +87,11 @@ impl Topology {
         self.owner(slot).and_then(|node| self.nodes.get(node)).map(|node| &*node.addr)
     }
 
+    /// The slots that the node at `addr` owns.
+    pub fn slots_at(&self, addr: &str) -> Vec<u16> {
+        (0..SLOTS).filter(|slot| self.owner_addr(*slot) == Some(addr)).collect()
+    }
+
     /// Merges what several nodes say (`CLUSTER NODES` texts, each with the address it was asked at).
     ///
     /// Per slot the claim with the highest config epoch wins, so a node in a minority partition that still believes

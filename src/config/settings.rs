@@ -359,8 +359,12 @@ settings! {
         data_dir: String = "dsproxy-data".to_owned(), DIRECTORY;
         /// Size of one file of the journal, reserved when it is begun.
         segment_size: usize = 64 * MB, Size(64 * KB..=4 * GB);
-        /// Bytes that may wait for the database; further writes are refused. On the disk it is up to two files more.
+        /// Bytes that may wait for the database; further writes are refused. On the disk it is up to two files more, and those of
+        /// `recent_bytes`.
         max_bytes: usize = GB, Size(MB..=1024 * GB);
+        /// Bytes of files that stay for a minute after all of their writes are in the database, up to a file more: the next start
+        /// tells the cache of these again.
+        recent_bytes: usize = 16 * MB, Size(0..=64 * GB);
         /// How long a write may wait for the database before further ones are refused.
         max_age: Duration = ms(0), duration_or("never", secs(1)..=hours(24 * 365));
         /// Part of the limits at which writes begin to be slowed down.

@@ -87,6 +87,10 @@ impl Core {
         let addr = upstream.addr.clone();
         let lost = upstream.take_all();
         self.outbox.refresh = true;
+        if let Some(data) = self.data.as_ref().filter(|_| was_up) {
+            // The node may come back with less than it knew: what it had saved.
+            data.writes.doubt_slots(&self.routes.topology().slots_at(&addr));
+        }
         tracing::warn!(node = %addr, reason, requests = lost.len(), "upstream connection lost");
         let mut again = Vec::new();
         let dedicated = self.dedicated.owns(index);

@@ -42,8 +42,12 @@ const MOST_BYTES: u64 = 1 << 30;
 pub struct JournalOptions {
     /// Bytes of a segment, reserved when it is begun.
     pub segment_bytes: u64,
-    /// Bytes that may wait to be trimmed. On the disk it is up to two segments more.
+    /// Bytes that may wait to be trimmed. On the disk it is up to two segments more, and those that linger.
     pub max_bytes: u64,
+    /// How long a segment stays when everything in it was trimmed.
+    pub linger: Duration,
+    /// Bytes of such segments that may stay, up to a segment more.
+    pub linger_bytes: u64,
     /// How long a record may wait to be trimmed before no more are taken; `Duration::MAX`: for ever.
     pub max_age: Duration,
     /// Records that may wait for the disk.
@@ -59,6 +63,8 @@ impl Default for JournalOptions {
         Self {
             segment_bytes: 64 << 20,
             max_bytes: 1 << 30,
+            linger: Duration::ZERO,
+            linger_bytes: 0,
             max_age: Duration::MAX,
             inbox_records: 65_536,
             inbox_bytes: 64 << 20,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::error::JournalError;
 use super::format::{self, FRAME, Kind, MOST_ENTRIES};
 use super::segment::{Segment, Unmade};
-use super::{Durable, Item, Shared, Sink};
+use super::{Durable, Item, JournalOptions, Shared, Sink};
 use crate::failpoint::{self, Safeguard};
 
 /// Encoded frames are written in pieces of about this size, bytes.
@@ -32,10 +32,19 @@ pub(super) struct Old {
     pub next: u64,
 }
 
+/// A segment that is not needed any more, but kept for a while.
+struct Lingering {
+    path: PathBuf,
+    bytes: u64,
+    since: Instant,
+}
+
 pub(super) struct Writer<I, S> {
     shared: Arc<Shared<I>>,
     sink: S,
     old: VecDeque<Old>,
+    /// Before those of `old`.
+    lingering: VecDeque<Lingering>,
     active: Option<Segment>,
     /// The sequence that the next entry gets.
     next: u64,
@@ -50,7 +59,7 @@ pub(super) struct Writer<I, S> {
 impl<I: Item, S: Sink<I>> Writer<I, S> {
     pub fn new(shared: Arc<Shared<I>>, sink: S, old: VecDeque<Old>, next: u64) -> Self {
         let (written, buffer, pending) = (next - 1, Vec::new(), Vec::new());
-        Self { shared, sink, old, active: None, next, written, buffer, pending }
+        Self { shared, sink, old, lingering: VecDeque::new(), active: None, next, written, buffer, pending }
     }
 
     /// The first segment, so that the directory tells the next sequence from the start.
@@ -204,9 +213,14 @@ impl<I: Item, S: Sink<I>> Writer<I, S> {
         match Segment::create(&self.shared.directory, self.next, capacity, now()) {
             Ok(segment) => {
                 self.active = Some(segment);
-                self.shared.count_segments(self.old.len() as u64 + 1);
+                self.count_segments();
                 self.shared.set_no_space(None);
                 Ok(())
+            }
+            // What is only kept for a while makes room.
+            Err(Unmade::NoSpace(_)) if !self.lingering.is_empty() => {
+                self.remove(usize::MAX);
+                self.begin(bytes)
             }
             Err(Unmade::NoSpace(error)) => {
                 let error: Arc<str> = error.to_string().into();
@@ -230,23 +244,44 @@ impl<I: Item, S: Sink<I>> Writer<I, S> {
         }
     }
 
-    /// Removes the segments that hold nothing from `below` on.
+    /// Segments that hold nothing from `below` on are not needed, and go when their time is over.
     fn trim(&mut self, below: u64) {
         self.shared.trimmed(below);
-        let before = self.old.len();
-        while let Some(old) = self.old.pop_front_if(|old| old.next <= below) {
-            if let Err(error) = fs::remove_file(&old.path) {
+        let now = Instant::now();
+        while let Some(Old { path, .. }) = self.old.pop_front_if(|old| old.next <= below) {
+            let bytes = fs::metadata(&path).map_or(0, |file| file.len());
+            self.lingering.push_back(Lingering { path, bytes, since: now });
+        }
+        let JournalOptions { linger, linger_bytes, .. } = self.shared.options;
+        let mut left: u64 = self.lingering.iter().map(|segment| segment.bytes).sum();
+        let over = self.lingering.iter().take_while(|segment| {
+            left -= segment.bytes;
+            left >= linger_bytes || now.duration_since(segment.since) >= linger
+        });
+        let over = over.count();
+        self.remove(over);
+    }
+
+    /// Removes the first of the segments that are not needed.
+    fn remove(&mut self, count: usize) {
+        let over: Vec<Lingering> = self.lingering.drain(..count.min(self.lingering.len())).collect();
+        for Lingering { path, .. } in &over {
+            if let Err(error) = fs::remove_file(path) {
                 // Harmless but for its space: a replay skips what was applied.
-                tracing::warn!(%error, file = %old.path.display(), "cannot remove a segment of the journal");
+                tracing::warn!(%error, file = %path.display(), "cannot remove a segment of the journal");
             }
         }
-        if self.old.len() < before {
+        if !over.is_empty() {
             failpoint::hit("journal.trimmed");
-            self.shared.count_segments(self.old.len() as u64 + 1);
+            self.count_segments();
             if let Err(error) = self.shared.directory.sync() {
                 tracing::warn!(%error, "cannot sync the journal's directory");
             }
         }
+    }
+
+    fn count_segments(&self) {
+        self.shared.count_segments((self.lingering.len() + self.old.len()) as u64 + 1);
     }
 
     fn poisoned(&self, doing: &str, error: &io::Error) -> JournalError {

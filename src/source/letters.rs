@@ -17,6 +17,18 @@ impl Source {
         self.backend.letters(which, i64::from(most)).await
     }
 
+    /// Dead letters of these keys, in no order.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn dead_letters_of(
+        &self,
+        mapping: &str,
+        keys: &[String],
+    ) -> Result<Vec<DeadLetter>, SourceError> {
+        self.backend.letters_of(mapping, keys).await
+    }
+
     /// Counts the dead letters of every mapping. Later writes of their keys are marked there from then on, whichever proxy
     /// they come from; those of this process's own letters are at once.
     ///

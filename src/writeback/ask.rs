@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use tokio::task::JoinSet;
 
-use super::Pending;
 use super::handle::WriteBehind;
 use super::queue::Queue;
 use super::record::LANES;
+use super::{Committed, Pending};
 use crate::mapping::MappingId;
 use crate::slot;
 
@@ -43,6 +43,13 @@ impl WriteBehind {
             if count > 0 {
                 self.shared.observer.retold(id, count);
             }
+        }
+    }
+
+    /// The cache is about to know these commits of an earlier process: see [`WriteBehind::doubt_slots`].
+    pub fn keep_recent(&self, mapping: MappingId, told: &[Committed]) {
+        if let Some(queue) = self.shared.queue(mapping) {
+            queue.keep_recent(told, &self.shared.options);
         }
     }
 

@@ -323,6 +323,11 @@ impl WriteBehind {
                 let _ = task.await;
             }
         }
+        // What is not journaled would never be told, nor would what is adopted.
+        let patience = until.min(tokio::time::Instant::now() + LAST_WORDS);
+        while self.shared.is_untold() && tokio::time::Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         self.retelling.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         if let Some(journal) = journal {
             // It is trimmed of what was flushed, so that the next start does none of it again.
@@ -359,6 +364,12 @@ impl Shared {
             (rows, bytes) = (rows - 1, bytes - size);
         }
         Ok(versions)
+    }
+
+    /// Whether there is anything in the database that the cache is still to be told.
+    fn is_untold(&self) -> bool {
+        let untold = |queue: &Queue| !queue.untold(1).is_empty() || queue.untouched().is_some();
+        self.kept.load(Ordering::Acquire) || self.queues.iter().flatten().any(untold)
     }
 
     pub(super) fn queue(&self, mapping: MappingId) -> Option<&Queue> {
@@ -425,5 +436,7 @@ impl Shared {
     }
 }
 
+/// How long an end waits for the cache to be told of what is in the database.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Share of the journal beyond which it does not wait for the cache.
 const UNTOLD_PRESSURE: f64 = 0.5;

@@ -133,8 +133,9 @@ pub struct Committed {
     pub version: u64,
     /// Its record in the journal; 0 when it is not journaled.
     pub sequence: u64,
-    /// The value as readers have seen it; `None`: it deleted the row.
-    pub value: Option<Bytes>,
+    /// What readers are shown until the cache is told; `None`: it is not known here what the database holds (it has refused
+    /// the write, or an earlier process wrote on a condition).
+    pub shown: Option<Pending>,
     /// When the cached entry expires, ms since 1970; `None`: as the mapping says.
     pub expires_at: Option<u64>,
     /// It was refused: the database has something else.
@@ -297,8 +298,8 @@ impl Lane {
 
     /// What the cache was told of `key` at last, and its version: an answer that differs may be from before.
     pub(super) fn retold(&self, key: &[u8], append: bool) -> Option<(Pending, u64)> {
-        let (_, retold) = self.retold.get(key).filter(|(_, retold)| !retold.rejected && !append)?;
-        Some((retold.value.clone().map_or(Pending::Deleted, Pending::Value), retold.version))
+        let (_, retold) = self.retold.get(key).filter(|_| !append)?;
+        Some((retold.shown.clone()?, retold.version))
     }
 
     /// What readers of `key` must see instead of what the cache holds.
@@ -306,8 +307,7 @@ impl Lane {
         if let Some(pending) = self.overlays.get(key).and_then(|overlay| overlay.pending(append)) {
             return Some(pending);
         }
-        let untold = self.untold.get(key).filter(|untold| !untold.rejected && !append)?;
-        Some(untold.value.clone().map_or(Pending::Deleted, Pending::Value))
+        self.untold.get(key).filter(|_| !append)?.shown.clone()
     }
 
     /// The same with the version that it has.
@@ -333,8 +333,8 @@ impl Lane {
             let (version, applying) = (overlay.newest(), overlay.is_applying());
             return Some(Standing { version, applying, value: value(overlay.pending(append)) });
         }
-        let untold = self.untold.get(key).filter(|untold| !untold.rejected)?;
-        Some(Standing { version: untold.version, applying: false, value: Some(untold.value.clone()) })
+        let untold = self.untold.get(key)?;
+        Some(Standing { version: untold.version, applying: false, value: Some(value(untold.shown.clone())?) })
     }
 
     /// Whether the cache may hold something older than what is waiting or committed.
@@ -370,7 +370,7 @@ impl Lane {
             key: entry.key.clone(),
             version: entry.version,
             sequence: entry.sequence,
-            value: entry.value.clone(),
+            shown: (!rejected).then(|| entry.value.clone().map_or(Pending::Deleted, Pending::Value)),
             expires_at: entry.expires_at,
             rejected,
             held: None,

@@ -36,6 +36,7 @@ pub use handle::WriteBehind;
 pub use lane::Committed;
 pub use log::{Done, Staged};
 pub use overlay::Pending;
+pub use recent::LATELY;
 pub use replay::{RestoreError, Restored, Tried, Verdicts, Written, record_of, written};
 pub use state::Condition;
 pub use through::{Begun, ThroughEnd};

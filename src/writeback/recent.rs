@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::lane::Committed;
+use super::overlay::Pending;
 
 /// A failover that takes longer is not covered.
-const LATELY: Duration = Duration::from_secs(60);
+pub const LATELY: Duration = Duration::from_secs(60);
 /// Map entry, key and bookkeeping of one commit, bytes (approximate).
 const OVERHEAD: usize = 128;
 
@@ -43,7 +44,11 @@ impl Recent {
 }
 
 fn size(committed: &Committed) -> usize {
-    OVERHEAD + committed.key.len() + committed.value.as_ref().map_or(0, bytes::Bytes::len)
+    let value = match &committed.shown {
+        Some(Pending::Value(value) | Pending::Newest(value, _)) => value.len(),
+        _ => 0,
+    };
+    OVERHEAD + committed.key.len() + value
 }
 
 #[cfg(test)]
@@ -52,8 +57,8 @@ mod tests {
     use bytes::Bytes;
 
     fn commit(key: &'static str, version: u64) -> Committed {
-        let (key, value) = (Bytes::from(key), Some(Bytes::from_static(&[b'x'; 100])));
-        Committed { key, version, sequence: 0, value, expires_at: None, rejected: false, held: None }
+        let (key, shown) = (Bytes::from(key), Some(Pending::Value(Bytes::from_static(&[b'x'; 100]))));
+        Committed { key, version, sequence: 0, shown, expires_at: None, rejected: false, held: None }
     }
 
     #[test]

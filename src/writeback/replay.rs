@@ -10,7 +10,7 @@ use super::handle::WriteBehind;
 use super::lane::{Arrival, Stamp};
 use super::queue::Queue;
 use super::record::{Named, Operation, Record, RecordError, decode};
-use super::{KeyWrite, Race, Write};
+use super::{KeyWrite, Pending, Race, Write};
 use crate::mapping::{Bound, MappingId, Match, Row};
 
 /// A write that is queued again.
@@ -198,6 +198,8 @@ pub struct Written {
     pub version: u64,
     /// Its sequence.
     pub sequence: u64,
+    /// The value as readers see it; `None` where it counted on a condition.
+    pub shown: Option<Pending>,
 }
 
 /// The writes of a record that are in the database, if their places in the journal are passed, as far as they say which key they
@@ -216,10 +218,14 @@ pub fn written(
     let records = decode(payload)?.into_iter().zip(first_sequence..);
     Ok(records.filter(counts).map(|((version, record), sequence)| Written {
         lane: super::record::lane_of(&record.key),
-        mapping: record.mapping,
-        key: record.key,
         version,
         sequence,
+        shown: (record.base.is_none() && record.fence.is_none()).then(|| match record.operation {
+            Operation::Delete => Pending::Deleted,
+            _ => Pending::Value(record.value),
+        }),
+        mapping: record.mapping,
+        key: record.key,
     }))
 }
 

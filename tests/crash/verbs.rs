@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::NoTls;
 
 use crate::check::TABLES;
-use crate::support::{Database, Resp, SharedStack, eventually};
+use crate::support::{Database, Resp, SharedStack, Value, eventually};
 use crate::victim::{Setup, Victim};
 
 fn one(db: &Database, sql: &str) -> String {
@@ -51,6 +51,32 @@ fn a_dead_proxys_journal_is_adopted_once() {
     proxy.start(None);
     set(&proxy, "kv:7000000", "{\"writer\":1,\"seq\":99}");
     assert_eq!(Resp::connect(("127.0.0.1", proxy.port())).cmd(&["DEL", "kv:7000001", "kv:7000002"]).int(), 2);
+}
+
+#[test]
+fn who_adopts_a_journal_ends_what_its_proxy_has_begun() {
+    let stack = SharedStack::get();
+    let db = stack.fresh_database();
+    db.execute(TABLES);
+    // It is acknowledged, and so in the cache, long before it is flushed.
+    let mut proxy = Victim::new(Setup::new(stack.redis_nodes(), db.url()).interval("1s"));
+    proxy.start(Some("flush.committed:1"));
+    eventually(Duration::from_secs(20), "it serves", || {
+        Resp::try_connect(("127.0.0.1", proxy.port())).is_ok()
+    });
+    set(&proxy, "kv:7100000", "{\"writer\":1,\"seq\":1}");
+    assert!(proxy.wait_death(Duration::from_secs(20)));
+    // It is in the database, and the cache does not know: such an entry has no end.
+    assert_eq!(one(&db, "select count(*) from kv"), "1");
+    let life = || {
+        let lives =
+            stack.redis_nodes().iter().map(|node| Resp::connect(&**node).cmd(&["PTTL", "kv:7100000"]));
+        lives.into_iter().find(|life| !matches!(life, Value::Error(_))).unwrap().int()
+    };
+    assert_eq!(life(), -1);
+    let (fine, text) = proxy.verb(&["journal", "adopt", &proxy.data().display().to_string()]);
+    assert!(fine, "{text}");
+    assert!(life() > 0, "{text}");
 }
 
 #[test]

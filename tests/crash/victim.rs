@@ -129,7 +129,7 @@ impl Victim {
             "[server]\nlisten = \"127.0.0.1:{}\"\nworkers = 2\n[http]\nlisten = \"127.0.0.1:{}\"\n\
              [upstream]\nnodes = {nodes:?}\nrefresh_interval = \"200ms\"\ncommand_timeout = \"2s\"\n\
              [database]\nurl = {url:?}\n[write_behind]\nbatch_interval = \"{interval}\"\nretry_max = \"200ms\"\n{settings}\n\
-             [journal]\ndata_dir = {data:?}\nsegment_size = \"64kb\"\n{}",
+             [journal]\ndata_dir = {data:?}\nsegment_size = \"64kb\"\nrecent_bytes = \"512kb\"\n{}",
             ports[0],
             ports[1],
             format!("{MAPPINGS}{more}").replace("PREFIX", &prefix),

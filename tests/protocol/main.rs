@@ -21,3 +21,4 @@ mod lists;
 mod model;
 mod refresh;
 mod replica;
+mod retelling;
