@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::StartErrors;
@@ -25,6 +26,8 @@ pub(super) struct Place {
     writes: WriteBehind,
     writer: Writer,
     metrics: VersionMetrics,
+    /// It has said goodbye; held while it says anything, so that nothing it says comes later.
+    left: Arc<Mutex<bool>>,
 }
 
 impl Place {
@@ -40,7 +43,8 @@ impl Place {
         writes.clock().set_writer(seat.number);
         writes.clock().observe(seat.last);
         tracing::debug!(number = seat.number, instance = writer.id, "this proxy's place among the writers");
-        Ok(Self { source: source.clone(), writes: writes.clone(), writer, metrics })
+        let left = Arc::default();
+        Ok(Self { source: source.clone(), writes: writes.clone(), writer, metrics, left })
     }
 
     /// Says every `interval` what is still needed, and removes what nobody needs, until `stop`.
@@ -51,12 +55,17 @@ impl Place {
     /// Says again where versions are kept, before its word is over.
     async fn keep_word(&self, stop: &CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(WORD / 4)).await.is_some() {
+            let left = self.left.lock().await;
+            if *left {
+                return;
+            }
             match self.source.agree(&self.writer.id).await {
                 Ok(()) => {}
                 // It was away for so long that another one has begun with other settings.
                 Err(error @ SourceError::Schema { .. }) => tracing::error!(%error, "proxies disagree"),
                 Err(error) => tracing::debug!(%error, "cannot say where versions are kept"),
             }
+            drop(left);
         }
     }
 
@@ -68,6 +77,10 @@ impl Place {
             }
             // After a failure of the journal's disk nobody knows what a restart will find: the last word stands.
             let Some(needed) = self.writes.needed() else { continue };
+            let left = self.left.lock().await;
+            if *left {
+                return;
+            }
             match self.source.note(&self.writer, Some(needed), self.writes.clock().last()).await {
                 Ok(Standing { known: false, .. }) => {
                     tracing::error!(
@@ -77,6 +90,7 @@ impl Place {
                     return;
                 }
                 Ok(standing) => {
+                    drop(left);
                     self.metrics.bound(Duration::from_micros(standing.bound / STEP));
                     self.prune(standing.bound).await;
                 }
@@ -100,6 +114,8 @@ impl Place {
         if let Err(error) = self.source.disagree(&self.writer.id).await {
             tracing::debug!(%error, "cannot take back where versions are kept");
         }
+        let mut left = self.left.lock().await;
+        *left = true;
         let done = rows_left == 0 && self.writes.needed().is_some() && self.writes.fenced().is_none();
         if done && let Err(error) = self.source.note(&self.writer, None, self.writes.clock().last()).await {
             tracing::debug!(%error, "cannot say goodbye to the other writers");
