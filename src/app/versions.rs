@@ -47,6 +47,11 @@ impl Place {
         Ok(Self { source: source.clone(), writes: writes.clone(), writer, metrics, left })
     }
 
+    /// What an earlier process left is restored: versions that are given from now on are this one's.
+    pub fn begin(&self) {
+        self.writes.seated(self.writer.id.clone(), self.writer.epoch);
+    }
+
     /// Says every `interval` what is still needed, and removes what nobody needs, until `stop`.
     pub async fn keep(self, interval: Duration, stop: CancellationToken) {
         tokio::join!(self.keep_word(&stop), self.keep_small(interval, &stop));

@@ -91,6 +91,7 @@ pub(super) async fn open(
         // Without a journal nothing outlives the process, so it is somebody new every time.
         None => place(instance::passing(), 0, false).await?,
     };
+    seat.begin();
     Ok((writes, Some(seat)))
 }
 

@@ -75,6 +75,17 @@ impl Once<'_> {
     }
 }
 
+/// A writer that may be the only one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alone {
+    /// Its instance.
+    pub writer: String,
+    /// Its epoch; see [`super::Writer`].
+    pub epoch: i64,
+    /// What it wrote up to this version is compared with what others wrote in any case.
+    pub since: u64,
+}
+
 /// A write that the database refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Refused<'c> {
@@ -97,6 +108,8 @@ pub struct Batch<'a> {
     pub once: Once<'a>,
     /// Nobody has been told that the writes are safe: where one would have to wait behind a dead letter, all are refused.
     pub through: bool,
+    /// Whose writes they are, if he may be the only one who writes: if so their versions are neither compared nor noted.
+    pub alone: Option<&'a Alone>,
 }
 
 /// What the database holds for the key of a write after its commit.
@@ -127,6 +140,8 @@ pub struct Commit {
     pub waiting: usize,
     /// Keys of which none waited before.
     pub behind: Vec<String>,
+    /// Somebody else writes as well.
+    pub company: bool,
 }
 
 impl Commit {

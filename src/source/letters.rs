@@ -105,7 +105,7 @@ impl Source {
         let change = ledger::change_of(bound, letter)?;
         let writes = [Versioned { change: &change, version: letter.version as u64, value: None }];
         let once = Once::Letter { id: letter.id, version: letter.version };
-        let batch = Batch { writes: &writes, refused: &[], once, through: false };
+        let batch = Batch { writes: &writes, refused: &[], once, through: false, alone: None };
         self.commit(mapping, &batch).await
     }
 

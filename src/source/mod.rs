@@ -47,7 +47,8 @@ pub use copy::copy_in;
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::SourceError;
 pub use ledger::{
-    Applied, Batch, Claim, Commit, Committed, DeadLetter, LedgerState, Letters, Once, Refused, Versioned,
+    Alone, Applied, Batch, Claim, Commit, Committed, DeadLetter, LedgerState, Letters, Once, Refused,
+    Versioned,
 };
 pub use postgres::{Postgres, PostgresOptions};
 pub use sqlite::{Sqlite, SqliteOptions};

@@ -219,7 +219,8 @@ async fn apply(
     }
     let applied = advance(shared, piece);
     let once = applied.as_ref().map_or(Once::Nothing, Once::Advance);
-    let batch = Batch { writes: &writes, refused: &refused, once, through: false };
+    let alone = shared.solitude.now();
+    let batch = Batch { writes: &writes, refused: &refused, once, through: false, alone: alone.as_ref() };
     let mut backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
     loop {
         let started = Instant::now();
@@ -227,6 +228,9 @@ async fn apply(
             Ok(commit) => {
                 if commit.waiting > 0 {
                     shared.observer.held(mapping, commit.waiting, &commit.behind);
+                }
+                if commit.company {
+                    shared.solitude.ended(shared.clock.last());
                 }
                 if !commit.passed.is_empty() {
                     shared.observer.passed(mapping, &commit.passed);

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 
+use super::alone::Solitude;
 use super::lane::{Arrival, Stamp};
 use super::log::{Done, Intake, Pace, Staged};
 use super::queue::{Budget, Queue};
@@ -61,6 +62,7 @@ pub(super) struct Shared {
     /// Write-throughs under way.
     pub(super) throughs: TaskTracker,
     pub(super) turns: Turns,
+    pub(super) solitude: Solitude,
     /// Nothing is trimmed: the cache is still to be told of what an earlier process applied.
     kept: AtomicBool,
     /// Units that were tried as a whole.
@@ -97,6 +99,7 @@ impl WriteBehind {
             closed: AtomicBool::new(false),
             throughs: TaskTracker::new(),
             turns: Turns::default(),
+            solitude: Solitude::default(),
             kept: AtomicBool::new(false),
             trials: AtomicU64::new(0),
         });

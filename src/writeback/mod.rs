@@ -7,6 +7,7 @@
 //! (`batcher.rs`). What must survive a crash goes through the journal first (`log.rs`): how it stands there is in `record.rs`,
 //! how it comes back in `replay.rs`.
 
+mod alone;
 mod ask;
 mod batcher;
 mod handle;

@@ -288,7 +288,7 @@ impl<'w> Group<'w> {
             true => Once::Nothing,
             false => Once::Newest,
         };
-        let batch = Batch { writes: &writes, refused: &[], once, through: true };
+        let batch = Batch { writes: &writes, refused: &[], once, through: true, alone: None };
         let limit = self.shared.options.through_timeout;
         let commit = match tokio::time::timeout(limit, self.shared.source.commit(self.mapping, &batch)).await
         {

@@ -71,7 +71,7 @@ async fn write(source: &Source, writes: &[Wrote<'_>], through: bool) -> Result<C
         })
         .collect();
     let mapping = source.mappings().find(writes[0].0.as_bytes()).unwrap().0;
-    let batch = Batch { writes: &versioned, refused: &[], once: Once::Nothing, through };
+    let batch = Batch { writes: &versioned, refused: &[], once: Once::Nothing, through, alone: None };
     source.commit(mapping, &batch).await
 }
 
@@ -82,7 +82,7 @@ async fn poison(source: &Source, (key, body, version): Wrote<'_>) {
     let error = SourceError::BadData { message, code, column: None, constraint: None };
     let write = Versioned { change: &change, version, value: None };
     let refused = [Refused { key: key.as_bytes(), write, error: &error }];
-    let batch = Batch { writes: &[], refused: &refused, once: Once::Nothing, through: false };
+    let batch = Batch { writes: &[], refused: &refused, once: Once::Nothing, through: false, alone: None };
     source.commit(mapping, &batch).await.unwrap();
 }
 

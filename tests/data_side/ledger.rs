@@ -89,7 +89,7 @@ pub async fn commit(
         .zip(versions)
         .map(|((_, change), version)| Versioned { change, version: *version, value: None })
         .collect();
-    let batch = Batch { writes: &versioned, refused: &[], once, through: false };
+    let batch = Batch { writes: &versioned, refused: &[], once, through: false, alone: None };
     Ok(source.commit(writes[0].0, &batch).await?.held)
 }
 
@@ -117,8 +117,13 @@ async fn a_batch_that_comes_again_is_applied_once() {
         commit(&source, &rows, &[1, 2], Once::Advance(&advance(&claim, 2, 7))).await.unwrap();
         assert_eq!(place.one("select count(*) from l").await, "2");
         // A lane of another mapping is another lane; a batch of no writes advances, too.
-        let batch =
-            Batch { writes: &[], refused: &[], once: Once::Advance(&advance(&claim, 2, 9)), through: false };
+        let batch = Batch {
+            writes: &[],
+            refused: &[],
+            once: Once::Advance(&advance(&claim, 2, 9)),
+            through: false,
+            alone: None,
+        };
         source.commit(0, &batch).await.unwrap();
         assert_eq!(source.claim("me", 4).await.unwrap().offset("u", 2), 9);
     }
@@ -199,7 +204,13 @@ async fn a_refused_row_leaves_as_a_dead_letter_and_can_come_back() {
         let write = Versioned { change: &rows[0].1, version: 5, value: None };
         let refused = [Refused { key: b"u:1", write, error: &error }];
         let applied = advance(&claim, 0, 1);
-        let batch = Batch { writes: &[], refused: &refused, once: Once::Advance(&applied), through: false };
+        let batch = Batch {
+            writes: &[],
+            refused: &refused,
+            once: Once::Advance(&applied),
+            through: false,
+            alone: None,
+        };
         source.commit(0, &batch).await.unwrap();
         source.commit(0, &batch).await.unwrap(); // again: once all the same
         let letters = source.dead_letters(&Letters::default(), 10).await.unwrap();
@@ -247,13 +258,16 @@ async fn a_letter_that_a_newer_write_has_outrun_changes_nothing() {
             error: &error,
         }];
         source
-            .commit(0, &Batch { writes: &[], refused: &refused, once: Once::Nothing, through: false })
+            .commit(
+                0,
+                &Batch { writes: &[], refused: &refused, once: Once::Nothing, through: false, alone: None },
+            )
             .await
             .unwrap();
         let newer = put(&source, "u:1", r#"{"name":"newer"}"#).1;
         let write = |version| Versioned { change: &newer, version, value: None };
         let (older, newer) = ([write(4)], [write(6), write(7)]);
-        let of = |writes| Batch { writes, refused: &[], once: Once::Nothing, through: false };
+        let of = |writes| Batch { writes, refused: &[], once: Once::Nothing, through: false, alone: None };
         assert!(source.commit(0, &of(&older)).await.unwrap().passed.is_empty(), "it was written before");
         // The first later write says so, once; also where the table is one from before there were marks.
         let letters = source.dead_letters(&Letters::default(), 10).await.unwrap();
@@ -362,7 +376,8 @@ async fn a_batch_tells_what_its_rows_were_and_are_where_lists_depend_on_it() {
                 .zip(versions)
                 .map(|((_, change), version)| Versioned { change, version: *version, value: None })
                 .collect();
-            let batch = Batch { writes: &versioned, refused: &[], once: Once::Nothing, through: false };
+            let batch =
+                Batch { writes: &versioned, refused: &[], once: Once::Nothing, through: false, alone: None };
             let commit = source.commit(0, &batch).await.unwrap();
             let values = commit.touched.values().unwrap().map(|(column, value)| format!("{column}={value}"));
             values.collect::<Vec<_>>().join(" ")
@@ -380,7 +395,13 @@ async fn a_batch_tells_what_its_rows_were_and_are_where_lists_depend_on_it() {
         let (_, change) = put(&source, "u:9", r#"{"name":"c"}"#);
         let (writes, applied) =
             ([Versioned { change: &change, version: 9, value: None }], advance(&claim, 0, 1));
-        let batch = Batch { writes: &writes, refused: &[], once: Once::Advance(&applied), through: false };
+        let batch = Batch {
+            writes: &writes,
+            refused: &[],
+            once: Once::Advance(&applied),
+            through: false,
+            alone: None,
+        };
         assert!(source.commit(0, &batch).await.unwrap().touched.values().is_some());
         assert!(source.commit(0, &batch).await.unwrap().touched.values().is_none());
     }

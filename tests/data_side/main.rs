@@ -1,6 +1,7 @@
 //! Tests of the data side (source, write-behind, read-through) against a real Postgres.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+mod alone;
 mod cache;
 mod cut;
 mod faults;

@@ -163,7 +163,10 @@ async fn a_letter_that_a_newer_write_has_outrun_changes_nothing() {
             error: &error,
         }];
         source
-            .commit(0, &Batch { writes: &[], refused: &refused, once: Once::Nothing, through: false })
+            .commit(
+                0,
+                &Batch { writes: &[], refused: &refused, once: Once::Nothing, through: false, alone: None },
+            )
             .await
             .unwrap();
         commit(&source, &[put(&source, "r:1", r#"{"name":"newer"}"#)], &[6], Once::Nothing).await.unwrap();

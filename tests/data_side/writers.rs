@@ -98,7 +98,10 @@ async fn versions_go_when_no_writer_and_no_dead_letter_needs_them() {
             error: &error,
         }];
         source
-            .commit(0, &Batch { writes: &[], refused: &refused, once: Once::Nothing, through: false })
+            .commit(
+                0,
+                &Batch { writes: &[], refused: &refused, once: Once::Nothing, through: false, alone: None },
+            )
             .await
             .unwrap();
         assert_eq!(source.prune(100).await.unwrap(), 0);

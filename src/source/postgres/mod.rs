@@ -3,6 +3,7 @@
 //! Must not know: caches, queues, clients, other databases.
 
 mod agreement;
+mod alone;
 mod apply;
 mod describe;
 mod guard;

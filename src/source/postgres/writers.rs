@@ -4,6 +4,7 @@
 
 use deadpool_postgres::{GenericClient, Object};
 
+use super::alone;
 use super::pool::Postgres;
 use super::tables::LOCK;
 use crate::clock::WRITERS;
@@ -25,6 +26,8 @@ pub(super) async fn register(postgres: &Postgres, writer: &Writer) -> Result<Sea
     let work = async |client: &mut Object| {
         let transaction = client.transaction().await?;
         transaction.execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+        // Whoever takes itself to be the only one has committed then, and sees this one from now on.
+        transaction.execute("select pg_advisory_xact_lock($1)", &[&alone::LOCK]).await?;
         let known = "update dsproxy_writers set epoch = $2, journaled = $3, needed = least(needed, last), seen_at = now() \
                      where id = $1 returning number, last";
         let free = "insert into dsproxy_writers (number, id, epoch, journaled, needed, last) \
