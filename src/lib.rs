@@ -57,6 +57,7 @@
 //!
 //! A command that computes its value from the one that is there (`INCR`) goes to [`modify`] instead of 2 to 4: its `base.rs`
 //! looks at the value under a stamp, `round.rs` journals what `compute.rs` makes of it, and applies that while the stamp is there.
+//! (Inside of `MULTI`: [`core`] `mapped/computing.rs`.)
 
 pub mod acl;
 pub mod app;

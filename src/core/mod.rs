@@ -123,6 +123,8 @@ pub struct Core {
     /// Commands whose writes are under way.
     writing: FxHashMap<mapped::WritingKey, mapped::Writing>,
     units: FxHashMap<mapped::WritingKey, mapped::Unit>,
+    /// Transactions whose commands are to be computed.
+    computing: FxHashMap<mapped::WritingKey, mapped::Computing>,
     /// By client (index, serial number): commands under way that compute a value from the one that is there.
     modifying: FxHashMap<(u32, u32), usize>,
     /// Clients that wait for a flush.
@@ -187,6 +189,7 @@ impl Core {
             data,
             writing: FxHashMap::default(),
             units: FxHashMap::default(),
+            computing: FxHashMap::default(),
             modifying: FxHashMap::default(),
             flushes: FxHashMap::default(),
             stats,

@@ -401,7 +401,10 @@ impl Core {
 fn changes_way(client: &Client, command: &Command, class: Class) -> bool {
     match class {
         Class::Blocking => client.transaction.is_none(),
-        Class::Transaction => command.name == "watch" || client.watch.is_some(),
+        Class::Transaction => {
+            let computes = || client.transaction.as_ref().is_some_and(|queued| queued.computes());
+            command.name == "watch" || client.watch.is_some() || computes()
+        }
         Class::Local => matches!(command.name, "hello" | "reset" | "client|reply" | "proxy|flush"),
         _ => false,
     }

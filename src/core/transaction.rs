@@ -49,6 +49,11 @@ impl Transaction {
         !self.mapped.is_empty()
     }
 
+    /// Whether a command computes from the value of a mapped key.
+    pub fn computes(&self) -> bool {
+        self.mapped.iter().any(|queued| queued.writes.asks())
+    }
+
     /// How many commands are queued.
     pub fn len(&self) -> u32 {
         self.count
@@ -217,6 +222,9 @@ impl Core {
             let slot = queued.slot.unwrap_or_default();
             let whole = Whole { requests: queued.requests, count: queued.count, slot };
             return match watches {
+                _ if queued.mapped.iter().any(|queued| queued.writes.asks()) => {
+                    self.exec_computing(index, command, whole, queued.mapped)
+                }
                 true => self.exec_tried(index, command, whole, queued.mapped),
                 false => self.exec_mapped(index, command, whole, queued.mapped),
             };

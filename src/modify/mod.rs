@@ -6,7 +6,7 @@
 //! computed from what the cache holds under a stamp (`base.rs`), journaled, and applied only while that stamp is there
 //! (`round.rs`). When somebody else was quicker, in this process or in another, it is taken back and computed anew: no
 //! update is lost. What the commands do stands in `compute.rs`, `hash.rs` and `float.rs`, what they come to for the row in `draft.rs`.
-//! What depends on several keys is tried as a whole (`several.rs`, `trial.rs`), and `verdict.rs` finds out what became of it where
+//! What depends on several keys is tried as a whole (`several.rs`, `trial.rs`; `unit.rs` for commands inside of `MULTI`), and `verdict.rs` finds out what became of it where
 //! nobody knows.
 
 mod base;
@@ -19,6 +19,7 @@ pub mod options;
 mod round;
 mod several;
 mod trial;
+mod unit;
 mod verdict;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use compute::Asked;
 use line::{Job, Lines};
 pub use several::Several;
 pub use trial::{Stage, Tell, Trial};
+pub use unit::{Computed, Ordered};
 pub use verdict::find_out;
 
 /// Limits.

@@ -86,7 +86,7 @@ pub(super) async fn round(
 }
 
 /// The reply of one command, whose effect goes into the draft.
-fn say(draft: &mut Draft<'_>, asked: &Asked) -> Vec<u8> {
+pub(super) fn say(draft: &mut Draft<'_>, asked: &Asked) -> Vec<u8> {
     let said = compute(asked, draft.current());
     let taken = said.and_then(|(reply, effect)| draft.take(effect).map(|()| reply));
     taken.unwrap_or_else(|text| {

@@ -3,6 +3,7 @@
 
 mod bed;
 mod cache_only;
+mod computing;
 mod crash;
 mod eviction;
 mod explain;

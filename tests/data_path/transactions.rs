@@ -72,8 +72,8 @@ fn what_cannot_be_mapped_ends_the_transaction_before_anything_happens() {
     let plain = beside(&bed, "user:1");
     for (line, wanted) in [
         (&["SET", "@user:1", r#"{"nam":"x"}"#][..], "'nam'"),
-        (&["INCR", "@user:1"], "computes from the value of a key of mapping 'user'"),
-        (&["SET", "@user:1", ADA, "NX"], "computes from the value of a key of mapping 'user'"),
+        (&["GETEX", "@user:1", "EX", "5"], "not supported on keys of mapping 'user' inside of MULTI"),
+        (&["SETNX", "@post:1", "{}"], "read-only"),
         (&["LPUSH", "@user:1", "x"], "not supported on keys of mapping 'user'"),
         (&["SET", "@post:1", "{}"], "read-only"),
     ] {

@@ -9,8 +9,9 @@
 use super::super::{ClientKey, Core, Route};
 use super::Purpose;
 use crate::cache::{Miss, Until};
+use crate::cluster::{Entry, Owner};
 use crate::command::{self, Command};
-use crate::core::mapped::Told;
+use crate::core::mapped::{Told, WritingKey};
 use crate::mapping::MappingId;
 use crate::resp::{Args, RequestLimits, RequestScanner, push_array_header, push_bulk, push_error};
 use crate::sidecar;
@@ -142,14 +143,75 @@ impl Core {
         self.send_dedicated(index, seq, upstream, command, own.as_deref().unwrap_or(args.frame()));
     }
 
+    /// Watches these keys for a transaction of the client, which waits. The reply goes where those to its writes go.
+    ///
+    /// # Errors
+    /// An error reply.
+    pub(in crate::core) fn watch_mapped(
+        &mut self,
+        (index, serial, seq): WritingKey,
+        command: &'static Command,
+        slot: u16,
+        keys: &[(MappingId, Bytes)],
+    ) -> Result<(), Vec<u8>> {
+        let key = ClientKey { index, serial };
+        let Some(client) = self.client_mut(key) else { return Ok(()) };
+        let mut watch = match client.watch.take().filter(|watch| !watch.lost) {
+            Some(watch) => {
+                if let Some(holder) = self.dedicated.held.get_mut(&watch.upstream) {
+                    holder.watches = true;
+                }
+                watch
+            }
+            None => {
+                let taken = self.take_dedicated(index as usize, slot, Purpose::Watch, u64::MAX);
+                let upstream = taken.ok_or_else(|| {
+                    let mut reply = Vec::new();
+                    push_error(&mut reply, self.no_more_dedicated());
+                    reply
+                })?;
+                let fence = rand::random::<u64>().max(1);
+                Box::new(Watch { upstream, slot, lost: false, fence, seen: Vec::new() })
+            }
+        };
+        let mut request = Vec::new();
+        push_array_header(&mut request, 2 + keys.len());
+        push_bulk(&mut request, b"WATCH");
+        for (mapping, key) in keys {
+            push_bulk(&mut request, key);
+            self.note_seen_key(&mut watch, *mapping, key);
+        }
+        let first = keys.first().map_or(&b""[..], |(_, key)| key);
+        push_bulk(&mut request, &sidecar::fence_key(first, watch.fence));
+        let upstream = watch.upstream;
+        if let Some(client) = self.client_mut(key) {
+            client.watch = Some(watch);
+        }
+        let entry = Entry {
+            owner: Owner::Client { index, serial, seq, part: 0 },
+            at: self.now,
+            command: command.id,
+            mapping: Entry::WRITE,
+            ..Entry::NONE
+        };
+        self.send_to(upstream, entry, &request);
+        Ok(())
+    }
+
+    fn note_seen_key(&self, watch: &mut Watch, mapping: MappingId, key: &[u8]) {
+        if let Some(data) = &self.data
+            && watch.seen.iter().all(|(_, seen, _)| seen != key)
+        {
+            let version = data.writes.standing(mapping, key).map_or(0, |own| own.version);
+            watch.seen.push((mapping, Bytes::copy_from_slice(key), version));
+        }
+    }
+
     fn note_seen(&self, watch: &mut Watch, args: &Args<'_>) {
         let Some(data) = &self.data else { return };
         for key in args.iter().skip(1) {
-            if let Some(mapping) = data.source.mappings().find_id(key)
-                && watch.seen.iter().all(|(_, seen, _)| seen != key)
-            {
-                let version = data.writes.standing(mapping, key).map_or(0, |own| own.version);
-                watch.seen.push((mapping, Bytes::copy_from_slice(key), version));
+            if let Some(mapping) = data.source.mappings().find_id(key) {
+                self.note_seen_key(watch, mapping, key);
             }
         }
     }

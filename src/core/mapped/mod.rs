@@ -5,6 +5,7 @@
 
 mod admin;
 mod cache_only;
+mod computing;
 mod degrade;
 mod evaluate;
 mod flush;
@@ -35,6 +36,7 @@ use crate::writeback::WriteBehind;
 pub use admin::{Admin, Question};
 use bytes::Bytes;
 pub(in crate::core) use cache_only::CacheOnly;
+pub(in crate::core) use computing::Computing;
 pub(in crate::core) use evaluate::may_be_absent;
 pub(in crate::core) use flush::Flushes;
 use modify::Modified;
@@ -79,6 +81,8 @@ pub enum Told {
     Watchable(WatchLoaded),
     /// How far a transaction is that watches keys.
     Tried(trial::Tried),
+    /// How far one is whose commands compute.
+    Computing(computing::Progress),
 }
 
 /// The result of one [`Miss`], on its way back to the client that waits.
@@ -126,6 +130,7 @@ impl Core {
             Told::Flushed(flushed) => self.flushed(flushed),
             Told::Watchable(loaded) => self.watch_loaded(loaded),
             Told::Tried(tried) => self.tried(tried),
+            Told::Computing(progress) => self.progress(progress),
         }
     }
 

@@ -4,8 +4,8 @@
 //!
 //! At `EXEC` the writes of all commands go to [`crate::writeback`] together: all of them are durable, or none is. Then the
 //! transaction is sent, with the `apply` scripts in the places of the commands that write; so whatever reads inside of it
-//! sees them. In the node's reply what the scripts say becomes what Redis says (`unit_reply.rs`). Where keys are watched it goes
-//! another way (`trial.rs`).
+//! sees them. In the node's reply what the scripts say becomes what Redis says (`unit_reply.rs`). Where keys are watched, or commands
+//! compute from the value of a key, it goes another way (`trial.rs`, `computing.rs`).
 
 use super::super::client::{Begun, Slot};
 use super::super::{ClientKey, Core, Kind, Route};
@@ -16,14 +16,16 @@ use super::writing::{Step, Writing, WritingKey};
 use crate::cluster::{Entry, Owner};
 use crate::command::{Command, Merge};
 use crate::failpoint;
-use crate::mapping::WriteMode;
+use crate::mapping::{MappingId, WriteMode};
+use crate::modify::Asked;
 use crate::resp::{Args, push_error};
 use crate::sidecar;
 use crate::writeback::{InCache, KeyWrite, WriteError};
+use bytes::Bytes;
 use std::ops::Range;
 
 /// A queued command that writes mapped keys.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::core) struct Queued {
     /// Where its bytes stand among those of the transaction.
     pub place: Range<usize>,
@@ -34,11 +36,15 @@ pub(in crate::core) struct Queued {
 }
 
 /// What a queued command does.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::core) struct Writes {
     /// How the replies of its steps become one, where there may be several.
     pub(super) merge: Option<Merge>,
     pub(super) steps: Vec<Step>,
+    /// It computes from the value of this key: its steps are not known before `EXEC`.
+    pub(super) asks: Option<(MappingId, Bytes, Asked)>,
+    /// What it answers, and the version that its steps were computed from.
+    pub(super) computed: Option<(Vec<u8>, u64)>,
 }
 
 /// A transaction whose writes are under way.
@@ -54,7 +60,7 @@ pub(in crate::core) struct Unit {
 }
 
 /// What a transaction is, apart from its writes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::core) struct Whole {
     /// Its requests, one after the other.
     pub requests: Vec<u8>,
@@ -91,16 +97,29 @@ impl Core {
             ));
         }
         match command.name {
-            name_of if looks_first(name_of, args) => Err(format!(
-                "ERR '{name_of}' computes from the value of a key of mapping '{name}', for which a transaction cannot wait; use it \
-                 outside of MULTI"
-            )),
+            name_of if looks_first(name_of, args) => {
+                if name_of == "getex" || name_of == "msetnx" && args.len() > 3 {
+                    return Err(format!(
+                        "ERR '{name_of}' is not supported on keys of mapping '{name}' inside of MULTI; use it outside"
+                    ));
+                }
+                data.modify.check(mapping, name_of)?;
+                let (key, protocol) = (args.get(1).unwrap_or_default(), client.session.protocol);
+                let asked = Asked {
+                    name: name_of,
+                    args: args.iter().map(Bytes::copy_from_slice).collect(),
+                    protocol,
+                };
+                let asks = Some((mapping, Bytes::copy_from_slice(key), asked));
+                Ok(Some(Writes { asks, ..Writes::default() }))
+            }
             "set" | "setex" | "psetex" => {
-                Ok(Some(Writes { merge: None, steps: vec![self.write_one(command, args)?] }))
+                let steps = vec![self.write_one(command, args)?];
+                Ok(Some(Writes { steps, ..Writes::default() }))
             }
             "mset" | "del" | "unlink" => {
                 let (merge, steps) = self.steps_of(command, args)?;
-                Ok(Some(Writes { merge: Some(merge), steps }))
+                Ok(Some(Writes { merge: Some(merge), steps, ..Writes::default() }))
             }
             other => Err(format!("ERR '{other}' is not supported on keys of mapping '{name}'")),
         }
@@ -197,7 +216,7 @@ impl Core {
 
     /// The node has answered a transaction with writes, or will not. False when the reply is none of those.
     pub(super) fn unit_answered(&mut self, key: WritingKey, reply: &[u8]) -> bool {
-        if self.trial_answered(key, reply) {
+        if self.watch_answered(key, reply) || self.trial_answered(key, reply) {
             return true;
         }
         let Some(unit) = self.units.remove(&key) else { return false };
@@ -279,6 +298,16 @@ impl Unit {
         self.queued.iter().flat_map(|queued| &queued.writes.steps).filter_map(write_of).collect()
     }
 
+    /// The same, each with the version that it was computed from, if it was.
+    pub(super) fn writes_and_bases(&self) -> impl Iterator<Item = (KeyWrite, Option<u64>)> {
+        let each = |queued: &'_ Queued| {
+            let base = queued.writes.computed.as_ref().map(|(_, base)| *base);
+            let writes: Vec<_> = queued.writes.steps.iter().filter_map(write_of).collect();
+            writes.into_iter().map(move |write| (write, base))
+        };
+        self.queued.iter().flat_map(each)
+    }
+
     /// Gives the writes their versions.
     pub(super) fn give(&mut self, versions: Vec<u64>) {
         let steps = self.queued.iter_mut().flat_map(|queued| &mut queued.writes.steps);
@@ -291,19 +320,29 @@ impl Unit {
 
 /// Nothing of a transaction has happened.
 pub(super) fn aborted(error: &WriteError) -> Vec<u8> {
+    aborted_for(&error.to_string())
+}
+
+/// The same, with the reason in words.
+pub(super) fn aborted_for(reason: &str) -> Vec<u8> {
     let mut reply = Vec::new();
-    push_error(&mut reply, format!("EXECABORT Transaction discarded because of: {error}"));
+    push_error(&mut reply, format!("EXECABORT Transaction discarded because of: {reason}"));
     reply
 }
 
 impl Writes {
+    /// Whether it computes from the value of a key.
+    pub fn asks(&self) -> bool {
+        self.asks.is_some()
+    }
+
     /// Requests that it has become.
     fn sent(&self) -> usize {
         self.steps.iter().filter(|step| !matches!(step, Step::Over)).count()
     }
 }
 
-fn write_of(step: &Step) -> Option<KeyWrite> {
+pub(super) fn write_of(step: &Step) -> Option<KeyWrite> {
     match step {
         Step::Write(write, _) => Some(write.clone()),
         _ => None,

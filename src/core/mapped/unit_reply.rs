@@ -26,7 +26,10 @@ impl Core {
                         let element = if matches!(step, Step::Over) { None } else { elements.next() };
                         self.step_answered(step, element, unit.trial.is_none(), &mut sum, &mut again);
                     }
-                    sum.say(merge, &mut said);
+                    match queued.writes.computed {
+                        Some((reply, _)) => said.extend_from_slice(&reply),
+                        None => sum.say(merge, &mut said),
+                    }
                 }
             }
         }

@@ -17,7 +17,7 @@ use super::Told;
 use crate::cluster::{Entry, Owner};
 use crate::command::{Command, Merge};
 use crate::failpoint;
-use crate::mapping::{Durability, Format};
+use crate::mapping::{Durability, Format, fields_of};
 use crate::resp::push_error;
 use crate::sidecar::{self, Applied, Change, Value};
 use crate::slot;
@@ -49,7 +49,7 @@ impl Writing {
 }
 
 /// One thing to do when the writes are durable; its number is the part of the reply that it makes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::core) enum Step {
     /// A request for plain keys of this slot.
     Plain(u16, Vec<u8>),
@@ -246,9 +246,12 @@ impl Core {
         let append = mapping.mode == crate::mapping::StoreMode::Append;
         let value = match &write.write {
             Write::Delete { .. } => None,
+            // It was made as a document of fields, so it can be read.
+            Write::Put { value, .. } if mapping.format == Format::Hash => {
+                Some(Value::Hash(fields_of(value).unwrap_or_default()))
+            }
             Write::Put { value, .. } => Some(Value::Text(value.clone())),
         };
-        debug_assert!(mapping.format != Format::Hash || value.is_none(), "hashes have their own way");
         let change = match &value {
             None => Change::Delete,
             Some(_) if append => Change::Append,
