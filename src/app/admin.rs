@@ -7,7 +7,7 @@ use crate::cluster::{Gateway, Origin};
 use crate::core::{Admin, Question};
 use crate::mapping::{Mapping, MappingId, RESERVED_PREFIX};
 use crate::resp::{decode_reply, push_array_header, push_bulk, push_command, push_error, push_integer};
-use crate::sidecar::sidecar_key;
+use crate::sidecar::{KEPT_MS, sidecar_key};
 use crate::source::Source;
 use crate::writeback::{Pending, WriteBehind};
 use bytes::Bytes;
@@ -176,13 +176,27 @@ impl Desk {
         Ok(())
     }
 
+    /// The fields of a sidecar; or, of a lease in its short form, the time that is left (ms).
+    async fn sidecar(&self, key: &[u8]) -> Result<(HashMap<String, String>, Option<i64>), Refusal> {
+        let name = sidecar_key(key);
+        match self.call(&[b"HGETALL", &name]).await {
+            Ok(found) => Ok((fields(found), None)),
+            Err(refusal) if refusal.starts_with("WRONGTYPE") => {
+                let left = integer(&self.call(&[b"PTTL", &name]).await?).unwrap_or_default() - KEPT_MS as i64;
+                Ok((HashMap::new(), Some(left).filter(|left| *left > 0)))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     /// What the cluster and the queue hold for a key.
     async fn state(&self, mapping: &Mapping, key: &[u8]) -> Result<Vec<(&'static str, String)>, Refusal> {
-        let sidecar = fields(self.call(&[b"HGETALL", &sidecar_key(key)]).await?);
+        let (sidecar, short_lease) = self.sidecar(key).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
         let left = |field: &str| {
             sidecar.get(field)?.parse::<i64>().ok().map(|end| end - now).filter(|left| *left > 0)
         };
+        let lease = short_lease.or_else(|| left("le"));
         let kind = self.call(&[b"TYPE", key]).await?;
         let present = !matches!(&kind, BytesFrame::SimpleString { data, .. } if &data[..] == b"none");
         let queued = self.writes.pending(mapping.id, key).map(|pending| match pending {
@@ -195,7 +209,7 @@ impl Desk {
             (None, Some(_), _) => "dirty (of another proxy)",
             (None, None, true) => "hit",
             _ if left("n").is_some() => "negative: it is known that there is no row",
-            _ if left("le").is_some() => "being loaded",
+            _ if lease.is_some() => "being loaded",
             _ => "miss",
         };
         let mut said = vec![("state", state.to_owned())];
@@ -204,11 +218,13 @@ impl Desk {
             let ttl = integer(&self.call(&[b"PTTL", key]).await?).unwrap_or(-1);
             said.push(("ttl_ms", if ttl < 0 { "none".to_owned() } else { ttl.to_string() }));
         }
-        for (field, name) in
-            [("n", "negative_ms"), ("le", "lease_ms"), ("t", "tombstone_ms"), ("we", "write_through_ms")]
-        {
-            said.extend(left(field).map(|ms| (name, ms.to_string())));
-        }
+        let ends = [
+            ("negative_ms", left("n")),
+            ("lease_ms", lease),
+            ("tombstone_ms", left("t")),
+            ("write_through_ms", left("we")),
+        ];
+        said.extend(ends.into_iter().filter_map(|(name, ms)| Some((name, ms?.to_string()))));
         said.extend(sidecar.get("v").map(|version| ("version", version.clone())));
         said.extend(sidecar.get("g").map(|generation| ("generation", generation.clone())));
         Ok(said)

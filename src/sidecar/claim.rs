@@ -95,6 +95,8 @@ pub fn standing(key: &[u8]) -> Vec<u8> {
 pub fn parse_standing(reply: &[u8]) -> Result<(Version, bool), Fault> {
     let items = match decode_reply(reply).map_err(|_| Fault::Strange)? {
         BytesFrame::Array { data, .. } => data,
+        // A lease in its short form: nothing else is known of the key.
+        BytesFrame::SimpleError { data, .. } if data.starts_with("WRONGTYPE") => return Ok((0, false)),
         BytesFrame::SimpleError { data, .. } => return Err(Fault::Error(data.to_string())),
         _ => return Err(Fault::Strange),
     };

@@ -15,10 +15,13 @@
 //! | `w`, `we` | tokens of the write-throughs under way and their end; `*` before them: several at once, none may store |
 //! | `c` | stamp of the value: whatever changes the value removes it |
 //! | `e` | when a dirty entry ends once it is flushed (ms since 1970, 0 = never), where that is not for the mapping to say |
-//! | `f` | when the entry was filled |
+//! | `f` | when the entry was filled, where there is a sidecar |
 //! | `g` | generation of a list when it was filled |
 //!
 //! `dsproxy:{tag}:u:NUMBER` is the fence of a transaction that watches keys: it is written only to keep that from being executed later.
+//!
+//! Mostly nothing is known of a key that is loaded. Then its sidecar is a text in place of a hash: the token of the lease, which
+//! ends 60 s before the text does. The fill removes it: what is stored under such a lease has no sidecar.
 //!
 //! Times are milliseconds of the node's clock. A dirty sidecar does not expire; any other goes 60 s after the last thing in
 //! it that ends (a lease that was given back may count until its end).

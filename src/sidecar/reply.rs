@@ -110,6 +110,9 @@ struct Reply<'r> {
     more: &'r [u8],
 }
 
+/// What a lease or a fill answers mostly: done, and there is no version.
+const DONE: &[u8] = b":1\r\n";
+
 fn read(reply: &[u8]) -> Result<Reply<'_>, Fault> {
     if let Some(error) = reply.strip_prefix(b"-") {
         let text = error.strip_suffix(b"\r\n").ok_or(Fault::Strange)?;
@@ -195,6 +198,9 @@ pub(super) fn version_of(reply: &[u8], wanted: &str) -> Result<Version, Fault> {
 /// # Errors
 /// [`Fault`] when the script did not run.
 pub fn parse_leased(reply: &[u8]) -> Result<(Leased, Version), Fault> {
+    if reply == DONE {
+        return Ok((Leased::Granted(Duration::ZERO), 0));
+    }
     let reply = read(reply)?;
     let version = reply.version;
     let leased = match reply.word {
@@ -216,6 +222,9 @@ pub fn parse_leased(reply: &[u8]) -> Result<(Leased, Version), Fault> {
 /// # Errors
 /// [`Fault`] when the script did not run.
 pub fn parse_filled(reply: &[u8]) -> Result<(Filled, Version), Fault> {
+    if reply == DONE {
+        return Ok((Filled::Stored, 0));
+    }
     let reply = read(reply)?;
     let filled = match reply.word {
         b"stored" => Filled::Stored,

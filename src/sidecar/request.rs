@@ -144,8 +144,7 @@ pub fn lease(key: &[u8], token: Token, life: Duration, entry: Wanted<'_>) -> Vec
         Wanted::Of(generation) => (false, generation),
         Wanted::Fresh => (true, &b""[..]),
     };
-    let call = Call::new(&LEASE, key).arg(token.digits()).millis(life);
-    call.flag(refresh).arg(generation).value(None)
+    Call::new(&LEASE, key).millis(life).flag(refresh).arg(generation).arg(token.digits()).value(None)
 }
 
 /// Asks what is there, with its version, and for nothing else; answered as [`lease`] is.
@@ -160,20 +159,20 @@ pub fn fill(key: &[u8], token: Token, fill: &Fill<'_>) -> Vec<u8> {
         Some(kind) => kind,
     };
     Call::new(&FILL, key)
-        .arg(token.digits())
         .arg(kind)
-        .ttl(fill.ttl)
         .millis(fill.negative)
         .arg(fill.generation.unwrap_or_default())
         .flag(fill.replace)
         .flag(fill.lags)
+        .arg(token.digits())
+        .ttl(fill.ttl)
         .value(fill.value)
 }
 
 /// Gives the lease back without having loaded anything.
 pub fn release(key: &[u8], token: Token) -> Vec<u8> {
-    let call = Call::new(&FILL, key).arg(token.digits()).arg("n").arg("0").arg("0").arg("");
-    call.flag(false).flag(false).value(None)
+    let call = Call::new(&FILL, key).arg("n").arg("0").arg("").flag(false).flag(false);
+    call.arg(token.digits()).arg("0").value(None)
 }
 
 /// Applies a write to the cache. `ttl`: `None` marks the entry as dirty (it lives until [`flushed`]); `Some` stores one
@@ -235,7 +234,7 @@ pub fn flushed(key: &[u8], version: Version, row: Committed<'_>, ttl: Option<Dur
         ("n" | "?", _) => ("x", None),
         other => other,
     };
-    Call::new(&FLUSHED, key).number(version).arg(kind).ttl(ttl).value(value)
+    Call::new(&FLUSHED, key).arg(kind).number(version).ttl(ttl).value(value)
 }
 
 /// Before a write-through commits: nothing may be stored for `key` until [`end_through`], or for `life`, which must be

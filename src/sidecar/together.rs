@@ -23,7 +23,11 @@ pub struct Together {
     many: &'static Script,
     /// An entry: it says where this runs.
     key: Vec<u8>,
-    arguments: usize,
+    /// Arguments of each key, with its sidecar.
+    each: usize,
+    /// The arguments that all of them share, encoded.
+    common: Vec<u8>,
+    /// Those of the keys, encoded.
     bytes: Vec<u8>,
     /// Positions of the requests that it stands for, in the order of their replies.
     pub members: Vec<usize>,
@@ -33,9 +37,12 @@ pub struct Together {
 struct Single<'r> {
     many: &'static Script,
     key: &'r [u8],
-    /// The sidecar and what follows it, encoded.
-    rest: &'r [u8],
-    count: usize,
+    /// Encoded.
+    sidecar: &'r [u8],
+    common: &'r [u8],
+    own: &'r [u8],
+    /// The number of the key's own arguments, with its sidecar.
+    each: usize,
 }
 
 /// Puts requests of the same script together whose keys are on the same node, which `node` tells by the slot. What cannot be
@@ -43,22 +50,30 @@ struct Single<'r> {
 pub fn together(requests: &[Vec<u8>], node: impl Fn(u16) -> Option<usize>) -> Vec<Together> {
     let pairs = pairs();
     let mut all: Vec<Together> = Vec::new();
-    let mut open: FxHashMap<(usize, *const Script), usize> = FxHashMap::default();
+    let mut open: FxHashMap<(usize, *const Script, &[u8], usize), usize> = FxHashMap::default();
     for (at, request) in requests.iter().enumerate() {
         let Some(single) = read(request, &pairs) else { continue };
         let Some(node) = node(slot(single.key)) else { continue };
-        let place = open.entry((node, std::ptr::from_ref(single.many))).or_insert(usize::MAX);
+        let kind = (node, std::ptr::from_ref(single.many), single.common, single.each);
+        let place = open.entry(kind).or_insert(usize::MAX);
         let has_room = |it: &Together| it.members.len() < MOST && it.bytes.len() < MOST_BYTES;
         if !all.get(*place).is_some_and(has_room) {
             *place = all.len();
-            let key = single.key.to_vec();
-            let bytes = Vec::with_capacity(MOST * (request.len() + 16).min(MOST_BYTES / MOST));
-            all.push(Together { many: single.many, key, arguments: 0, bytes, members: Vec::new() });
+            let length = single.sidecar.len() + single.own.len() + 8;
+            let bytes = Vec::with_capacity(MOST * length.min(MOST_BYTES / MOST));
+            let (key, common) = (single.key.to_vec(), single.common.to_vec());
+            all.push(Together {
+                many: single.many,
+                key,
+                each: single.each,
+                common,
+                bytes,
+                members: Vec::new(),
+            });
         }
         if let Some(together) = all.get_mut(*place) {
-            push_bulk(&mut together.bytes, single.count.to_string().as_bytes());
-            together.bytes.extend_from_slice(single.rest);
-            together.arguments += 1 + single.count;
+            together.bytes.extend_from_slice(single.sidecar);
+            together.bytes.extend_from_slice(single.own);
             together.members.push(at);
         }
     }
@@ -69,11 +84,13 @@ pub fn together(requests: &[Vec<u8>], node: impl Fn(u16) -> Option<usize>) -> Ve
 impl Together {
     /// The request.
     pub fn request(&self) -> Vec<u8> {
-        let mut request = Vec::with_capacity(self.bytes.len() + self.key.len() + 100);
-        push_array_header(&mut request, 4 + self.arguments);
-        for part in [&b"EVALSHA"[..], self.many.sha.as_bytes(), b"1", &self.key] {
+        let mut request = Vec::with_capacity(self.bytes.len() + self.common.len() + self.key.len() + 100);
+        push_array_header(&mut request, 5 + self.many.common + self.members.len() * self.each);
+        let each = self.each.to_string();
+        for part in [&b"EVALSHA"[..], self.many.sha.as_bytes(), b"1", &self.key, each.as_bytes()] {
             push_bulk(&mut request, part);
         }
+        request.extend_from_slice(&self.common);
         request.extend_from_slice(&self.bytes);
         request
     }
@@ -100,13 +117,25 @@ fn read<'r>(request: &'r [u8], pairs: &[(&'static Script, &'static Script)]) -> 
     let (sha, rest) = bulk(rest)?;
     let (keys, rest) = bulk(rest)?;
     let (_, many) = pairs.iter().find(|(one, _)| one.sha.as_bytes() == sha)?;
-    let (key, rest) = bulk(rest)?;
-    (name == b"EVALSHA" && keys == b"2").then_some(Single {
+    if name != b"EVALSHA" || keys != b"2" {
+        return None;
+    }
+    let (key, after_key) = bulk(rest)?;
+    let (_, after_sidecar) = bulk(after_key)?;
+    let own = (0..many.common).try_fold(after_sidecar, |rest, _| Some(bulk(rest)?.1))?;
+    Some(Single {
         many,
         key,
-        rest,
-        count: usize::try_from(number(count)?).ok()?.checked_sub(4)?,
+        sidecar: before(after_key, after_sidecar)?,
+        common: before(after_sidecar, own)?,
+        own,
+        each: usize::try_from(number(count)?).ok()?.checked_sub(4 + many.common)?,
     })
+}
+
+/// What of `all` comes before its end `rest`.
+fn before<'r>(all: &'r [u8], rest: &[u8]) -> Option<&'r [u8]> {
+    all.get(..all.len().checked_sub(rest.len())?)
 }
 
 #[cfg(test)]

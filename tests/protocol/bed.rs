@@ -129,6 +129,9 @@ impl Bed {
         let side = String::from_utf8(sidecar_key(key.as_bytes())).unwrap();
         match self.direct(&["HGET", &side, field]) {
             Value::Nil => None,
+            // The short form of a lease.
+            Value::Error(_) if field == "l" => Some(self.direct(&["GET", &side]).text()),
+            Value::Error(_) => None,
             value => Some(value.text()),
         }
     }

@@ -8,6 +8,7 @@ mod support;
 mod full;
 mod node;
 mod reads;
+mod short;
 mod stamp;
 mod through;
 mod together;

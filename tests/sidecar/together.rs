@@ -9,7 +9,7 @@ use dsproxy::sidecar::{
 use dsproxy::slot::slot;
 use std::time::Duration;
 
-use crate::node::{LONG, Node, text};
+use crate::node::{LONG, Node, hash, text};
 use crate::support::{PrivateStack, Resp, SharedStack, Value};
 
 /// Keys of a node, in several slots, and one of another node.
@@ -32,14 +32,21 @@ fn some() -> Some {
 }
 
 impl Some {
-    /// The replies to these requests, sent as one.
+    /// The replies to these requests, sent as one each for the kinds of which there are several.
     #[track_caller]
-    fn run(&mut self, requests: &[Vec<u8>]) -> Vec<Bytes> {
+    fn run(&mut self, requests: &[Vec<u8>], kinds: usize) -> Vec<Bytes> {
         let joined = together(requests, |_| Some(0));
-        assert_eq!(joined.len(), 1);
-        assert_eq!(joined[0].members, (0..requests.len()).collect::<Vec<_>>());
-        let reply = self.node.run(joined[0].request());
-        joined[0].replies(&Bytes::from(reply)).expect("a reply for each")
+        assert_eq!(joined.len(), kinds);
+        let mut replies = vec![Bytes::new(); requests.len()];
+        for kind in joined {
+            let reply = self.node.run(kind.request());
+            let each = kind.replies(&Bytes::from(reply)).expect("a reply for each");
+            kind.members.iter().zip(each).for_each(|(at, reply)| replies[*at] = reply);
+        }
+        for (reply, request) in replies.iter_mut().zip(requests).filter(|(reply, _)| reply.is_empty()) {
+            *reply = self.node.run(request.clone()).into();
+        }
+        replies
     }
 
     fn each(&self, request: impl Fn(&[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
@@ -62,7 +69,7 @@ fn many_keys_are_leased_filled_and_invalidated_by_one_request() {
     let (token, row) = (Token::random(), text("row"));
     let present = some.keys[3].clone();
     some.node.plain().cmd(&["SET", &present, "there"]);
-    let replies = some.run(&some.each(|key| lease(key, token, LONG, Wanted::Any)));
+    let replies = some.run(&some.each(|key| lease(key, token, LONG, Wanted::Any)), 1);
     for (at, reply) in replies.iter().enumerate() {
         let expected = if at == 3 { Leased::Present(text("there")) } else { Leased::Granted(Duration::ZERO) };
         assert_eq!(parse_leased(reply).unwrap().0, expected);
@@ -78,17 +85,66 @@ fn many_keys_are_leased_filled_and_invalidated_by_one_request() {
     let mut requests = some.each(|key| fill(key, token, &with(Some(&row))));
     requests[1] = fill(some.keys[1].as_bytes(), token, &with(None));
     requests[2] = fill(some.keys[2].as_bytes(), Token::random(), &with(Some(&row)));
-    let replies: Vec<_> = some.run(&requests).iter().map(|reply| parse_filled(reply).unwrap().0).collect();
+    let replies: Vec<_> = some.run(&requests, 1).iter().map(|reply| parse_filled(reply).unwrap().0).collect();
     let stored: Vec<bool> = replies.iter().map(|reply| *reply == Filled::Stored).collect();
     assert_eq!(stored, [true, true, false, false, true], "{replies:?}");
     assert_eq!(
         [0, 1, 2, 3].map(|at| some.get(at)),
         [Some("row"), None, None, Some("there")].map(|v| v.map(str::to_owned))
     );
-    let replies = some.run(&some.each(|key| invalidate(key, Duration::ZERO)));
+    let replies = some.run(&some.each(|key| invalidate(key, Duration::ZERO)), 1);
     let dropped: Vec<bool> =
         replies.iter().map(|reply| parse_invalidated(reply).unwrap().0.dropped).collect();
     assert_eq!(dropped, [true, false, false, true, true]);
+}
+
+#[test]
+fn rows_of_several_kinds_go_together_by_kind() {
+    let mut some = some();
+    let token = Token::random();
+    some.run(&some.each(|key| lease(key, token, LONG, Wanted::Any)), 1);
+    let values =
+        [text("a"), hash(&[("f", "1")]), text("b"), hash(&[("f", "2")]), hash(&[("f", "1"), ("g", "2")])];
+    let with = |value, generation| Fill {
+        value: Some(value),
+        ttl: None,
+        negative: LONG,
+        generation,
+        replace: false,
+        lags: false,
+    };
+    let keys = some.keys.clone();
+    let requests: Vec<_> = keys
+        .iter()
+        .zip(&values)
+        .map(|(key, value)| fill(key.as_bytes(), token, &with(value, None)))
+        .collect();
+    for reply in some.run(&requests, 2) {
+        assert_eq!(parse_filled(&reply).unwrap().0, Filled::Stored);
+    }
+    for (key, value) in keys.iter().zip(values.clone()) {
+        let reply = some.node.run(lease(key.as_bytes(), Token::random(), LONG, Wanted::Any));
+        assert_eq!(parse_leased(&reply).unwrap().0, Leased::Present(value));
+    }
+    // Of several generations each key gets its own.
+    let replies = some.run(&some.each(|key| lease(key, token, LONG, Wanted::Fresh)), 1);
+    assert!(replies.iter().all(|reply| parse_leased(reply).unwrap().0 == Leased::Granted(Duration::ZERO)));
+    let row = text("list");
+    let generations = [&b"g1"[..], b"g2", b"g1", b"g2", b"g1"];
+    let requests: Vec<_> = keys
+        .iter()
+        .zip(generations)
+        .map(|(key, of)| fill(key.as_bytes(), token, &Fill { replace: true, ..with(&row, Some(of)) }))
+        .collect();
+    some.run(&requests, 2);
+    let requests: Vec<_> = keys
+        .iter()
+        .zip(generations)
+        .map(|(key, of)| lease(key.as_bytes(), Token::random(), LONG, Wanted::Of(of)))
+        .collect();
+    for reply in some.run(&requests, 2) {
+        assert_eq!(parse_leased(&reply).unwrap().0, Leased::Present(row.clone()));
+    }
 }
 
 #[test]
@@ -106,7 +162,7 @@ fn a_key_of_another_node_is_an_error_in_its_place() {
     let row = text("committed");
     let mut requests = some.each(|key| flushed(key, 9, Committed::Row(&row), Some(LONG)));
     requests.insert(2, flushed(some.foreign.as_bytes(), 9, Committed::Row(&row), Some(LONG)));
-    let replies: Vec<_> = some.run(&requests).iter().map(|reply| parse_flushed(reply)).collect();
+    let replies: Vec<_> = some.run(&requests, 1).iter().map(|reply| parse_flushed(reply)).collect();
     assert!(matches!(&replies[2], Err(Fault::Error(_))), "{replies:?}");
     let said: Vec<_> = replies.into_iter().filter_map(Result::ok).collect();
     assert_eq!(

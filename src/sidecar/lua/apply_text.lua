@@ -2,7 +2,8 @@
 -- is nothing but versions and the time of a fill.
 if ARGV[2] == 's' and ARGV[3] == '1' and ARGV[5] == '' and ARGV[6] == '' then
   local call, side, mine = redis.call, KEYS[2], ARGV[1]
-  local list, version, dirty, more = call('HGETALL', side), '', false, false
+  local list, version, dirty, more = redis.pcall('HGETALL', side), '', false, false
+  if list.err then more = true end
   for at = 1, #list, 2 do
     local name = list[at]
     if name == 'v' then

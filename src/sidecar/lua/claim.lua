@@ -3,6 +3,11 @@
 -- All of them are set, dirty, or none: one of the stamps is gone, or one of the plain keys is there.
 local n = tonumber(ARGV[1])
 local function side_of(at) return KEYS[2 * at] end
+for at = 1, n do
+  entry, side = KEYS[2 * at - 1], side_of(at)
+  open()
+  widen()
+end
 local function arg(at, place) return ARGV[3 * at - 2 + place] end
 for at = 1, n do
   -- It ran before, and its answer was lost.

@@ -1,7 +1,11 @@
--- ARGV: token, kind ('s' text, 'h' hash, 'a' no row, 'n' nothing was loaded), life of the entry (ms, 0 = for ever), life of
--- a negative marker (ms), generation ('' = none), '1' to replace an entry, '1' if the source may lag, value or fields
-local token, kind, ttl, negative = ARGV[before + 1], ARGV[before + 2], ARGV[before + 3], tonumber(ARGV[before + 4])
-local generation, replace, lags = ARGV[before + 5], ARGV[before + 6] == '1', ARGV[before + 7] == '1'
+-- ARGV, common: kind ('s' text, 'h' hash, 'a' no row, 'n' nothing was loaded), life of a negative marker (ms), generation
+-- ('' = none), '1' to replace an entry, '1' if the source may lag; own: token, life of the entry (ms, 0 = for ever), value
+-- or fields
+-- Answers 1 for a row that is stored and leaves no sidecar.
+local kind, negative, generation = ARGV[shared + 1], tonumber(ARGV[shared + 2]), ARGV[shared + 3]
+local replace, lags = ARGV[shared + 4] == '1', ARGV[shared + 5] == '1'
+local token, ttl = ARGV[before + 1], ARGV[before + 2]
+if redis.pcall('GET', side) == token then only_lease(token) else open() end
 local why
 if l ~= token then
   if l ~= '!' .. token then return {'refused', version, 'lease'} end
@@ -11,16 +15,19 @@ elseif d then why = 'dirty'
 elseif lags and ahead(t) > 0 then why = 'tombstone'
 elseif kind == 's' and not replace then
   -- The text is stored before anything else, in one step with the look whether an entry is there.
-  if not store(kind, 8, ttl, true) then why = 'present' end
+  if not store(kind, 3, ttl, true) then why = 'present' end
 elseif not replace and call('EXISTS', entry) == 1 then why = 'present' end
 if why then
-  call('HDEL', side, 'l', 'le')
-  l, le = false, false
-  keep()
+  give_back()
+  if not bare then keep() end
   return {'refused', version, why}
 end
--- The time of the fill is there for who looks, and so that the sidecar is: an entry without one may be missed by the
--- scan of an invalidation.
+if bare and kind ~= 'a' and generation == '' then
+  if kind ~= 's' or replace then store(kind, 3, ttl, not replace) end
+  give_back()
+  return 1
+end
+if bare then give_back() end
 call('HSET', side, 'f', int(now()))
 if generation ~= '' then
   call('HSET', side, 'g', generation)
@@ -36,14 +43,15 @@ if kind == 'a' then
     n = int(now() + negative)
     call('HSET', side, 'n', n)
   end
-  call('HDEL', side, 'l', 'le')
-else
-  if kind ~= 's' or replace then store(kind, 8, ttl) end
-  call('HDEL', side, 'l', 'le', 'n')
-  n = false
+elseif kind ~= 's' or replace then
+  store(kind, 3, ttl)
 end
 -- A lease that has not run out leaves a sidecar that lives for long enough.
 local lives = kind ~= 'a' and not g and ahead(le) > 0
-l, le = false, false
+if kind ~= 'a' and n then
+  call('HDEL', side, 'n')
+  n = false
+end
+if l then give_back() end
 if not lives then keep() end
 return {'stored', version}

@@ -1,6 +1,6 @@
--- ARGV: version, what is committed ('=' what was applied, 's' text, 'h' hash, 'x' no row), life of the entry (ms, 0 = for
--- ever), value or fields
-local mine, kind, ttl = ARGV[before + 1], ARGV[before + 2], ARGV[before + 3]
+-- ARGV, common: what is committed ('=' what was applied, 's' text, 'h' hash, 'x' no row); own: version, life of the entry (ms,
+-- 0 = for ever), value or fields
+local kind, mine, ttl = ARGV[shared + 1], ARGV[before + 1], ARGV[before + 2]
 if newer(version, mine) then return {'newer', version} end
 local equal = version == mine
 -- Leases granted before the commit go as well: what they load may be older than it.
@@ -15,7 +15,7 @@ if equal and kind == '=' then
 else
   drop_stamp()
   -- Nothing is known of the key: it may hold something newer, or older. The next reader finds out.
-  if not v or kind == '=' or kind == 'x' then call('DEL', entry) else store_or_drop(kind, 4, ttl) end
+  if not v or kind == '=' or kind == 'x' then call('DEL', entry) else store_or_drop(kind, 3, ttl) end
   if not equal then pcall(call, 'HSET', side, 'v', mine) end
 end
 -- Somebody has asked for another life meanwhile.

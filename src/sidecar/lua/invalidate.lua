@@ -1,5 +1,5 @@
--- ARGV: life of a tombstone (ms, 0 = none), '1' to answer as DEL does
-local tombstone = tonumber(ARGV[before + 1])
+-- ARGV, common: life of a tombstone (ms, 0 = none), '1' to answer as DEL does
+local tombstone = tonumber(ARGV[shared + 1])
 -- A full node never refuses this, and then nothing of what follows.
 call('HDEL', side, 'l', 'le', 'n', 'c')
 l, le, n, c = false, false, false, false
@@ -11,5 +11,5 @@ end
 local dropped = 0
 if not d then dropped = call('DEL', entry) end
 keep()
-if ARGV[before + 2] == '1' then return dropped end
+if ARGV[shared + 2] == '1' then return dropped end
 return {d and 'dirty' or 'dropped', version, int(dropped)}

@@ -1,4 +1,4 @@
 -- KEYS: the entry and its sidecar.
-before, last = 0, #ARGV
-open(KEYS[1], KEYS[2])
+shared, before, last = 0, common, #ARGV
+entry, side = KEYS[1], KEYS[2]
 return run()

@@ -1,24 +1,11 @@
--- One key at a time: its entry and its sidecar, in one slot, and its arguments ARGV[before + 1 .. last]. A full node refuses a
--- script's first write, if that could take memory, and none after it: so what a script writes first decides whether a full
--- node runs all of it or nothing.
+-- One key at a time: its entry and its sidecar, in one slot. Of the arguments the first `common` are ARGV[shared + 1 ..], its
+-- own ARGV[before + 1 .. last]. A full node refuses a script's first write, if that could take memory, and none after it: so
+-- what a script writes first decides whether a full node runs all of it or nothing.
 local call = redis.call
-local entry, side, before, last
+local entry, side, shared, before, last
 -- What the sidecar holds, by the names of its fields; nil or false where it does not. A script that changes a field changes
 -- it here.
 local v, d, l, le, n, t, w, we, g, f, c, e
-local version, endless
-
-local function open(key, beside)
-  entry, side = key, beside
-  local list, has = call('HGETALL', side), {}
-  for at = 1, #list, 2 do has[list[at]] = list[at + 1] end
-  v, d, l, le, n, t, w, we, g, f, c, e =
-    has.v, has.d, has.l, has.le, has.n, has.t, has.w, has.we, has.g, has.f, has.c, has.e
-  version = v or '0'
-  -- A dirty sidecar has no end yet, nor has one that is not there.
-  endless = d or not (v or f or l or n or t or w or g or c)
-end
-
 -- The node's time in ms; asked for once, by the scripts that need it.
 local clock
 local function now()
@@ -30,6 +17,42 @@ local function now()
 end
 
 local function int(number) return string.format('%.0f', number) end
+
+local version, endless
+-- Whether the sidecar is the short form of a lease: its token as a text, in place of a hash of nothing but `l` and `le`. It
+-- goes 60 s after the lease ends.
+local bare
+
+local function open()
+  local list, has = redis.pcall('HGETALL', side), {}
+  bare = list.err
+  if bare then
+    has.l = call('GET', side)
+    has.le = int(now() + call('PTTL', side) - 60000)
+  else
+    for at = 1, #list, 2 do has[list[at]] = list[at + 1] end
+  end
+  v, d, l, le, n, t, w, we, g, f, c, e =
+    has.v, has.d, has.l, has.le, has.n, has.t, has.w, has.we, has.g, has.f, has.c, has.e
+  version = v or '0'
+  -- A dirty sidecar has no end yet, nor has one that is not there.
+  endless = d or not (v or f or l or n or t or w or g or c)
+end
+
+-- As `open`, where that is known to be the lease of this token in its short form.
+local function only_lease(token)
+  v, d, l, le, n, t, w, we, g, f, c, e = nil, nil, token
+  bare, version, endless = true, '0', false
+end
+
+-- Makes a hash of a lease in its short form: what changes a sidecar changes fields.
+local function widen()
+  if not bare then return end
+  bare = false
+  call('DEL', side)
+  call('HSET', side, 'l', l, 'le', le)
+  call('PEXPIREAT', side, int(le + 60000))
+end
 
 -- How long a time is ahead (ms).
 local function ahead(ends) return ends and math.max((tonumber(ends) or 0) - now(), 0) or 0 end
@@ -43,10 +66,23 @@ local function drop_lease()
   l, le, n = false, false, false
 end
 
+-- The lease is over.
+local function give_back()
+  if bare then call('DEL', side) else call('HDEL', side, 'l', 'le') end
+  l, le = false, false
+end
+
 -- What was computed from the value does not count any more.
 local function drop_stamp()
   if c then call('HDEL', side, 'c') end
   c = false
+end
+
+-- The life of a lease in its short form, from that of the lease (ms, the same for all keys of a request).
+local forgotten
+local function until_forgotten(life)
+  forgotten = forgotten or int(life + 60000)
+  return forgotten
 end
 
 -- Gives the sidecar the life that what it holds needs: for ever while dirty, else 60 s beyond the last thing that ends,
@@ -67,7 +103,7 @@ local function keep()
 end
 
 -- Stores the arguments from this one on as the entry, for so long (ms as a text, '0' = for ever): one text, or the fields of a
--- hash. A text may be for an entry that is not there only: false if it is.
+-- hash. `absent`: only where there is none, which is looked at for a text (false if there is one), and known for a hash.
 local function store(kind, from, ttl, absent)
   from = before + from
   if kind == 's' then
@@ -76,7 +112,7 @@ local function store(kind, from, ttl, absent)
     if ttl ~= '0' then return call('SET', entry, ARGV[from], 'PX', ttl) end
     return call('SET', entry, ARGV[from])
   end
-  call('DEL', entry)
+  if not absent then call('DEL', entry) end
   for at = from, last, 1000 do
     call('HSET', entry, unpack(ARGV, at, math.min(at + 999, last)))
   end

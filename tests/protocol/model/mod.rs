@@ -3,6 +3,7 @@
 //! What a script does is one step; anything may happen between two steps: other steps, expiry, eviction, a crash. Each
 //! variant that "simplifies" the protocol is a test that must find what goes wrong.
 
+mod patterns;
 mod reads;
 mod through;
 mod writes;
