@@ -25,6 +25,8 @@ const FAILOVER: Duration = Duration::from_millis(2500);
 pub enum Blow {
     /// `kill -9` of a proxy, which is started again.
     Proxy(usize),
+    /// A proxy ends as it is asked to, and comes back at the end of the round: meanwhile the other one is alone.
+    Leave(usize),
     /// A proxy dies at a fail point, when it comes by for the n-th time.
     FailPoint(usize, String, u32),
     /// `kill -9` of a proxy, and `dsproxy journal adopt` of what it leaves, which may die itself at a fail point.
@@ -123,6 +125,11 @@ impl Arena {
                 self.proxies[*which].spawn(None);
                 self.count("proxies killed");
             }
+            Blow::Leave(which) => {
+                // It cannot end as it should where a server is away.
+                let left = self.proxies[*which].leave(Duration::from_secs(5));
+                self.count(if left { "proxies left" } else { "proxies that could not leave" });
+            }
             Blow::FailPoint(which, name, count) => {
                 self.proxies[*which].kill();
                 self.proxies[*which].spawn(Some(&format!("{name}:{count}")));
@@ -166,6 +173,10 @@ impl Arena {
     }
 
     fn mend_proxy(&mut self, blow: &Blow) {
+        if let Blow::Leave(which) = blow {
+            self.proxies[*which].kill();
+            return self.proxies[*which].spawn(None);
+        }
         let Blow::FailPoint(which, name, _) = blow else { return };
         if self.proxies[*which].wait_death(self.patience) {
             self.count(&format!("died at {name}"));

@@ -85,12 +85,30 @@ fn no_acknowledged_write_is_lost_doubled_or_overtaken() {
 }
 
 #[test]
+fn nor_when_the_only_proxy_gets_company_or_loses_it() {
+    let rounds = number("ROUNDS").map_or(2, |rounds| rounds.div_ceil(8));
+    let points = points::all();
+    run(Arena::shared(WRITERS, &[]), rounds, |random, round| {
+        let leaves = Blow::Leave(random.random_range(0..2));
+        match round {
+            0 => vec![leaves],
+            _ => [leaves].into_iter().chain(any(random, &points)).filter(kills_no_server).collect(),
+        }
+    });
+}
+
+/// Servers that are shared stay.
+fn kills_no_server(blow: &Blow) -> bool {
+    !matches!(blow, Blow::Postgres | Blow::Redis(_))
+}
+
+#[test]
 fn the_same_holds_for_sqlite() {
     let rounds = number("ROUNDS").map_or(2, |rounds| rounds.div_ceil(4));
     let points = points::all();
     run(Arena::sqlite(WRITERS), rounds, |random, _| {
         let blows = any(random, &points).into_iter().chain([Blow::Proxy(random.random_range(0..2))]);
-        blows.filter(|blow| !matches!(blow, Blow::Postgres | Blow::Redis(_))).collect()
+        blows.filter(kills_no_server).collect()
     });
 }
 
@@ -106,8 +124,9 @@ fn any(random: &mut StdRng, points: &[String]) -> Vec<Blow> {
     let mut blows = Vec::new();
     for _ in 0..random.random_range(1..=3) {
         let proxy = random.random_range(0..2);
-        let blow = match random.random_range(0..12) {
+        let blow = match random.random_range(0..14) {
             0..4 => Blow::Proxy(proxy),
+            12..14 => Blow::Leave(proxy),
             4..7 => fail_point(random, points),
             7 => Blow::Adopt(proxy, None),
             8 => Blow::Adopt(proxy, Some(points[random.random_range(0..points.len())].clone())),

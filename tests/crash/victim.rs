@@ -237,6 +237,21 @@ impl Victim {
         }
     }
 
+    /// SIGTERM: whether it has ended in good order within this time.
+    pub fn leave(&mut self, most: Duration) -> bool {
+        let Some(child) = &mut self.child else { return false };
+        let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let end = Instant::now() + most;
+        loop {
+            match child.try_wait().unwrap() {
+                Some(status) => return status.success(),
+                None if Instant::now() > end => return false,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
     /// Waits for it to be killed by its own hand; whether that came.
     pub fn wait_death(&mut self, most: Duration) -> bool {
         let end = Instant::now() + most;
