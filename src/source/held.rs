@@ -38,9 +38,19 @@ pub(super) struct Last {
 /// A letter to be written.
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
-    /// In place of the one with this number and version, if that is still there.
-    pub replaces: Option<(i64, i64)>,
+    pub replaces: Replaces,
     pub letter: DeadLetter,
+}
+
+/// What goes when a letter is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaces {
+    /// Nothing.
+    Nothing,
+    /// The one with this number and version, if that is still there.
+    One(i64, i64),
+    /// Whatever older of its key waits: it is a deletion, which leaves nothing of that.
+    Older,
 }
 
 /// What becomes of a batch.
@@ -149,7 +159,7 @@ impl Waiting {
         let refused = Refused { key: key.as_bytes(), write: *write, error: &error };
         let mut letter = DeadLetter { held: true, value: write.value.cloned(), ..letter_of(bound, &refused) };
         if bound.is_append() {
-            self.drafts.push(Draft { replaces: None, letter });
+            self.drafts.push(Draft { replaces: Replaces::Nothing, letter });
             return 1;
         }
         let stored = self.chain.last.as_ref().map(|last| (last.version, last.columns.clone()));
@@ -164,34 +174,27 @@ impl Waiting {
             (Change::Put(_), Some(value)) => Committed::Value(value.clone()),
             (Change::Put(_), None) => Committed::Unknown,
         };
-        let merges = match (&last, &letter.columns) {
-            (None, _) | (Some((_, None)), Some(_)) => false,
-            (Some(_), None) => true,
-            (Some((_, Some(before))), Some(after)) => match merged(before, after) {
-                Some(both) => {
-                    letter.columns = Some(both);
-                    true
-                }
-                None => false,
-            },
-        };
         let draft = |replaces, letter| Draft { replaces, letter };
-        match (merges, self.drafts.last_mut()) {
-            (true, Some(before)) => {
-                let replaces = before.replaces;
-                *before = draft(replaces, letter);
-                0
-            }
-            (true, None) => {
-                let replaces = self.chain.last.as_ref().map(|last| (last.id, last.version));
+        let adds = usize::from(last.is_none());
+        let Some(columns) = &letter.columns else {
+            self.drafts = vec![draft(Replaces::Older, letter)];
+            return adds;
+        };
+        let before = last.and_then(|(_, before)| before);
+        let Some(both) = before.and_then(|before| merged(&before, columns)) else {
+            self.drafts.push(draft(Replaces::Nothing, letter));
+            return 1;
+        };
+        letter.columns = Some(both);
+        match self.drafts.last_mut() {
+            Some(before) => *before = draft(before.replaces, letter),
+            None => {
+                let last = self.chain.last.as_ref();
+                let replaces = last.map_or(Replaces::Nothing, |last| Replaces::One(last.id, last.version));
                 self.drafts.push(draft(replaces, letter));
-                0
-            }
-            (false, _) => {
-                self.drafts.push(draft(None, letter));
-                1
             }
         }
+        0
     }
 }
 

@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use super::pool::Postgres;
 use crate::mapping::Bound;
 use crate::source::error::SourceError;
-use crate::source::held::{self, Chain, Draft, Holding, Last};
+use crate::source::held::{self, Chain, Draft, Holding, Last, Replaces};
 use crate::source::ledger::{Batch, Count, DeadLetter, Letters, Versioned, newest};
 
 /// What a letter is read from.
@@ -40,16 +40,24 @@ pub(super) async fn hold<'c>(
     let count: i64 = transaction.query_one(sql, &[mapping]).await?.try_get(0)?;
     let mut holding = held::plan(bound, batch, chains, usize::try_from(count).unwrap_or(usize::MAX))?;
     for Draft { replaces, letter } in std::mem::take(&mut holding.drafts) {
-        if let Some((id, version)) = replaces {
-            let sql = "update dsproxy_dead_letters set operation = $3, version = $4, columns = $5, value = $6 \
-                       where id = $1 and version = $2 and held";
-            let value = letter.value.as_deref();
-            let params: [&(dyn ToSql + Sync); 6] =
-                [&id, &version, &letter.operation, &letter.version, &letter.columns, &value];
-            if transaction.execute(sql, &params).await? == 1 {
-                continue;
+        match replaces {
+            Replaces::Nothing => {}
+            Replaces::One(id, version) => {
+                let sql = "update dsproxy_dead_letters set operation = $3, version = $4, columns = $5, value = $6 \
+                           where id = $1 and version = $2 and held";
+                let value = letter.value.as_deref();
+                let params: [&(dyn ToSql + Sync); 6] =
+                    [&id, &version, &letter.operation, &letter.version, &letter.columns, &value];
+                if transaction.execute(sql, &params).await? == 1 {
+                    continue;
+                }
+                // It has just been applied by somebody else: nothing is merged into it.
             }
-            // It has just been applied by somebody else: nothing is merged into it.
+            Replaces::Older => {
+                let sql = "delete from dsproxy_dead_letters \
+                           where mapping = $1 and key = $2 and version < $3 and held and later is null";
+                transaction.execute(sql, &[&letter.mapping, &letter.key, &letter.version]).await?;
+            }
         }
         insert(transaction, &letter).await?;
     }

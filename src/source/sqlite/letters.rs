@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 
 use super::Sqlite;
 use crate::source::error::SourceError;
-use crate::source::held::{Chain, Draft, Last};
+use crate::source::held::{Chain, Draft, Last, Replaces};
 use crate::source::ledger::{Count, DeadLetter, Letters};
 
 /// Columns that a file from an earlier version has not got.
@@ -72,13 +72,21 @@ pub(super) fn held(transaction: &Transaction<'_>, mapping: &str) -> Result<usize
 /// Lets a write wait.
 pub(super) fn keep(transaction: &Transaction<'_>, draft: &Draft) -> Result<(), SourceError> {
     let Draft { replaces, letter } = draft;
-    if let Some((id, version)) = replaces {
-        let sql = "update dsproxy_dead_letters set operation = ?3, version = ?4, columns = ?5, value = ?6 \
-                   where id = ?1 and version = ?2 and held";
-        let value = letter.value.as_deref();
-        let params = params![id, version, letter.operation, letter.version, letter.columns, value];
-        if transaction.execute(sql, params)? == 1 {
-            return Ok(());
+    match replaces {
+        Replaces::Nothing => {}
+        Replaces::One(id, version) => {
+            let sql = "update dsproxy_dead_letters set operation = ?3, version = ?4, columns = ?5, value = ?6 \
+                       where id = ?1 and version = ?2 and held";
+            let value = letter.value.as_deref();
+            let params = params![id, version, letter.operation, letter.version, letter.columns, value];
+            if transaction.execute(sql, params)? == 1 {
+                return Ok(());
+            }
+        }
+        Replaces::Older => {
+            let sql = "delete from dsproxy_dead_letters \
+                       where mapping = ?1 and key = ?2 and version < ?3 and held and later is null";
+            transaction.execute(sql, params![letter.mapping, letter.key, letter.version])?;
         }
     }
     insert(transaction, letter)
