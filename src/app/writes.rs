@@ -310,6 +310,8 @@ impl Cache {
                 _ if committed.rejected => sidecar::Committed::Absent,
                 (_, Some(value)) => sidecar::Committed::Row(value),
                 (Some(Held::Gone | Held::Unknown), _) => sidecar::Committed::Absent,
+                // It is said once more. Where it was not heard the entry may have a part of the row, or what was refused.
+                (None, _) => sidecar::Committed::Unknown,
                 _ => sidecar::Committed::AsApplied,
             };
             let ttl = self.life(settings, committed.expires_at);

@@ -57,7 +57,8 @@ pub enum Committed<'a> {
     Absent,
     /// What it held before: the transaction was rolled back; for `end_through` only.
     Nothing,
-    /// Nobody knows: the connection was lost during the commit; for `end_through` only.
+    /// Nobody knows: the connection was lost during the commit, or it was said before, and who did so is gone. An entry that is
+    /// dirty goes.
     Unknown,
 }
 
@@ -230,8 +231,7 @@ fn committed<'a>(committed: Committed<'a>) -> (&'static str, Option<&'a Value>) 
 /// (`None` = no expiry).
 pub fn flushed(key: &[u8], version: Version, row: Committed<'_>, ttl: Option<Duration>) -> Vec<u8> {
     let (kind, value) = match committed(row) {
-        // What is not known is not there.
-        ("n" | "?", _) => ("x", None),
+        ("n", _) => ("?", None),
         other => other,
     };
     Call::new(&FLUSHED, key).arg(kind).number(version).ttl(ttl).value(value)

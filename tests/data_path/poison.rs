@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::bed::{Bed, PATIENCE};
+use crate::bed::{Bed, PATIENCE, user};
 use crate::support::eventually;
 use serde_json::Value as Json;
 
@@ -69,6 +69,23 @@ fn a_dead_letter_says_that_its_key_was_written_again() {
     let report = verb(&["replay"]);
     assert_eq!(report.matches("dropped, a newer write").count(), 3, "{report}");
     assert_eq!(bed.one("select count(*) from users where name = 'bad'").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_death_between_a_refusal_and_the_cache_leaves_nobody_with_what_was_refused() {
+    // The client's OK comes first.
+    let mut bed = Bed::durable(&QUICK.replace("10ms", "200ms"));
+    bed.db.execute("alter table users add constraint grown check (age >= 18)");
+    bed.crash_to_die_at("flush.committed");
+    let set = bed.args(&["MSET", "@user:1", r#"{"name":"bad","age":3}"#, "@user:2", r#"{"name":"good"}"#]);
+    assert_eq!(bed.proxy.connect().cmd(&set).text(), "OK");
+    bed.restart();
+    assert_eq!(
+        (letters(&bed).len(), bed.one("select name from users where id = 2").as_deref()),
+        (1, Some("good"))
+    );
+    eventually(PATIENCE, "readers see the row", || bed.get("user:1") == user(1));
+    eventually(PATIENCE, "and of what was applied the whole row", || bed.get("user:2").contains("email"));
 }
 
 fn is_of(key: &str, n: u32) -> bool {

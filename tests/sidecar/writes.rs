@@ -107,6 +107,21 @@ fn a_flush_repairs_what_the_cache_has_lost() {
 }
 
 #[test]
+fn a_flush_that_is_told_once_more_leaves_what_was_heard_and_drops_what_was_not() {
+    let mut node = Node::new();
+    node.apply(1, Change::Put(&text("a part")));
+    assert_eq!(node.flushed(1, Committed::Unknown), Flushed::Cleared);
+    assert_eq!(node.get(), None, "the database may have more of the row, or have refused it");
+    node.apply(2, Change::Put(&text("a part")));
+    node.flushed(2, Committed::Row(&text("the row")));
+    assert_eq!(node.flushed(2, Committed::Unknown), Flushed::Cleared);
+    assert_eq!(node.get().as_deref(), Some("the row"));
+    assert_eq!(node.flushed(1, Committed::Unknown), Flushed::Newer(2));
+    assert_eq!(node.flushed(3, Committed::Unknown), Flushed::Repaired, "what was applied is lost");
+    assert_eq!(node.get(), None);
+}
+
+#[test]
 fn an_entry_whose_value_was_evicted_is_put_right_by_the_flush() {
     let mut node = Node::new();
     node.apply(1, Change::Put(&text("one")));

@@ -1,8 +1,10 @@
--- ARGV, common: what is committed ('=' what was applied, 's' text, 'h' hash, 'x' no row); own: version, life of the entry (ms,
--- 0 = for ever), value or fields
+-- ARGV, common: what is committed ('=' what was applied, 's' text, 'h' hash, 'x' no row, '?' nobody knows any more); own:
+-- version, life of the entry (ms, 0 = for ever), value or fields
 local kind, mine, ttl = ARGV[shared + 1], ARGV[before + 1], ARGV[before + 2]
 if newer(version, mine) then return {'newer', version} end
 local equal = version == mine
+-- What is not dirty was flushed before, and what the database made of the row is there.
+if kind == '?' then kind = equal and not d and '=' or 'x' end
 -- Leases granted before the commit go as well: what they load may be older than it.
 if l or n then
   call('HDEL', side, 'd', 'l', 'le', 'n')
