@@ -13,7 +13,10 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use crate::check::{self, Found, Store};
+use crate::letters::{self, Look};
 use crate::load::Load;
+use crate::model::Ending;
+use crate::poison;
 use crate::support::{PrivateStack, Resp, SharedStack, Value};
 use crate::victim::{Setup, Victim};
 
@@ -83,7 +86,7 @@ impl Arena {
             Servers::Shared(stack) => (stack.redis_nodes().to_vec(), stack.key_prefix().to_owned()),
             Servers::Private(stack) => (stack.redis_nodes(), String::new()),
         };
-        let setup = || Setup::new(&nodes, &store.url()).prefix(&prefix).env(env);
+        let setup = || Setup::new(&nodes, &store.url()).prefix(&prefix).env(env).more(poison::MAPPINGS);
         let mut proxies = [Victim::new(setup()), Victim::new(setup())];
         proxies.iter_mut().for_each(|proxy| proxy.start(None));
         let load = Load::new(writers, &prefix, proxies.each_ref().map(Victim::port));
@@ -110,7 +113,55 @@ impl Arena {
         self.proxies.iter_mut().for_each(Victim::ensure);
         self.proxies.iter().for_each(|proxy| proxy.wait_flushed(Duration::from_secs(60)));
         *self.tally.entry("rounds".into()).or_default() += 1;
-        check::check(&self.store, &mut self.load, &self.proxies)
+        let mut found = check::check(&self.store, &mut self.load, &self.proxies);
+        found.poisoned = self.end(random);
+        found
+    }
+
+    /// Looks at the keys of which writes were refused, sees to their dead letters, and looks again; what is wrong with them.
+    fn end(&mut self, random: &mut StdRng) -> Vec<String> {
+        let ending = match self.tally["rounds"] % 4 {
+            0 => Ending::Drop,
+            2 => Ending::Keep,
+            _ => Ending::Replay,
+        };
+        let mut wrong = letters::check(&self.store, &mut self.load, &self.proxies, Look::Before(ending));
+        if ending != Ending::Keep {
+            self.see_to_letters(random, ending);
+            wrong.extend(letters::check(&self.store, &mut self.load, &self.proxies, Look::After(ending)));
+        }
+        wrong
+    }
+
+    /// Replays or drops all of them: over HTTP, or by the verb, which may die halfway first.
+    fn see_to_letters(&mut self, random: &mut StdRng, ending: Ending) {
+        let proxy = &self.proxies[random.random_range(0..2)];
+        let by_verb = random.random_ratio(1, 3);
+        let (method, path, verb) = match ending {
+            Ending::Drop => ("DELETE", "/api/v1/dlq?which=all", &["dlq", "drop", "--all"][..]),
+            _ => ("POST", "/api/v1/dlq/replay?which=all", &["dlq", "replay"][..]),
+        };
+        if ending == Ending::Replay {
+            self.store.execute("insert into mercy values (true)");
+        }
+        if by_verb {
+            // A second drop would drop more than the first.
+            if ending == Ending::Replay {
+                proxy.verb_to_die(verb, &format!("held.release:{}", random.random_range(1..20)));
+            }
+            let (done, report) = proxy.verb(verb);
+            assert!(done, "{report}");
+        } else {
+            let answer = proxy.request(method, path);
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+        self.store.execute("delete from mercy");
+        self.count(match (ending, by_verb) {
+            (Ending::Drop, false) => "letters dropped over HTTP",
+            (Ending::Drop, true) => "letters dropped by the verb",
+            (_, false) => "letters replayed over HTTP",
+            (_, true) => "letters replayed by the verb that had died",
+        });
     }
 
     fn count(&mut self, what: &str) {

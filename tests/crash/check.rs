@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::load::{KEYS, Load, Writer};
+use crate::poison;
 use crate::support::{Database, Resp, Value};
 use crate::victim::Victim;
 
@@ -11,9 +12,9 @@ pub const TABLES: &str = "
     create table kv (id bigint primary key, writer int not null, seq bigint not null);
     create table counter (id bigint primary key, n bigint not null);
     create table log (n bigserial primary key, id bigint not null, value text not null, ts bigint not null default 0);
-    create table history (n bigserial primary key, id bigint not null, seq bigint not null);
+    create table history (n bigserial primary key, kind text not null, id bigint not null, seq bigint not null);
     create function note() returns trigger language plpgsql as $$
-        begin insert into history (id, seq) values (new.id, new.seq); return new; end $$;
+        begin insert into history (kind, id, seq) values (tg_table_name, new.id, new.seq); return new; end $$;
     create trigger note after insert or update on kv for each row execute function note();";
 
 const SQLITE_TABLES: &str = "
@@ -21,13 +22,16 @@ const SQLITE_TABLES: &str = "
     create table kv (id integer primary key, writer integer not null, seq integer not null);
     create table counter (id integer primary key, n integer not null);
     create table log (n integer primary key, id integer not null, value text not null, ts integer not null default 0);
-    create table history (n integer primary key, id integer not null, seq integer not null);
-    create trigger noted after insert on kv begin insert into history (id, seq) values (new.id, new.seq); end;
-    create trigger noted_again after update on kv begin insert into history (id, seq) values (new.id, new.seq); end;";
+    create table history (n integer primary key, kind text not null, id integer not null, seq integer not null);
+    create trigger noted after insert on kv
+        begin insert into history (kind, id, seq) values ('kv', new.id, new.seq); end;
+    create trigger noted_again after update on kv
+        begin insert into history (kind, id, seq) values ('kv', new.id, new.seq); end;";
 
 /// Strictly: the same number twice is a write that was applied twice.
-const INVERSIONS: &str = "select id, seq, before from \
-    (select id, seq, lag(seq) over (partition by id order by n) before from history) h where seq <= before limit 10";
+const INVERSIONS: &str = "select kind, id, seq, before from \
+    (select kind, id, seq, lag(seq) over (partition by kind, id order by n) before from history) h \
+    where seq <= before limit 10";
 
 /// The database.
 pub enum Store {
@@ -38,12 +42,14 @@ pub enum Store {
 impl Store {
     pub fn postgres(db: Database) -> Self {
         db.execute(TABLES);
+        db.execute(poison::TABLES);
         Self::Postgres(db)
     }
 
     pub fn sqlite() -> Self {
         let store = Self::Sqlite(tempfile::tempdir().unwrap());
-        store.file().execute_batch(SQLITE_TABLES).unwrap();
+        store.execute(SQLITE_TABLES);
+        store.execute(&poison::sqlite_tables());
         store
     }
 
@@ -57,6 +63,14 @@ impl Store {
     fn file(&self) -> rusqlite::Connection {
         let Self::Sqlite(dir) = self else { panic!("not SQLite") };
         rusqlite::Connection::open(dir.path().join("crash.db")).unwrap()
+    }
+
+    /// Statements that answer nothing.
+    pub fn execute(&self, sql: &str) {
+        match self {
+            Self::Postgres(db) => db.execute(sql),
+            Self::Sqlite(_) => self.file().execute_batch(sql).unwrap(),
+        }
     }
 
     /// One query; all values as texts, none of which is NULL.
@@ -97,6 +111,8 @@ pub struct Found {
     pub miscounted: Vec<String>,
     /// The same of those that were counted through one proxy only.
     pub miscounted_alone: Vec<String>,
+    /// What is wrong with keys of which writes were refused.
+    pub poisoned: Vec<String>,
 }
 
 impl Found {
@@ -107,6 +123,7 @@ impl Found {
             && self.inversions.is_empty()
             && self.stale_reads.is_empty()
             && self.stale_entries.is_empty()
+            && self.poisoned.is_empty()
     }
 
     /// The figures, one after the other.
@@ -114,13 +131,14 @@ impl Found {
         let Self { acknowledged, lost, doubled, inversions, stale_reads, stale_entries, .. } = self;
         format!(
             "{acknowledged} writes acknowledged: {} lost, {} applied twice, {} out of order, {} stale reads, {} \
-             stale entries, {} counts wrong",
+             stale entries, {} counts wrong, {} wrong of refused writes",
             lost.len(),
             doubled.len(),
             inversions.len(),
             stale_reads.len(),
             stale_entries.len(),
             self.miscounted.len() + self.miscounted_alone.len(),
+            self.poisoned.len(),
         )
     }
 }
@@ -138,18 +156,26 @@ pub fn check(store: &Store, load: &mut Load, proxies: &[Victim; 2]) -> Found {
         .for_each(|value| *log.entry(value).or_default() += 1);
     let counters = store.rows("select id, n from counter");
     let counters: HashMap<u64, u64> = counters.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
-    let inversion = |row: &Vec<String>| format!("kv:{}: {} after {}", row[0], row[1], row[2]);
+    let inversion = |row: &Vec<String>| format!("{}:{}: {} after {}", row[0], row[1], row[2], row[3]);
     let inversions = store.rows(INVERSIONS).iter().map(inversion).collect();
     let mut found = Found { inversions, ..Found::default() };
-    let mut cache = proxies.each_ref().map(|proxy| Resp::connect(("127.0.0.1", proxy.port())));
+    let keys = load.writers.iter().flat_map(|writer| (0..KEYS).map(|at| writer.key(at)));
+    let gets: Vec<_> = keys.map(|key| vec!["GET".to_owned(), key]).collect();
+    let mut cache = proxies
+        .each_ref()
+        .map(|proxy| Resp::connect(("127.0.0.1", proxy.port())).pipeline(&gets).into_iter());
     for writer in &mut load.writers {
         found.acknowledged += writer.acknowledged;
         found.stale_reads.extend(writer.stale_reads.iter().cloned());
+        if let Some(poisoned) = &writer.poisoned {
+            found.acknowledged += poisoned.count;
+            found.stale_reads.extend(poisoned.stale_reads.iter().cloned());
+        }
         for at in 0..KEYS {
             let row = rows.get(&(writer.number(at) as u64)).copied();
             check_key(&mut found, writer, at, row);
             for proxy in &mut cache {
-                let seen = seen(proxy, &writer.key(at));
+                let seen = seen(proxy.next().unwrap());
                 if seen != row {
                     let what = format!("{}: read {seen:?}, the row is {row:?}", writer.key(at));
                     found.stale_entries.push(what);
@@ -198,10 +224,10 @@ fn check_log(found: &mut Found, writer: &Writer, log: &HashMap<String, usize>) {
     }
 }
 
-fn seen(proxy: &mut Resp, key: &str) -> Option<u64> {
-    match proxy.cmd(&["GET", key]) {
+fn seen(reply: Value) -> Option<u64> {
+    match reply {
         Value::Bulk(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["seq"].as_u64(),
         Value::Nil => None,
-        other => panic!("{key}: {other:?}"),
+        other => panic!("{other:?}"),
     }
 }

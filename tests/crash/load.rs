@@ -14,6 +14,7 @@ use dsproxy::resp::push_command;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use crate::poison::Poisoned;
 use crate::support::{Resp, Value};
 
 /// Keys of each writer.
@@ -48,6 +49,8 @@ pub struct Writer {
     pub counts_through: Option<usize>,
     /// Reads through the proxy of an acknowledged write that showed something older.
     pub stale_reads: Vec<String>,
+    /// Its keys of which some writes are refused.
+    pub poisoned: Option<Poisoned>,
 }
 
 pub struct Load {
@@ -56,7 +59,8 @@ pub struct Load {
 }
 
 /// How often a writer appends, deletes, writes two keys at once, counts, writes in a transaction, claims a key that it has
-/// deleted, and writes what it watches, of sixteen writes; the others are of one row.
+/// deleted, and writes what it watches, of sixteen writes; the others are of one row. Besides, one in eight writers writes
+/// what may be refused.
 const APPENDS: u32 = 3;
 const DELETES: u32 = 1;
 const PAIRS: u32 = 1;
@@ -64,6 +68,7 @@ const COUNTS: u32 = 2;
 const UNITS: u32 = 2;
 const CLAIMS: u32 = 2;
 const WATCHES: u32 = 2;
+const POISONED: u32 = 12;
 
 impl Load {
     pub fn new(count: usize, prefix: &str, ports: [u16; 2]) -> Self {
@@ -72,6 +77,7 @@ impl Load {
             prefix: prefix.to_owned(),
             keys: vec![Key::default(); KEYS],
             counts_through: [None, Some(0), None, Some(1)][id % 4],
+            poisoned: (id % 8 == 2).then(|| Poisoned::new(id, prefix, [Some(0), Some(1), None][id / 8 % 3])),
             ..Writer::default()
         };
         Self { writers: (0..count).map(writer).collect(), ports }
@@ -84,7 +90,14 @@ impl Load {
         let rows = (0..count * KEYS).map(|number| format!("{}kv:{number}", writer.prefix));
         let logs = (0..count).map(|id| format!("{}log:{id}", writer.prefix));
         let counters = (0..count).map(|id| format!("{}counter:{id}", writer.prefix));
-        rows.chain(logs).chain(counters).map(String::into_bytes).collect()
+        let poisoned = self.writers.iter().filter_map(|writer| writer.poisoned.as_ref());
+        let refused = poisoned.flat_map(|poisoned| &poisoned.keys).map(|key| key.name.clone());
+        rows.chain(logs).chain(counters).chain(refused).map(String::into_bytes).collect()
+    }
+
+    /// Of all keys.
+    pub fn prefix(&self) -> &str {
+        self.writers.first().map_or("", |writer| &writer.prefix)
     }
 
     /// Lets them write until `stop`.
@@ -111,7 +124,7 @@ impl Load {
 }
 
 /// The number of a value, as `{"writer":..,"seq":..}` or a row has it.
-fn seq_of(value: &Value) -> Option<u64> {
+pub fn seq_of(value: &Value) -> Option<u64> {
     let Value::Bulk(bytes) = value else { return None };
     let object: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     object.get("seq")?.as_u64()
@@ -124,7 +137,14 @@ impl Writer {
             return;
         };
         self.next += 1;
-        let alive = match random.random_range(0..16) {
+        let most = if self.poisoned.is_some() { 16 + POISONED } else { 16 };
+        let alive = match random.random_range(0..most) {
+            16.. => match &mut self.poisoned {
+                Some(poisoned) if poisoned.through.is_none_or(|only| only == through) => {
+                    poisoned.step(random, proxy, self.next)
+                }
+                _ => return,
+            },
             ..APPENDS => self.append(proxy),
             n if n < APPENDS + DELETES => self.write(&[random.random_range(0..KEYS)], proxy, false, false),
             n if n < APPENDS + DELETES + PAIRS => self.write(&[0, 1], proxy, true, false),
@@ -289,7 +309,7 @@ impl Writer {
 }
 
 /// The reply to this one command between `MULTI` and `EXEC`, or `None` when the connection is lost.
-fn transaction(proxy: &mut Resp, command: &[String]) -> Option<Value> {
+pub fn transaction(proxy: &mut Resp, command: &[String]) -> Option<Value> {
     try_cmd(proxy, &["MULTI".to_owned()])?;
     try_cmd(proxy, command)?;
     match try_cmd(proxy, &["EXEC".to_owned()])? {
@@ -299,7 +319,7 @@ fn transaction(proxy: &mut Resp, command: &[String]) -> Option<Value> {
 }
 
 /// A reply, or `None` when the connection is lost.
-fn try_cmd(proxy: &mut Resp, args: &[String]) -> Option<Value> {
+pub fn try_cmd(proxy: &mut Resp, args: &[String]) -> Option<Value> {
     let mut request = Vec::new();
     push_command(&mut request, args.iter().map(|arg| arg.as_bytes()));
     proxy.stream().write_all(&request).ok()?;

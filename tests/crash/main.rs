@@ -8,8 +8,11 @@ mod arena;
 mod broken;
 mod check;
 mod disk;
+mod letters;
 mod load;
+mod model;
 mod points;
+mod poison;
 mod pressure;
 #[path = "../support/mod.rs"]
 mod support;

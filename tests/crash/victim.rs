@@ -167,6 +167,16 @@ impl Victim {
         &self.data
     }
 
+    /// The answer to this request to its HTTP side.
+    pub fn request(&self, method: &str, path: &str) -> Http {
+        Http::try_request(self.ports[1], method, path, "").unwrap()
+    }
+
+    /// Runs another verb, which dies at this fail point if it comes by.
+    pub fn verb_to_die(&self, args: &[&str], failpoint: &str) {
+        self.command().args(args).env("DSPROXY_FAILPOINT", failpoint).output().unwrap();
+    }
+
     /// Runs another verb of the program with the same configuration; what it prints, and whether it succeeds.
     pub fn verb(&self, args: &[&str]) -> (bool, String) {
         let output = self.command().args(args).output().unwrap();
