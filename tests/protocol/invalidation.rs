@@ -1,7 +1,7 @@
 //! Invalidation, while loads are under way in this proxy and in another.
 
 use crate::bed::{Bed, PATIENCE};
-use crate::support::{Value, eventually};
+use crate::support::{Resp, Value, eventually};
 
 /// Loads that begin now take a while, and have read their row before it is changed.
 fn race(bed: &Bed, invalidate: impl Fn(&str)) {
@@ -72,4 +72,47 @@ fn race_by_pattern(bed: &Bed, before: u64) {
     slow.recv();
     assert_eq!(bed.proxies[0].connect().cmd(&["GET", "item:111"]), "new".into());
     assert_eq!(bed.direct(&["GET", "item:111"]), "new".into());
+}
+
+#[test]
+fn a_pattern_lets_no_row_from_before_through_while_thousands_are_stored() {
+    let bed = Bed::start(2, "", "");
+    // What makes a scan take longer than a load.
+    for node in bed.stack.redis_nodes() {
+        assert_eq!(Resp::connect(&*node).cmd(&["DEBUG", "POPULATE", "20000"]).text(), "OK");
+    }
+    let keys: Vec<Vec<String>> =
+        (0..8).map(|group| (1..=40).map(|n| format!("item:{}", group * 100 + n)).collect()).collect();
+    let ask = |keys: &[String]| -> Vec<String> {
+        ["MGET".to_owned()].into_iter().chain(keys.iter().cloned()).collect()
+    };
+    for round in 0..10 {
+        // Queries take their time one after the other, so that rows are stored before, in the middle of and after the scans.
+        bed.slow(0.04 + f64::from(round) * 0.012);
+        let mut readers: Vec<_> = keys.iter().map(|_| bed.proxies[1].connect()).collect();
+        let before = bed.loads();
+        for (reader, keys) in readers.iter_mut().zip(&keys) {
+            let words = ask(keys);
+            reader.send(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        eventually(PATIENCE, "they load", || bed.loads() > before);
+        bed.db.execute(&format!("update item set v = 'r{round}' where id < 1000"));
+        let reply = bed.proxies[0].post("/api/v1/cache/invalidate", r#"{"pattern":"item:*"}"#);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        bed.slow(0.0);
+        let wanted = Value::from(format!("r{round}").as_str());
+        for keys in &keys {
+            let words = ask(keys);
+            let values = bed.proxies[0].connect().cmd(&words.iter().map(String::as_str).collect::<Vec<_>>());
+            assert!(values.items().iter().all(|value| *value == wanted), "round {round}: {values:?}");
+        }
+        readers.iter_mut().for_each(|reader| drop(reader.recv()));
+        for key in keys.iter().flatten().step_by(7) {
+            let cached = bed.direct(&["GET", key]);
+            assert!(cached == wanted || cached == Value::Nil, "round {round}: {key} {cached:?}");
+        }
+        for key in keys.iter().flatten() {
+            bed.proxies[0].connect().cmd(&["DEL", key]);
+        }
+    }
 }

@@ -28,23 +28,21 @@ if bare and kind ~= 'a' and generation == '' then
   return 1
 end
 if bare then give_back() end
-call('HSET', side, 'f', int(now()))
-if generation ~= '' then
-  call('HSET', side, 'g', generation)
-elseif g then
-  call('HDEL', side, 'g')
+local known = {'f', int(now())}
+if generation ~= '' then known[3], known[4] = 'g', generation end
+if kind == 'a' and negative > 0 then
+  n = int(now() + negative)
+  known[#known + 1], known[#known + 2] = 'n', n
 end
+call('HSET', side, unpack(known))
+if g and generation == '' then call('HDEL', side, 'g') end
 g = generation ~= '' and generation
 -- A row that is still missing is the same state as before.
-if c and (kind ~= 'a' or call('EXISTS', entry) == 1) then drop_stamp() end
+if c and (kind ~= 'a' or replace and call('EXISTS', entry) == 1) then drop_stamp() end
 if kind == 'a' then
-  call('DEL', entry)
-  if negative > 0 then
-    n = int(now() + negative)
-    call('HSET', side, 'n', n)
-  end
+  if replace then call('DEL', entry) end
 elseif kind ~= 's' or replace then
-  store(kind, 3, ttl)
+  store(kind, 3, ttl, not replace)
 end
 -- A lease that has not run out leaves a sidecar that lives for long enough.
 local lives = kind ~= 'a' and not g and ahead(le) > 0
