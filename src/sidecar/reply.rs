@@ -247,6 +247,9 @@ pub fn parse_filled(reply: &[u8]) -> Result<(Filled, Version), Fault> {
 /// # Errors
 /// [`Fault`] when the script did not run.
 pub fn parse_applied(reply: &[u8]) -> Result<Applied, Fault> {
+    if reply == DONE {
+        return Ok(Applied::Applied);
+    }
     let reply = read(reply)?;
     match reply.word {
         b"applied" => Ok(Applied::Applied),
@@ -257,7 +260,7 @@ pub fn parse_applied(reply: &[u8]) -> Result<Applied, Fault> {
 
 /// Of `apply` and `begin_through`: whether there was an entry before.
 pub fn had_entry(reply: &[u8]) -> bool {
-    reply.ends_with(b":1\r\n")
+    reply != DONE && reply.ends_with(DONE)
 }
 
 /// Of `flushed`.
@@ -265,6 +268,9 @@ pub fn had_entry(reply: &[u8]) -> bool {
 /// # Errors
 /// [`Fault`] when the script did not run.
 pub fn parse_flushed(reply: &[u8]) -> Result<Flushed, Fault> {
+    if reply == DONE {
+        return Ok(Flushed::Cleared);
+    }
     let reply = read(reply)?;
     match reply.word {
         b"cleared" => Ok(Flushed::Cleared),

@@ -2,7 +2,9 @@
 //!
 //! Must not know: replies.
 
-use super::script::{APPLY, BEGIN_THROUGH, END_THROUGH, FILL, FLUSHED, INVALIDATE, LEASE, LOOK, Script};
+use super::script::{
+    APPLY, APPLY_TEXT, BEGIN_THROUGH, END_THROUGH, FILL, FLUSHED, INVALIDATE, LEASE, LOOK, Script,
+};
 use super::{Token, Value, Version, sidecar_key};
 use crate::resp::{push_array_header, push_bulk, push_bulk_number};
 use std::time::Duration;
@@ -208,6 +210,9 @@ fn apply_with(
     base: &str,
     stamp: &str,
 ) -> Vec<u8> {
+    if let (Change::Put(Value::Text(text)), None, "", "") = (change, ttl, base, stamp) {
+        return Call::new(&APPLY_TEXT, key).number(version).arg(text).value(None);
+    }
     let (kind, value) = match change {
         Change::Put(value) => (kind(value), Some(value)),
         Change::Delete => ("x", None),

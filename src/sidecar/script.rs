@@ -66,8 +66,8 @@ macro_rules! scripts {
 scripts! {
     LEASE = 3, text!("lua/lease.lua", "lua/one.lua", 3, itself);
     FILL = 5, text!("lua/fill.lua", "lua/one.lua", 5, itself);
-    APPLY = 0, concat!(include_str!("lua/apply_text.lua"), text!("lua/apply.lua", "lua/one.lua", 0, writes));
-    FLUSHED = 1, text!("lua/flushed.lua", "lua/one.lua", 1, writes);
+    APPLY = 0, text!("lua/apply.lua", "lua/one.lua", 0, writes);
+    FLUSHED = 1, text!("lua/flushed.lua", "lua/one.lua", 1, itself);
     BEGIN_THROUGH = 0, text!("lua/begin_through.lua", "lua/one.lua", 0, writes);
     END_THROUGH = 0, text!("lua/end_through.lua", "lua/one.lua", 0, writes);
     INVALIDATE = 2, text!("lua/invalidate.lua", "lua/one.lua", 2, writes);
@@ -78,8 +78,9 @@ scripts! {
     CLAIM = 0, text!("lua/claim.lua", "lua/one.lua", 0, itself);
     LEASE_MANY = 3, text!("lua/lease.lua", "lua/many.lua", 3, itself);
     FILL_MANY = 5, text!("lua/fill.lua", "lua/many.lua", 5, itself);
-    FLUSHED_MANY = 1, text!("lua/flushed.lua", "lua/many.lua", 1, writes);
+    FLUSHED_MANY = 1, text!("lua/flushed.lua", "lua/many.lua", 1, itself);
     INVALIDATE_MANY = 2, text!("lua/invalidate.lua", "lua/many.lua", 2, writes);
+    APPLY_TEXT = 0, concat!(include_str!("lua/apply_text.lua"), text!("lua/apply.lua", "lua/one.lua", 0, writes));
 }
 
 /// The scripts that have a form for many keys, with it.

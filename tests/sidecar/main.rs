@@ -7,6 +7,7 @@ mod support;
 
 mod full;
 mod node;
+mod quick;
 mod reads;
 mod short;
 mod stamp;

@@ -1,6 +1,18 @@
 -- ARGV, common: what is committed ('=' what was applied, 's' text, 'h' hash, 'x' no row, '?' nobody knows any more); own:
 -- version, life of the entry (ms, 0 = for ever), value or fields
+-- Answers 1 mostly: the text of the row is stored in place of what was applied, and nothing else was known of the key.
 local kind, mine, ttl = ARGV[shared + 1], ARGV[before + 1], ARGV[before + 2]
+if kind == 's' and ttl ~= '0' then
+  local list = redis.pcall('HGETALL', side)
+  if list[1] == 'v' and list[2] == mine and (#list == 2 or #list == 4 and list[3] == 'd') then
+    if list[3] then call('HDEL', side, 'd') end
+    if redis.pcall('SET', entry, ARGV[before + 3], 'PX', ttl).err then call('DEL', entry) end
+    call('PEXPIRE', side, '60000')
+    return 1
+  end
+end
+open()
+widen()
 if newer(version, mine) then return {'newer', version} end
 local equal = version == mine
 -- What is not dirty was flushed before, and what the database made of the row is there.
