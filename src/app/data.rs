@@ -22,7 +22,7 @@ use crate::metrics::{
 use crate::modify::{Modifier, ModifyOptions};
 use crate::sidecar;
 use crate::source::{Source, SourceError};
-use crate::writeback::WriteBehind;
+use crate::writeback::{Depth, WriteBehind};
 use bytes::Bytes;
 use prometheus::IntGauge;
 use std::sync::{Arc, OnceLock};
@@ -160,7 +160,8 @@ impl Data {
                 .map(|mapping| {
                     let depth = writes.depth(mapping.id);
                     let oldest = depth.oldest.unwrap_or_default();
-                    (mapping.name.clone(), QueueDepth { rows: depth.rows, bytes: depth.bytes, oldest })
+                    let Depth { rows, bytes, untold, retold, .. } = depth;
+                    (mapping.name.clone(), QueueDepth { rows, bytes, oldest, untold, retold })
                 })
                 .collect()
         }

@@ -334,7 +334,8 @@ settings! {
         retry_min: Duration = ms(50), duration(ms(1)..=secs(60));
         /// Longest wait between attempts to flush.
         retry_max: Duration = secs(5), duration(ms(1)..=hours(1));
-        /// Keys whose commit the cache could not be told of that are kept; their records stay in the journal meanwhile.
+        /// Keys whose commit the cache could not be told of that are kept; their records stay in the journal meanwhile. As many at
+        /// most are told of again within the time of a read.
         max_untold: usize = 100_000, Count(0..=10_000_000);
         /// Commits that the cache was told of within a minute that are kept, by mapping, to be told again after a failover.
         recent_rows: usize = 50_000, Count(0..=10_000_000);

@@ -215,10 +215,18 @@ mod tests {
     #[test]
     fn queues_are_asked_at_every_scrape() {
         let metrics = Metrics::new();
-        let depth = QueueDepth { rows: 3, bytes: 700, oldest: Duration::from_millis(1500) };
+        let depth =
+            QueueDepth { rows: 3, bytes: 700, oldest: Duration::from_millis(1500), untold: 5, retold: 4 };
         let collector = QueueCollector::new(move || vec![("user".into(), depth)]).unwrap();
         register(metrics.registry(), collector).unwrap();
-        for (name, value) in [("queue_rows", "3"), ("queue_bytes", "700"), ("oldest_seconds", "1.5")] {
+        let shown = [
+            ("queue_rows", "3"),
+            ("queue_bytes", "700"),
+            ("oldest_seconds", "1.5"),
+            ("untold_keys", "5"),
+            ("retold_keys", "4"),
+        ];
+        for (name, value) in shown {
             let family = format!("dsproxy_write_behind_{name}{{mapping=\"user\"}}");
             assert_eq!(line(&metrics, &family), format!("{family} {value}"));
         }

@@ -18,6 +18,10 @@ pub struct QueueDepth {
     pub bytes: usize,
     /// Age of the oldest row.
     pub oldest: Duration,
+    /// Keys of which the cache could not be told that they are committed.
+    pub untold: usize,
+    /// Keys of which it was told at last, a moment ago.
+    pub retold: usize,
 }
 
 type Ask = dyn Fn() -> Vec<(String, QueueDepth)> + Send + Sync;
@@ -70,6 +74,18 @@ impl Collector for QueueCollector {
                 "dsproxy_write_behind_oldest_seconds",
                 "Age of the oldest row that waits to be flushed; 0 when none waits.",
                 samples(|depth| depth.oldest.as_secs_f64()),
+                MetricType::GAUGE,
+            ),
+            family(
+                "dsproxy_write_behind_untold_keys",
+                "Keys with a commit that the cache could not be told of yet; at write_behind.max_untold further ones are given up.",
+                samples(|depth| depth.untold as f64),
+                MetricType::GAUGE,
+            ),
+            family(
+                "dsproxy_write_behind_retold_keys",
+                "Keys with a commit that the cache was told of at last, and so lately that answers from before may come.",
+                samples(|depth| depth.retold as f64),
                 MetricType::GAUGE,
             ),
         ]

@@ -157,9 +157,10 @@ async fn touch(shared: &Shared, mapping: MappingId, queue: &Queue, touched: Touc
 pub(super) async fn retell(shared: Arc<Shared>, mapping: MappingId) {
     let Some(queue) = shared.queue(mapping) else { return };
     let mut backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
+    let most = shared.options.max_untold / LANES;
     loop {
         queue.forget_retold(shared.options.longest_read);
-        let untold = queue.untold(shared.options.max_batch_rows);
+        let untold = queue.untold(shared.options.max_batch_rows, most);
         if untold.is_empty() && queue.untouched().is_none() {
             backoff = Backoff::new(shared.options.retry_first, shared.options.retry_most);
             tokio::time::sleep(shared.options.retry_most.min(RETELL)).await;
@@ -173,7 +174,7 @@ pub(super) async fn retell(shared: Arc<Shared>, mapping: MappingId) {
         }
         let still = shared.observer.committed(mapping, untold.clone()).await;
         for committed in untold.iter().filter(|committed| !still.iter().any(|s| s.key == committed.key)) {
-            queue.lane(&committed.key).told(committed);
+            queue.lane(&committed.key).told(committed, most);
         }
         shared.trim();
     }

@@ -371,7 +371,7 @@ impl Shared {
 
     /// Whether there is anything in the database that the cache is still to be told.
     fn is_untold(&self) -> bool {
-        let untold = |queue: &Queue| !queue.untold(1).is_empty() || queue.untouched().is_some();
+        let untold = |queue: &Queue| queue.is_untold() || queue.untouched().is_some();
         self.kept.load(Ordering::Acquire) || self.queues.iter().flatten().any(untold)
     }
 

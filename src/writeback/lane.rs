@@ -159,7 +159,7 @@ pub(super) struct Lane {
     /// Keys whose newest write is in the database, but the cache could not be told.
     pub(super) untold: FxHashMap<Bytes, Committed>,
     /// What the cache was told of at last, and when: who asked it before may still get the answer.
-    retold: FxHashMap<Bytes, (Instant, Committed)>,
+    pub(super) retold: FxHashMap<Bytes, (Instant, Committed)>,
     /// What the cache was told lately.
     pub(super) recent: Recent,
     /// Keys of all lanes of the process that may be older in the cache.
@@ -277,16 +277,28 @@ impl Lane {
         count
     }
 
-    /// The cache knows this commit.
-    pub(super) fn told(&mut self, committed: &Committed) {
-        let known = self.untold.get(&committed.key).is_some_and(|untold| untold.version <= committed.version);
-        if known && self.untold.remove(&committed.key).is_some() {
-            // The doubt stays for those whose answers are on their way.
-            let retold = (Instant::now(), Committed { held: None, ..committed.clone() });
-            if self.retold.insert(committed.key.clone(), retold).is_some() {
-                self.doubts.fetch_sub(1, Ordering::AcqRel);
-            }
+    /// The cache knows this commit. Where `most` have been told of so lately that answers from before are on their way, it
+    /// stays among the untold, as what readers see, and is told again.
+    pub(super) fn told(&mut self, committed: &Committed, most: usize) {
+        let Some(untold) = self.untold.get_mut(&committed.key) else { return };
+        if untold.version > committed.version {
+            return;
         }
+        if self.retold.len() >= most && !self.retold.contains_key(&committed.key) {
+            *untold = committed.clone();
+            return;
+        }
+        self.untold.remove(&committed.key);
+        // The doubt stays for those whose answers are on their way.
+        let retold = (Instant::now(), Committed { held: None, ..committed.clone() });
+        if self.retold.insert(committed.key.clone(), retold).is_some() {
+            self.doubts.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Some of the keys that the cache could not be told of, as many as it may be told of now.
+    pub(super) fn to_retell(&self, count: usize, most: usize) -> impl Iterator<Item = Committed> {
+        self.untold.values().take(count.min(most.saturating_sub(self.retold.len()))).cloned()
     }
 
     /// Nobody gets an answer any more that he has asked for this long ago.

@@ -263,6 +263,10 @@ pub struct Depth {
     pub bytes: usize,
     /// How long the oldest row has been waiting.
     pub oldest: Option<Duration>,
+    /// Keys of which the cache could not be told that they are committed.
+    pub untold: usize,
+    /// Keys of which it was told at last, so lately that answers from before may be on their way.
+    pub retold: usize,
 }
 
 impl Depth {
@@ -272,6 +276,8 @@ impl Depth {
             rows: self.rows + other.rows,
             bytes: self.bytes + other.bytes,
             oldest: self.oldest.max(other.oldest),
+            untold: self.untold + other.untold,
+            retold: self.retold + other.retold,
         }
     }
 }

@@ -312,7 +312,7 @@ impl Queue {
         budget: &Budget,
     ) {
         // What is known of an older commit of the key does not count any more.
-        told.iter().for_each(|committed| self.lane(&committed.key).told(committed));
+        told.iter().for_each(|committed| self.lane(&committed.key).told(committed, most));
         untold.into_iter().for_each(|committed| self.lane(&committed.key).keep_untold(committed, most));
         for entry in entries {
             self.lane_of_sum(entry.sum).settle(entry);
@@ -340,9 +340,13 @@ impl Queue {
         self.locked().map(doubt).sum()
     }
 
-    /// Some of the keys that the cache could not be told of.
-    pub(super) fn untold(&self, most: usize) -> Vec<Committed> {
-        self.locked().flat_map(|lane| lane.untold.values().take(most).cloned().collect::<Vec<_>>()).collect()
+    /// Some of the keys that the cache could not be told of. Of a lane at most `most` are told at a time.
+    pub(super) fn untold(&self, count: usize, most: usize) -> Vec<Committed> {
+        self.locked().flat_map(|lane| lane.to_retell(count, most).collect::<Vec<_>>()).collect()
+    }
+
+    pub(super) fn is_untold(&self) -> bool {
+        self.locked().any(|lane| !lane.untold.is_empty())
     }
 
     /// Values that depend on these rows are still to be outdated; `oldest` is the first record of the journal that tells so.
@@ -411,7 +415,8 @@ impl Queue {
     pub(super) fn lane_depths(&self, now: Instant) -> Vec<Depth> {
         let depths = self.locked().map(|lane| {
             let oldest = lane.waiting.front().map(|first| now.saturating_duration_since(first.at));
-            Depth { rows: lane.waiting.len(), bytes: lane.bytes, oldest }
+            let (untold, retold) = (lane.untold.len(), lane.retold.len());
+            Depth { rows: lane.waiting.len(), bytes: lane.bytes, oldest, untold, retold }
         });
         depths.collect()
     }

@@ -15,6 +15,7 @@ mod statement;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
+mod told;
 mod types;
 mod version_column;
 mod writeback;

@@ -1,6 +1,6 @@
 //! Write-behind against a real database.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use dsproxy::mapping::{MappingId, MappingSpec, OrderKey, Row, StoreMode, WriteMode};
 use dsproxy::source::{Source, SourceError};
 use dsproxy::writeback::{
-    BoxFuture, Committed, KeyWrite, MappingOptions, Observer, Pending, Race, Write, WriteBehind,
-    WriteBehindOptions, WriteError, record, record_of,
+    KeyWrite, MappingOptions, Observer, Pending, Race, Write, WriteBehind, WriteBehindOptions, WriteError,
+    record, record_of,
 };
 use tokio::runtime::Handle;
 
@@ -40,16 +40,6 @@ impl Observer for Seen {
     }
 }
 
-/// A cache that cannot be told of anything, as long as it is deaf.
-struct Deaf(AtomicBool);
-
-impl Observer for Deaf {
-    fn committed(&self, _: MappingId, keys: Vec<Committed>) -> BoxFuture<Vec<Committed>> {
-        let untold = if self.0.load(Ordering::SeqCst) { keys } else { Vec::new() };
-        Box::pin(std::future::ready(untold))
-    }
-}
-
 pub fn behind(name: &str, key: &str, table: &str, id: &str) -> MappingSpec {
     MappingSpec { write: WriteMode::Behind, ..MappingSpec::new(name, key, table, id) }
 }
@@ -72,7 +62,7 @@ fn start(source: &Arc<Source>, options: WriteBehindOptions) -> (WriteBehind, Arc
     (WriteBehind::start(source.clone(), options, seen.clone(), &Handle::current()), seen)
 }
 
-fn never() -> WriteBehindOptions {
+pub fn never() -> WriteBehindOptions {
     WriteBehindOptions {
         batch_rows: usize::MAX,
         batch_interval: Duration::from_secs(3600),
@@ -80,7 +70,7 @@ fn never() -> WriteBehindOptions {
     }
 }
 
-const USERS: &str = "create table u (id bigint primary key, name text, age int check (age >= 0))";
+pub const USERS: &str = "create table u (id bigint primary key, name text, age int check (age >= 0))";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_leaves_at_its_row_count_or_after_its_interval() {
@@ -377,53 +367,4 @@ async fn a_mapping_may_have_triggers_of_its_own() {
     set(&writes, &source, "u:2", "{}").unwrap();
     until("three rows are flushed", async || writes.depth(0).rows == 0).await;
     assert_eq!(seen.flushes.load(Ordering::Relaxed), 1, "lanes leave together while there is little");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_the_cache_knows_ends_what_it_could_not_be_told_before() {
-    let pg = Pg::start();
-    pg.execute(USERS).await;
-    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
-    let minute = Duration::from_secs(60);
-    let options = WriteBehindOptions { retry_first: minute, retry_most: minute, ..never() };
-    let cache = Arc::new(Deaf(AtomicBool::new(true)));
-    let writes = WriteBehind::start(source.clone(), options, cache.clone(), &Handle::current());
-    let name = |name: &str| format!(r#"{{"name":"{name}"}}"#);
-    let shown = |text: &str| Some(Pending::Value(Bytes::copy_from_slice(name(text).as_bytes())));
-    set(&writes, &source, "u:1", &name("old")).unwrap();
-    writes.flush_now().await;
-    assert_eq!(writes.pending(0, b"u:1"), shown("old"), "the cache does not know");
-    set(&writes, &source, "u:1", &name("new")).unwrap();
-    assert_eq!(writes.pending(0, b"u:1"), shown("new"));
-    cache.0.store(false, Ordering::SeqCst);
-    writes.flush_now().await;
-    assert_eq!(writes.pending(0, b"u:1"), None, "not the older one, which is still to be told");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_asked_for_before_the_cache_was_told_at_last_is_compared() {
-    let pg = Pg::start();
-    pg.execute(USERS).await;
-    let source = Arc::new(pg.source(vec![behind("u", "u:{id}", "u", "bigint")]).await);
-    for (longest_read, stays) in [(Duration::from_secs(600), true), (Duration::from_millis(10), false)] {
-        let (retry_first, retry_most) = (Duration::from_millis(10), Duration::from_millis(10));
-        let options = WriteBehindOptions { retry_first, retry_most, longest_read, ..never() };
-        let cache = Arc::new(Deaf(AtomicBool::new(true)));
-        let writes = WriteBehind::start(source.clone(), options, cache.clone(), &Handle::current());
-        set(&writes, &source, "u:1", "{}").unwrap();
-        writes.flush_now().await;
-        assert!(
-            writes.pending(0, b"u:1").is_some() && writes.is_doubtful(0, b"u:1"),
-            "the cache does not know"
-        );
-        cache.0.store(false, Ordering::SeqCst);
-        until("it is told", async || writes.pending(0, b"u:1").is_none()).await;
-        if stays {
-            assert!(!writes.is_doubtful(0, b"u:1") && writes.has_unflushed());
-            assert!(matches!(writes.unflushed(0, b"u:1"), Some((Pending::Value(_), 1..))));
-        } else {
-            until("no such answer is on its way", async || !writes.has_unflushed()).await;
-            assert_eq!(writes.unflushed(0, b"u:1"), None);
-        }
-    }
 }
