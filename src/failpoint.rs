@@ -22,6 +22,8 @@ pub enum Safeguard {
     Fence,
     /// An older write does not replace a newer one in the database.
     VersionGuard,
+    /// Only a proxy that is alone leaves its versions out.
+    Company,
     /// A batch and the note that it is applied are one transaction.
     OneTransaction,
     /// Readers see what waits for the database.
@@ -30,11 +32,12 @@ pub enum Safeguard {
 
 impl Safeguard {
     /// All of them, with their names in `DSPROXY_LEAVE_OUT`.
-    pub const ALL: [(Self, &str); 6] = [
+    pub const ALL: [(Self, &str); 7] = [
         (Self::Sync, "sync"),
         (Self::Replay, "replay"),
         (Self::Fence, "fence"),
         (Self::VersionGuard, "version_guard"),
+        (Self::Company, "company"),
         (Self::OneTransaction, "one_transaction"),
         (Self::Overlay, "overlay"),
     ];

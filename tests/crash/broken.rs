@@ -41,6 +41,11 @@ fn without_the_version_guard_an_older_write_comes_last() {
 }
 
 #[test]
+fn where_a_proxy_believes_to_be_alone_an_older_write_comes_last() {
+    notices(Safeguard::Company, None, |found| found.inversions.len());
+}
+
+#[test]
 fn without_one_transaction_rows_are_appended_twice() {
     let torn = Blow::FailPoint(0, "flush.torn".into(), 2);
     notices(Safeguard::OneTransaction, Some(torn), |found| found.doubled.len());
