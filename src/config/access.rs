@@ -5,8 +5,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::compound::{List, Optional};
 use super::define::{settings, words};
-use super::kind::{Address, Count, Flag, Hidden, List, Optional, Text};
+use super::kind::{Address, Count, Flag, Hidden, Text};
 use super::kind::{choice, duration, duration_or};
 use super::secret::Secret;
 use super::settings::{NODE, PEM_FILE, hours, ms, secs, some_text};

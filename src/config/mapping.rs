@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use super::compound::{List, Optional, Required};
 use super::define::{settings, words};
 use super::inline::{Dependency, DependencyTable, Limits, Pairs, WarmUp, WarmUpTable};
-use super::kind::{Count, Fraction, List, Optional, Required, Size, Text};
+use super::kind::{Count, Fraction, Size, Text};
 use super::kind::{Flag, choice, duration, duration_or};
 use super::settings::{hours, ms, secs, some_text};
 

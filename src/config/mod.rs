@@ -2,12 +2,13 @@
 //!
 //! Must not know: what any of it is used for.
 //!
-//! `settings` defines every key once, in the types of `kind`; `define` turns a definition into a struct field and a row
+//! `settings` defines every key once, in the types of `kind` and `compound`; `define` turns a definition into a struct field and a row
 //! of the table. `mapping` has those of a `[[mapping]]`, `route` those of a `[[route]]`, which `compile` takes apart; `inline` has the types that are small tables. `load` reads the file and the environment by that table and collects every mistake; `rules` checks
 //! what spans several keys; `reference` writes the documents.
 
 mod access;
 mod compile;
+mod compound;
 mod define;
 mod environment;
 mod expand;

@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use super::compound::{List, Optional, Required};
 use super::define::{settings, words};
 use super::inline::Pairs;
-use super::kind::{Count, Flag, Fraction, Hidden, List, Optional, Required, Text};
+use super::kind::{Count, Flag, Fraction, Hidden, Text};
 use super::kind::{choice, duration, duration_or};
 use super::mapping::NAME;
 use super::nested::{Named, Nested, Scalar};

@@ -5,8 +5,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::compound::{List, Optional};
 use super::define::{settings, words};
-use super::kind::{Address, Count, Flag, Fraction, Hidden, List, Optional, Size, Text};
+use super::kind::{Address, Count, Flag, Fraction, Hidden, Size, Text};
 use super::kind::{choice, duration, duration_or};
 use super::postgres_url::{DATABASE_URL, REPLICA_URL};
 use super::secret::Secret;

@@ -6,6 +6,7 @@
 //! depth. `redis-protocol` only ever sees whole frames that these have accepted.
 
 mod args;
+mod inline;
 mod reply;
 mod request;
 mod write;
