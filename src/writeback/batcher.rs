@@ -20,10 +20,10 @@ use rustc_hash::FxHashMap;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::handle::Shared;
-use super::lane::Entry;
+use super::entry::Entry;
 use super::queue::{Due, Queue};
 use super::record::{LANES, lane_of_sum};
+use super::shared::Shared;
 use crate::failpoint;
 use crate::mapping::MappingId;
 use crate::source::{Applied, Backoff, Batch, Commit, Once, Refused, SourceError, Touched, Versioned};

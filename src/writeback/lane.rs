@@ -10,139 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use super::entry::{Arrival, Committed, Entry, READY, Stamp, UNDECIDED};
 use super::overlay::{Overlay, Pending, Shown};
 use super::recent::Recent;
-use super::{InCache, KeyWrite, Race, Standing, Write, WriteError};
-use crate::clock::Clock;
+use super::{InCache, Race, Standing, WriteError};
 use crate::mapping::Bound;
 use crate::source::Change;
-
-/// What one write takes beside its texts, bytes: its entry; its place in the line; its key's place in the overlays, a map that
-/// is between half and almost full, and holds the old and the new places while it grows; the counts of who shares its texts.
-const OVERHEAD: usize =
-    size_of::<Entry>() + 16 + 2 * size_of::<usize>() + 2 * size_of::<(Bytes, Overlay)>() + 32;
-
-/// It may be flushed.
-const READY: u8 = 0;
-/// A conditional write whose race is not decided.
-const UNDECIDED: u8 = 1;
-/// A conditional write that has lost: it is no write.
-const WITHDRAWN: u8 = 2;
-/// A conditional write of which nobody knows whether the cache took it: it is no write, and the cache is told so.
-const UNKNOWN: u8 = 3;
-
-/// One waiting write.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: Bytes,
-    /// CRC32C of the key.
-    pub(super) sum: u32,
-    pub(super) change: Change,
-    /// What readers see until its commit; `None` for a deletion.
-    pub(super) value: Option<Bytes>,
-    expires_at: Option<u64>,
-    pub(super) version: u64,
-    /// Its record in the journal; 0 when it is not journaled.
-    pub(super) sequence: u64,
-    pub(super) at: Instant,
-    pub(super) size: usize,
-    state: AtomicU8,
-}
-
-impl Entry {
-    /// Whether it is a write at all.
-    pub(super) fn counts(&self) -> bool {
-        self.state.load(Ordering::Acquire) == READY
-    }
-
-    /// Whether the cache may hold it though it is no write.
-    fn is_unknown(&self) -> bool {
-        self.state.load(Ordering::Acquire) == UNKNOWN
-    }
-
-    /// Whether the cache is to be told what became of it.
-    pub(super) fn concerns_cache(&self) -> bool {
-        self.counts() || self.is_unknown()
-    }
-}
-
-/// A write that is about to be queued.
-#[derive(Debug)]
-pub(super) struct Arrival {
-    pub(super) key: Bytes,
-    /// CRC32C of the key.
-    pub(super) sum: u32,
-    change: Change,
-    /// What readers see until its commit; `None` for a deletion.
-    value: Option<Bytes>,
-    /// The version it was computed from, when it counts only if that is the newest.
-    base: Option<u64>,
-    /// The unit that is tried as a whole, if it belongs to one.
-    unit: Option<u64>,
-    /// See [`KeyWrite::expires_at`].
-    expires_at: Option<u64>,
-    /// Somebody brings it to the cache.
-    applies: bool,
-    /// Approximate bytes.
-    pub(super) size: usize,
-}
-
-impl Arrival {
-    pub(super) fn new(write: KeyWrite) -> Self {
-        let KeyWrite { key, write, base, expires_at, applies, .. } = write;
-        let (change, value) = match write {
-            Write::Put { row, value } => (Change::Put(row), Some(value)),
-            Write::Delete { ids } => (Change::Delete(ids), None),
-        };
-        let size = OVERHEAD + key.len() + change.size() + value.as_ref().map_or(0, Bytes::len);
-        let sum = crc32c::crc32c(&key);
-        Self { key, sum, change, value, base, unit: None, expires_at, applies, size }
-    }
-
-    /// Whether it belongs to a unit that is tried as a whole.
-    pub(super) fn in_trial(&self) -> bool {
-        self.unit.is_some()
-    }
-
-    /// It belongs to this unit, which is tried as a whole.
-    pub(super) fn of_unit(self, unit: Option<u64>) -> Self {
-        Self { unit, ..self }
-    }
-}
-
-/// Where a write stands among others.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Stamp<'c> {
-    /// It gets its version as it is queued.
-    Now(&'c Clock),
-    /// It got its version with its record in the journal.
-    Journaled {
-        /// Its version.
-        version: u64,
-        /// Its record.
-        sequence: u64,
-    },
-}
-
-/// A key whose newest queued write is in the database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// The key.
-    pub key: Bytes,
-    /// Version of that write.
-    pub version: u64,
-    /// Its record in the journal; 0 when it is not journaled.
-    pub sequence: u64,
-    /// What readers are shown until the cache is told; `None`: it is not known here what the database holds (it has refused
-    /// the write, or an earlier process wrote on a condition).
-    pub shown: Option<Pending>,
-    /// When the cached entry expires, ms since 1970; `None`: as the mapping says.
-    pub expires_at: Option<u64>,
-    /// It was refused: the database has something else.
-    pub rejected: bool,
-    /// What the database holds, where that is known.
-    pub held: Option<crate::source::Committed>,
-}
 
 /// One lane, to be kept behind a lock.
 #[derive(Default)]
@@ -229,12 +102,7 @@ impl Lane {
         if let Ok(at) = self.waiting.binary_search_by_key(&version, |entry| entry.version)
             && let Some(entry) = self.waiting.get(at)
         {
-            let state = match race {
-                Race::Won => READY,
-                Race::Lost => WITHDRAWN,
-                Race::Unknown => UNKNOWN,
-            };
-            entry.state.store(state, Ordering::Release);
+            entry.decide(race);
         }
         if let Some(overlay) = self.overlays.get_mut(key) {
             overlay.decide(version, race == Race::Won);
@@ -364,8 +232,7 @@ impl Lane {
 
     /// The oldest writes that may be flushed. They stay queued until they are settled.
     pub(super) fn batch(&self, most: usize) -> impl Iterator<Item = Arc<Entry>> {
-        let decided = |entry: &&Arc<Entry>| entry.state.load(Ordering::Acquire) != UNDECIDED;
-        self.waiting.iter().skip(self.applied).take_while(decided).take(most).cloned()
+        self.waiting.iter().skip(self.applied).take_while(|entry| entry.is_decided()).take(most).cloned()
     }
 
     /// Whether this write, the newest of its key, may not have reached the cache yet.

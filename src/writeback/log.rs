@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::handle::Shared;
-use super::lane::{Arrival, Stamp};
+use super::entry::{Arrival, Stamp};
 use super::record::{self, Operation, Record};
+use super::shared::Shared;
 use super::unit::Trial;
 use super::{WriteError, record_of};
 use crate::clock::{Clock, STEP};

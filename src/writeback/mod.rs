@@ -10,6 +10,7 @@
 mod alone;
 mod ask;
 mod batcher;
+mod entry;
 mod handle;
 mod lane;
 mod log;
@@ -18,6 +19,7 @@ mod queue;
 mod recent;
 pub mod record;
 mod replay;
+mod shared;
 mod state;
 mod through;
 mod unit;
@@ -33,8 +35,8 @@ use crate::mapping::{MappingId, Row};
 use crate::sidecar::Token;
 use crate::source::{SourceError, Touched};
 
+pub use entry::Committed;
 pub use handle::WriteBehind;
-pub use lane::Committed;
 pub use log::{Done, Staged};
 pub use overlay::Pending;
 pub use recent::LATELY;

@@ -10,7 +10,8 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::lane::{Arrival, Committed, Entry, Lane, Stamp};
+use super::entry::{Arrival, Committed, Entry, Stamp};
+use super::lane::Lane;
 use super::overlay::Pending;
 use super::record::{LANES, lane_of_sum};
 use super::{Depth, InCache, Race, WriteBehindOptions, WriteError};

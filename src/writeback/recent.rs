@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::lane::Committed;
+use super::entry::Committed;
 use super::overlay::Pending;
 
 /// A failover that takes longer is not covered.

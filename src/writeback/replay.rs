@@ -6,8 +6,8 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
+use super::entry::{Arrival, Stamp};
 use super::handle::WriteBehind;
-use super::lane::{Arrival, Stamp};
 use super::queue::Queue;
 use super::record::{Named, Operation, Record, RecordError, decode};
 use super::{KeyWrite, Pending, Race, Write};

@@ -93,7 +93,7 @@ impl WriteBehind {
     }
 }
 
-impl super::handle::Shared {
+impl super::shared::Shared {
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

@@ -17,8 +17,9 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
-use super::handle::{Shared, WriteBehind};
+use super::handle::WriteBehind;
 use super::log::Done;
+use super::shared::Shared;
 use super::{KeyWrite, Write, WriteError};
 use crate::failpoint;
 use crate::mapping::{Durability, MappingId};

@@ -12,9 +12,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::handle::{Shared, WriteBehind};
+use super::handle::WriteBehind;
 use super::log::Staged;
 use super::record::Operation;
+use super::shared::Shared;
 use super::{InCache, KeyWrite, Race, WriteError};
 use crate::mapping::MappingId;
 
