@@ -105,6 +105,7 @@ async fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened,
         max_age: if settings.max_age.is_zero() { Duration::MAX } else { settings.max_age },
         inbox_records: settings.inbox,
         inbox_bytes: settings.inbox_bytes as u64,
+        busy_poll: config.server.busy_poll,
         metrics: metrics.journal.clone(),
     };
     let directory = settings.data_dir.clone();

@@ -120,8 +120,9 @@ settings! {
         listen: SocketAddr = local(6380), Address;
         /// Data threads. 0 means one per core but one, at least 1, at most 8.
         workers: usize = 0, Count(0..=256);
-        /// How long a data thread looks for further requests and replies before it sleeps (busy polling). `0` = it sleeps at
-        /// once. `50us` takes most of the wake-up time off a lone request, for up to a core per data thread under load.
+        /// How long a data thread, or that of the journal, looks for further requests and replies before it sleeps (busy polling).
+        /// `0` = it sleeps at once. `50us` takes most of the wake-up time off a lone request, for up to a core per data thread
+        /// under load; where lone writes count it should be longer than a sync of the disk.
         busy_poll: Duration = Duration::ZERO, duration_or("off", Duration::from_micros(1)..=ms(100));
         /// Whether clients are served without TLS at `listen`. Off: they come over TLS (`tls.listen`) or the Unix socket.
         plain: bool = true, Flag;

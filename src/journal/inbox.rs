@@ -2,13 +2,16 @@
 //!
 //! Must not know: files.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Items on their way to the thread. Its bounds are kept by who puts something in.
 pub(super) struct Inbox<I> {
     state: Mutex<State<I>>,
     filled: Condvar,
+    /// There is something to do; for who looks without the lock.
+    busy: AtomicBool,
 }
 
 struct State<I> {
@@ -39,7 +42,7 @@ pub(super) enum NotTaken<I, E> {
 impl<I> Inbox<I> {
     pub fn new(trim: u64) -> Self {
         let state = State { items: Vec::new(), bytes: 0, trim, closed: false, asleep: false };
-        Self { state: Mutex::new(state), filled: Condvar::new() }
+        Self { state: Mutex::new(state), filled: Condvar::new(), busy: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<I>> {
@@ -82,6 +85,7 @@ impl<I> Inbox<I> {
 
     fn wake(&self, mut state: MutexGuard<'_, State<I>>) {
         let asleep = std::mem::take(&mut state.asleep);
+        self.busy.store(true, Ordering::Release);
         drop(state);
         if asleep {
             self.filled.notify_one();
@@ -98,6 +102,17 @@ impl<I> Inbox<I> {
         self.lock().items.is_empty()
     }
 
+    /// Looks for something to do for so long, before [`Self::take`] sleeps: who wakes a thread pays for it, and waits for it.
+    pub fn look(&self, window: Duration) {
+        if window.is_zero() || self.busy.load(Ordering::Acquire) {
+            return;
+        }
+        let started = Instant::now();
+        while !self.busy.load(Ordering::Acquire) && started.elapsed() < window {
+            std::hint::spin_loop();
+        }
+    }
+
     /// Waits until there is something to do, for at most `most` where that is given, then swaps all items into `taken`,
     /// which must be empty. `trimmed` is what was trimmed last.
     pub fn take(&self, taken: &mut Vec<I>, trimmed: u64, most: Option<Duration>) -> Turn {
@@ -112,6 +127,7 @@ impl<I> Inbox<I> {
             break;
         }
         state.asleep = false;
+        self.busy.store(false, Ordering::Release);
         std::mem::swap(&mut state.items, taken);
         state.bytes = 0;
         Turn { trim: state.trim, closed: state.closed }

@@ -54,6 +54,8 @@ pub struct JournalOptions {
     pub inbox_records: usize,
     /// Bytes that may wait for the disk.
     pub inbox_bytes: u64,
+    /// How long its thread looks for further records before it sleeps.
+    pub busy_poll: Duration,
     /// Counters.
     pub metrics: JournalMetrics,
 }
@@ -68,6 +70,7 @@ impl Default for JournalOptions {
             max_age: Duration::MAX,
             inbox_records: 65_536,
             inbox_bytes: 64 << 20,
+            busy_poll: Duration::ZERO,
             metrics: JournalMetrics::default(),
         }
     }

@@ -80,6 +80,7 @@ impl<I: Item, S: Sink<I>> Writer<I, S> {
         let mut items = Vec::new();
         let mut trimmed = 0;
         loop {
+            self.shared.inbox.look(self.shared.options.busy_poll);
             let turn =
                 self.shared.inbox.take(&mut items, trimmed, self.active.is_none().then_some(LOOK_AGAIN));
             if turn.trim > trimmed {

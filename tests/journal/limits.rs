@@ -50,6 +50,21 @@ fn a_record_larger_than_a_segment_gets_one_of_its_own() {
 }
 
 #[test]
+fn a_thread_that_looks_before_it_sleeps_misses_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let options = JournalOptions { busy_poll: Duration::from_micros(300), ..small() };
+    let (journal, told) = start(place.path(), options);
+    // While it looks, as it is about to sleep, and when it does.
+    for n in 1..=300_u64 {
+        std::thread::sleep(Duration::from_micros(n * 2));
+        append(&journal, n.to_string());
+        assert_eq!(next(&told), Told::Durable(n, n.to_string()));
+    }
+    journal.close();
+    assert_eq!(open(place.path(), small()).unwrap().last(), 300);
+}
+
+#[test]
 fn a_record_of_several_entries_takes_as_many_sequences() {
     let place = tempfile::tempdir().unwrap();
     let (journal, told) = start(place.path(), small());
