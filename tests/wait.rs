@@ -48,9 +48,10 @@ fn replicas_are_counted_where_they_have_the_writes() {
     }
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     // More than there are: as many as there are, once the time is over. None: at once.
-    let (told, took) = wait(&mut client, "2", "200");
+    // (Each `WAIT` asks the replicas anew, and a busy machine takes its time to answer.)
+    let (told, took) = wait(&mut client, "2", "1500");
     assert_eq!(told, Value::Int(1));
-    assert!((190..2000).contains(&took.as_millis()), "{took:?}");
+    assert!((1490..5000).contains(&took.as_millis()), "{took:?}");
     assert!(wait(&mut client, "0", "0").1 < Duration::from_secs(1));
 
     // The replica of one primary stops: the least of all is told, and nobody else waits.
@@ -82,10 +83,22 @@ fn replicas_are_counted_where_they_have_the_writes() {
     let id = line.split(' ').next().unwrap().strip_prefix("id=").unwrap();
     assert_eq!(client.cmd(&["CLIENT", "UNBLOCK", id, "ERROR"]), Value::Int(1));
     assert_eq!(unblocked.recv().error(), "UNBLOCKED client unblocked via CLIENT UNBLOCK");
-    unblocked.send(&["WAIT", "1", "0"]);
-    eventually(PATIENCE, "it waits again", || proxy.metric("dsproxy_blocked_clients") == 48.0);
-    assert_eq!(client.cmd(&["CLIENT", "UNBLOCK", id]), Value::Int(1));
-    assert_eq!(unblocked.recv(), Value::Int(0));
+    eventually(PATIENCE, "it is told how many there are", || {
+        unblocked.send(&["WAIT", "1", "0"]);
+        eventually(PATIENCE, "it waits again", || proxy.metric("dsproxy_blocked_clients") == 48.0);
+        assert_eq!(client.cmd(&["CLIENT", "UNBLOCK", id]), Value::Int(1));
+        match unblocked.recv() {
+            // Before every node was heard.
+            Value::Error(text) => {
+                assert!(text.ends_with("is unknown"), "{text}");
+                false
+            }
+            told => {
+                assert_eq!(told, Value::Int(0));
+                true
+            }
+        }
+    });
     stack.cont("redis-4");
     for client in &mut waiting {
         assert_eq!(client.recv(), Value::Int(1));
