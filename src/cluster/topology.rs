@@ -89,7 +89,8 @@ impl Topology {
 
     /// The slots that the node at `addr` owns.
     pub fn slots_at(&self, addr: &str) -> Vec<u16> {
-        (0..SLOTS).filter(|slot| self.owner_addr(*slot) == Some(addr)).collect()
+        let node = self.nodes.iter().position(|node| &*node.addr == addr);
+        (0..SLOTS).filter(|slot| node.is_some() && self.owner(*slot) == node).collect()
     }
 
     /// Merges what several nodes say (`CLUSTER NODES` texts, each with the address it was asked at).

@@ -213,7 +213,7 @@ impl Core {
             self.unwatch(index);
             return self.answer_now(index, Some(command), nil);
         }
-        let watches = client.watch.is_some();
+        let (watches, computes) = (client.watch.is_some(), queued.computes());
         if queued.count == 0 && !watches {
             return self.answer_now(index, Some(command), b"*0\r\n");
         }
@@ -222,9 +222,7 @@ impl Core {
             let slot = queued.slot.unwrap_or_default();
             let whole = Whole { requests: queued.requests, count: queued.count, slot };
             return match watches {
-                _ if queued.mapped.iter().any(|queued| queued.writes.asks()) => {
-                    self.exec_computing(index, command, whole, queued.mapped)
-                }
+                _ if computes => self.exec_computing(index, command, whole, queued.mapped),
                 true => self.exec_tried(index, command, whole, queued.mapped),
                 false => self.exec_mapped(index, command, whole, queued.mapped),
             };

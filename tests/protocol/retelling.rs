@@ -66,6 +66,16 @@ fn read(bed: &Bed, rows: &[(&String, Value)], mut counts: impl FnMut() -> bool) 
     }
 }
 
+/// The node itself has what is in the rows, or nothing.
+fn knows(node: &mut Resp, rows: &[(&String, Value)]) {
+    eventually(PATIENCE, "the node knows", || {
+        rows.iter().all(|(key, row)| {
+            let held = node.cmd(&["GET", key]);
+            held == Value::Nil || held == *row
+        })
+    });
+}
+
 /// The proxy that flushed is killed, and started again; then a replica takes over that has not heard of the flush.
 fn both_die(between: impl FnOnce(&Bed)) {
     let data = tempfile::tempdir().unwrap();
@@ -106,11 +116,7 @@ fn both_die(between: impl FnOnce(&Bed)) {
     let mut promoted = Resp::connect(&*nodes[3]);
     let rows = [(changed, "new".into()), (deleted, Value::Nil), (dirty, "new".into())];
     read(&bed, &rows, || promoted.cmd(&["ROLE"]).items()[0] == "master".into());
-    eventually(PATIENCE, "the replica knows", || {
-        let mut holds = |key: &String| promoted.cmd(&["GET", key]);
-        let newest = |value: Value| value == Value::Nil || value == "new".into();
-        newest(holds(changed)) && newest(holds(dirty)) && holds(deleted) == Value::Nil
-    });
+    knows(&mut promoted, &rows);
 }
 
 #[test]
@@ -155,11 +161,7 @@ fn a_node_that_comes_back_with_what_it_had_saved_is_told_again() {
     let rows = [(changed, "new".into()), (deleted, Value::Nil), (dirty, "new".into())];
     read(&bed, &rows, || true);
     let mut node = Resp::connect(&*bed.stack.redis_nodes()[0]);
-    eventually(PATIENCE, "it knows", || {
-        let mut holds = |key: &String| node.cmd(&["GET", key]);
-        let newest = |value: Value| value == Value::Nil || value == "new".into();
-        newest(holds(changed)) && newest(holds(dirty)) && holds(deleted) == Value::Nil
-    });
+    knows(&mut node, &rows);
 }
 
 #[test]

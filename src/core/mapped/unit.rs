@@ -295,7 +295,7 @@ impl Unit {
     }
 
     pub(super) fn writes(&self) -> Vec<KeyWrite> {
-        self.queued.iter().flat_map(|queued| &queued.writes.steps).filter_map(write_of).collect()
+        self.writes_and_bases().map(|(write, _)| write).collect()
     }
 
     /// The same, each with the version that it was computed from, if it was.
